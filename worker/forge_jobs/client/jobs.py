@@ -96,9 +96,9 @@ class Jobs:
         their queue has a handler for them.
 
         Versions of pools that have no worker now count by what their workers had; of a queue that nobody is
-        known to serve, only jobs of paused kinds are told. Of each queue the first 100 pending jobs are looked at, and
-        the first 100,000 where nobody handles any of those, or while a kind is paused; of scheduled ones whose time
-        has come, the first 1,000.
+        known to serve, only jobs of paused kinds are told. Of each queue the first 100 pending jobs are looked at, the
+        first 100,000 where none of those can be run, and the first 10,000 at least while a kind is paused; of scheduled
+        ones whose time has come, the first 1,000.
         """
         return await self._storage.jobs.unhandled()
 

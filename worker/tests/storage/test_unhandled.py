@@ -185,6 +185,22 @@ async def test_jobs_of_paused_kinds_are_told_wherever_they_stand_and_whoever_ser
 
 
 @pytest.mark.parametrize("serving", [True, False])
+async def test_while_a_kind_is_paused_some_are_looked_at_and_most_where_none_of_the_first_can_be_run(
+    storage, serving
+):
+    if serving:
+        await worker(storage, kinds=("work", "send"))
+    await enqueue_many(storage, 9_999, kind="work")
+    await enqueue_many(storage, 2, kind="send")
+
+    await storage.kinds.pause("send", until=None, reason=None)
+    assert await storage.jobs.unhandled() == [Unhandled("default", "send", pending=1, paused=True)]
+
+    await enqueue_many(storage, 100, kind="send", priority=-1)
+    assert await storage.jobs.unhandled() == [Unhandled("default", "send", pending=102, paused=True)]
+
+
+@pytest.mark.parametrize("serving", [True, False])
 async def test_no_job_of_a_paused_kind_is_due_soon(storage, serving):
     if serving:
         await worker(storage, kinds=("work", "send"))

@@ -91,8 +91,8 @@ class Jobs(Protocol):
         """Return, by queue, the jobs that wait in vain for somebody who has a handler for their kind, most of a kind first.
 
         `workers.handled` says which kinds are handled; jobs of paused kinds are told whoever handles them. Of each
-        queue the first 100 pending jobs are looked at, and the first 100,000 where nobody handles any of those, or
-        while a kind is paused; of those that are due the first 1,000.
+        queue the first 100 pending jobs are looked at, the first 100,000 where none of those can be run, and the first
+        10,000 at least while a kind is paused; of those that are due the first 1,000.
         """
 
     async def waiting(self, job_id: int) -> Waiting:

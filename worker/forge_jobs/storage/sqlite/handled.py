@@ -6,8 +6,8 @@ from forge_jobs.model.job import Unhandled
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.transaction import Transaction
 
-FEW_PENDING, MOST_PENDING, MOST_DUE = 100, 100_000, 1000
-"""How many jobs of a queue are looked at, as in PostgreSQL: many pending ones only where nobody handles the first few, or a kind is paused."""
+FEW_PENDING, SOME_PENDING, MOST_PENDING, MOST_DUE = 100, 10_000, 100_000, 1000
+"""How many jobs of a queue are looked at, as in PostgreSQL: most pending ones only where none of the first few can be run; some while a kind is paused."""
 
 QUEUES = f"""
 SELECT queue.id AS queue_id, queue.name AS queue, handled.kinds
@@ -44,11 +44,11 @@ def unhandled(transaction: Transaction) -> list[Unhandled]:
         if kinds is None and not paused:
             continue
         # Jobs of paused kinds may stand anywhere, and are told whoever serves their queue.
-        pending = dict[str, int](
-            transaction.rows(PENDING, (queue_id, MOST_PENDING if paused else FEW_PENDING))
-        )
-        if kinds is not None and not paused and pending and kinds.isdisjoint(pending):
-            pending = dict(transaction.rows(PENDING, (queue_id, MOST_PENDING)))
+        pending = dict[str, int](transaction.rows(PENDING, (queue_id, FEW_PENDING)))
+        can_be_run = pending.keys() - paused if kinds is None else pending.keys() & kinds
+        if pending and (paused or not can_be_run):
+            most = SOME_PENDING if can_be_run else MOST_PENDING
+            pending = dict(transaction.rows(PENDING, (queue_id, most)))
         due = dict[str, int](transaction.rows(DUE, (queue_id, MOST_DUE, transaction.now)))
         in_vain = [
             Unhandled(queue, kind, pending.get(kind, 0), due.get(kind, 0), kind in paused)

@@ -467,7 +467,10 @@ CREATE TABLE "forge_jobs".unsettled (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     group_id bigint,  -- its free places are to be given away
     job_id   bigint,  -- it is to be cancelled, since newer jobs of a group want its place
-    CHECK (num_nonnulls(group_id, job_id) = 1)
+    said     integer,  -- the limit of the group, as a job said it that was replaced; null: it stays what it is
+    said_at  timestamptz,
+    CHECK (num_nonnulls(group_id, job_id) = 1),
+    CHECK (num_nonnulls(said, said_at) IN (0, 2))
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 
@@ -712,7 +715,7 @@ $$;
 -- Gives the free places of these groups to the jobs that stand in their lines: by priority, and then to those that have
 -- waited longest. A job of several groups that has no place in another one goes over to the line of that one. Returns
 -- groups that have to be admitted to again, in a transaction of its own: the row of one of them was locked, and to wait
--- for it would be out of order. Null: there are none.
+-- for it would be out of order. They are `unsettled` as well, should the caller not get to it. Null: there are none.
 CREATE FUNCTION "forge_jobs".admit(wanted bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     locked bigint[];
@@ -799,28 +802,24 @@ BEGIN
         SELECT one, count(*), -count(*) FROM unnest(admitted) AS one GROUP BY one;
         PERFORM "forge_jobs".wake(one) FROM (SELECT DISTINCT one FROM unnest(admitted) AS one) AS queues;
     END IF;
+    IF again IS NOT NULL THEN
+        INSERT INTO "forge_jobs".unsettled (group_id) SELECT DISTINCT one FROM unnest(again) AS one;
+    END IF;
     RETURN again;
 END
 $$;
 
 -- The jobs have no place in any group any more, and those that stand in line there, or in the groups `also`, get what is
--- free now. Returns what `admit` returns, which is `unsettled` as well, should the caller not get to it.
+-- free now. Returns what `admit` returns.
 CREATE FUNCTION "forge_jobs".leave_groups(ids bigint[], also bigint[] DEFAULT NULL) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     vacated bigint[];
-    again bigint[];
 BEGIN
     WITH gone AS (
         DELETE FROM "forge_jobs".occupant WHERE job_id = ANY (ids) RETURNING group_id
     )
     SELECT array_agg(DISTINCT group_id) INTO vacated FROM gone;
-    IF vacated IS NOT NULL OR cardinality(also) > 0 THEN
-        again := "forge_jobs".admit(vacated || also);
-        IF again IS NOT NULL THEN
-            INSERT INTO "forge_jobs".unsettled (group_id) SELECT DISTINCT one FROM unnest(again) AS one;
-        END IF;
-    END IF;
-    RETURN again;
+    RETURN CASE WHEN vacated IS NOT NULL OR cardinality(also) > 0 THEN "forge_jobs".admit(vacated || also) END;
 END
 $$;
 
@@ -837,66 +836,157 @@ BEGIN
     END IF;
     SELECT array_agg(job_group.id) INTO left_groups  -- all: it may have been the only one in the line of one of them
     FROM jsonb_object_keys(groups::jsonb) AS rule (name) JOIN "forge_jobs".job_group ON job_group.name = rule.name;
-    IF NOT late THEN
+    IF late THEN
+        INSERT INTO "forge_jobs".unsettled (group_id) SELECT one FROM unnest(left_groups) AS one;
+    ELSE
         left_groups := "forge_jobs".admit(left_groups);
     END IF;
     IF left_groups IS NOT NULL THEN
-        INSERT INTO "forge_jobs".unsettled (group_id) SELECT DISTINCT one FROM unnest(left_groups) AS one;
         PERFORM "forge_jobs".tell('due:');
     END IF;
 END
 $$;
 
--- Whether a job that says these groups may keep the places that it has by those that it said before.
-CREATE FUNCTION "forge_jobs".keeps_places(before text, now_said text) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM jsonb_object_keys(before::jsonb) AS name)
-         = (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM jsonb_object_keys(now_said::jsonb) AS name)
-       AND NOT EXISTS (
-           SELECT FROM jsonb_each(now_said::jsonb) AS rule JOIN "forge_jobs".job_group ON job_group.name = rule.key
-           WHERE (rule.value ->> 'limit')::integer <> job_group.said);
-END
+-- Whether a job that says these groups keeps the places that it has by those that it said before.
+CREATE FUNCTION "forge_jobs".keeps_places(before text, now_said text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM jsonb_object_keys($1::jsonb) AS name)
+         = (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM jsonb_object_keys($2::jsonb) AS name)
 $$;
 
--- The jobs that are pending in paused groups stand in line again, before those that stand there. Returns groups in which
--- they had places too, as `admit` does.
-CREATE FUNCTION "forge_jobs".withdraw() RETURNS bigint[] LANGUAGE plpgsql AS $$
+-- The jobs that are pending in a paused group, whose row the caller has locked, stand in its line again, before those that
+-- stand there. Returns the other groups in which they had places.
+CREATE FUNCTION "forge_jobs".withdraw(of_group bigint) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
-    paused bigint[];
     again bigint[];
     waited record;
     its_groups bigint[];
-    of_group bigint;
 BEGIN
-    SELECT array_agg(id) INTO paused FROM (
-        SELECT job_group.id FROM "forge_jobs".job_group JOIN "forge_jobs".paused_group USING (name)
-        ORDER BY job_group.id FOR NO KEY UPDATE OF job_group) AS ours;
-    IF NOT EXISTS (  -- else nobody has to look for them in all that is ready
-        SELECT FROM "forge_jobs".occupant
-        WHERE occupant.group_id = ANY (paused)
-          AND NOT EXISTS (SELECT FROM "forge_jobs".claimed WHERE claimed.job_id = occupant.job_id)) THEN
+    IF NOT "forge_jobs".has_unclaimed(of_group) THEN  -- else nobody has to look for them in all that is ready
         RETURN NULL;
     END IF;
     FOR waited IN
         SELECT ready.ctid AS at, ready.* FROM "forge_jobs".ready
-        WHERE ready.job_id = ANY (ARRAY(SELECT occupant.job_id FROM "forge_jobs".occupant WHERE occupant.group_id = ANY (paused)))
+        WHERE ready.job_id = ANY (ARRAY(SELECT occupant.job_id FROM "forge_jobs".occupant WHERE occupant.group_id = of_group))
         ORDER BY ready.pos DESC FOR UPDATE SKIP LOCKED
     LOOP
         DELETE FROM "forge_jobs".ready WHERE ready.ctid = waited.at;
         WITH gone AS (
             DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = waited.job_id RETURNING occupant.group_id
         )
-        SELECT array_agg(gone.group_id ORDER BY gone.group_id), min(gone.group_id) FILTER (WHERE gone.group_id = ANY (paused))
-        INTO its_groups, of_group FROM gone;
+        SELECT array_agg(gone.group_id ORDER BY gone.group_id), again || array_agg(gone.group_id) FILTER (WHERE gone.group_id <> of_group)
+        INTO its_groups, again FROM gone;
         PERFORM "forge_jobs".stand_in_line(
             waited.job_id, of_group,
             least(waited.pos, (SELECT (front.lines ->> waited.priority::text)::bigint - 1 FROM "forge_jobs".group_front AS front
                                WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1)),
             waited.queue_id, waited.attempt, waited.priority, its_groups);
         INSERT INTO "forge_jobs".tally (queue_id, pending, blocked) VALUES (waited.queue_id, -1, 1);
-        again := again || its_groups;
     END LOOP;
+    INSERT INTO "forge_jobs".unsettled (group_id)  -- for whoever looks when no other has the job locked
+    SELECT of_group WHERE "forge_jobs".has_unclaimed(of_group);
     RETURN again;
+END
+$$;
+
+-- Whether a job that has a place in the group is not in progress.
+CREATE FUNCTION "forge_jobs".has_unclaimed(of_group bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM "forge_jobs".occupant
+        WHERE occupant.group_id = of_group
+          AND NOT EXISTS (SELECT FROM "forge_jobs".claimed WHERE claimed.job_id = occupant.job_id));
+END
+$$;
+
+-- The jobs of these groups are as they should be: those that are pending stand in line while the group is paused, and else
+-- free places are given away. Returns what `admit` returns.
+CREATE FUNCTION "forge_jobs".settle(wanted bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    of_group bigint;
+    others bigint[];
+    again bigint[];
+BEGIN
+    PERFORM FROM "forge_jobs".job_group WHERE job_group.id = ANY (wanted) ORDER BY job_group.id FOR NO KEY UPDATE;
+    FOR of_group IN
+        SELECT job_group.id FROM "forge_jobs".job_group JOIN "forge_jobs".paused_group USING (name) WHERE job_group.id = ANY (wanted)
+    LOOP
+        others := others || "forge_jobs".withdraw(of_group);
+    END LOOP;
+    again := "forge_jobs".admit(wanted);
+    IF others IS NOT NULL THEN
+        INSERT INTO "forge_jobs".unsettled (group_id) SELECT DISTINCT one FROM unnest(others) AS one;
+    END IF;
+    RETURN again || others;
+END
+$$;
+
+-- What transactions have left `unsettled` is done for up to so many entries. Returns how many there were, and what `admit`
+-- returns. Whoever gets here first takes entries on, so that none waits for another one.
+CREATE FUNCTION "forge_jobs".settle_next(most integer, OUT settled integer, OUT again bigint[]) LANGUAGE plpgsql AS $$
+DECLARE
+    group_ids bigint[];
+    limits integer[];
+    moments timestamptz[];
+BEGIN
+    WITH mine AS (
+        DELETE FROM "forge_jobs".unsettled WHERE id = ANY (ARRAY(
+            SELECT id FROM "forge_jobs".unsettled WHERE group_id IS NOT NULL ORDER BY id LIMIT most FOR UPDATE SKIP LOCKED))
+        RETURNING group_id, said, said_at
+    )
+    SELECT count(*), array_agg(group_id), array_agg(said), array_agg(said_at) INTO settled, group_ids, limits, moments FROM mine;
+    PERFORM FROM "forge_jobs".job_group WHERE job_group.id = ANY (group_ids) ORDER BY job_group.id FOR NO KEY UPDATE;
+    PERFORM "forge_jobs".say(group_ids, limits, moments);
+    again := "forge_jobs".settle(ARRAY(SELECT DISTINCT one FROM unnest(group_ids) AS one));
+END
+$$;
+
+-- These groups, whose rows the caller has locked, have the limits that were said last; those of queues are of no moment.
+CREATE FUNCTION "forge_jobs".say(group_ids bigint[], limits integer[], moments timestamptz[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE "forge_jobs".job_group SET said = newest.said, said_at = newest.at
+    FROM (
+        SELECT DISTINCT ON (one.group_id) one.*
+        FROM unnest(group_ids, limits, moments) WITH ORDINALITY AS one (group_id, said, at, number)
+        WHERE one.said IS NOT NULL ORDER BY one.group_id, one.at DESC, one.number DESC) AS newest
+    WHERE job_group.id = newest.group_id AND job_group.said_at <= newest.at
+      AND (job_group.said <> newest.said OR (job_group.said_at = '-infinity' AND newest.at > '-infinity'));
+END
+$$;
+
+-- These groups were paused or resumed by this transaction, and their jobs follow. Whoever uses one of them for the first time
+-- at this moment makes its row, and so does this: one of the two waits, and then sees what the other has done. Returns
+-- what `admit` returns.
+CREATE FUNCTION "forge_jobs".switched(names text[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    made bigint[];
+    again bigint[];
+BEGIN
+    WITH new AS (
+        INSERT INTO "forge_jobs".job_group (name, said, said_at)
+        SELECT one, 1, '-infinity' FROM unnest(names) AS one ORDER BY one
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    )
+    SELECT array_agg(new.id) INTO made FROM new;
+    again := "forge_jobs".settle(ARRAY(SELECT job_group.id FROM "forge_jobs".job_group WHERE job_group.name = ANY (names)));
+    DELETE FROM "forge_jobs".job_group WHERE job_group.id = ANY (made);
+    PERFORM "forge_jobs".configured();
+    RETURN again;
+END
+$$;
+
+-- The jobs `gone` were handed back and have ended; the others are pending again in the places that they kept, unless a group
+-- of theirs is paused. Returns what `admit` returns.
+CREATE FUNCTION "forge_jobs".handed_back(gone bigint[], kept bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    its_groups bigint[];
+BEGIN
+    SELECT array_agg(ours.id) INTO its_groups FROM (  -- whoever pauses one of them at this moment waits, or is waited for
+        SELECT job_group.id FROM "forge_jobs".job_group
+        WHERE job_group.id = ANY (ARRAY(SELECT occupant.group_id FROM "forge_jobs".occupant WHERE occupant.job_id = ANY (gone || kept)))
+        ORDER BY job_group.id FOR NO KEY UPDATE) AS ours;
+    RETURN "forge_jobs".leave_groups(gone) || "forge_jobs".settle(ARRAY(
+        SELECT job_group.id FROM "forge_jobs".job_group JOIN "forge_jobs".paused_group USING (name) WHERE job_group.id = ANY (its_groups)));
 END
 $$;
 
@@ -912,7 +1002,6 @@ CREATE FUNCTION "forge_jobs".join_groups(
 DECLARE
     names text[];
     locked bigint[];
-    changed bigint;
     mine bigint[];
     full_groups bigint[];
     rule record;
@@ -944,22 +1033,13 @@ BEGIN
         EXIT WHEN coalesce(cardinality(locked), 0) = cardinality(names);  -- else one was forgotten meanwhile
     END LOOP;
     IF has_said THEN
-        WITH said AS (
-            SELECT DISTINCT ON (one.key) one.key AS name,
-                   coalesce((one.value ->> 'limit')::integer, queue.group_limit) AS said,
-                   CASE WHEN one.value ? 'limit' THEN asked.at ELSE '-infinity' END AS at
-            FROM unnest(rules, asked_at, queue_ids) WITH ORDINALITY AS asked (rules, at, queue_id, number)
-            JOIN "forge_jobs".queue ON queue.id = asked.queue_id
-            CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one
-            WHERE one.value ? 'limit' OR queue.group_limit IS NOT NULL
-            ORDER BY one.key, one.value ? 'limit' DESC, asked.at DESC, asked.number DESC
-        ), written AS (
-            UPDATE "forge_jobs".job_group SET said = said.said, said_at = said.at FROM said
-            WHERE job_group.name = said.name AND job_group.said_at <= said.at
-              AND (job_group.said <> said.said OR (job_group.said_at = '-infinity' AND said.at > '-infinity'))
-            RETURNING job_group.id
-        )
-        SELECT count(*) INTO changed FROM written;
+        PERFORM "forge_jobs".say(array_agg(job_group.id ORDER BY asked.number),
+                             array_agg(coalesce((one.value ->> 'limit')::integer, queue.group_limit) ORDER BY asked.number),
+                             array_agg(CASE WHEN one.value ? 'limit' THEN asked.at ELSE '-infinity' END ORDER BY asked.number))
+        FROM unnest(rules, asked_at, queue_ids) WITH ORDINALITY AS asked (rules, at, queue_id, number)
+        JOIN "forge_jobs".queue ON queue.id = asked.queue_id
+        CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one
+        JOIN "forge_jobs".job_group ON job_group.name = one.key;
     END IF;
     again := "forge_jobs".admit(locked);  -- those that stand in line come first
     FOR number IN 1 .. cardinality(ids) LOOP
@@ -1100,9 +1180,9 @@ CREATE FUNCTION "forge_jobs".rewrite_job(
 #variable_conflict use_column
 DECLARE
     waited record;
+    stood "forge_jobs".blocked;  -- its place in a line; null: it is not blocked
     stays boolean;
     keeps boolean;
-    is_blocked boolean := false;
     groups_before text;
     since timestamptz;
 BEGIN
@@ -1113,16 +1193,15 @@ BEGIN
         RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
     END IF;
     IF NOT FOUND THEN
-        DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = rewrite_job.job_id
-        RETURNING blocked.queue_id, blocked.attempt, blocked.pos, NULL::timestamptz AS run_at INTO waited;
+        DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = rewrite_job.job_id RETURNING blocked.* INTO stood;
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        is_blocked := true;
+        SELECT stood.queue_id, stood.attempt, stood.pos, NULL::timestamptz AS run_at INTO waited;
     END IF;
     INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
-    VALUES (waited.queue_id, -(waited.run_at IS NULL AND NOT is_blocked)::integer, -(waited.run_at IS NOT NULL)::integer,
-            -nullif(is_blocked::integer, 0));
+    VALUES (waited.queue_id, -(waited.run_at IS NULL AND stood.job_id IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer,
+            -nullif((stood.job_id IS NOT NULL)::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
     SELECT job.groups, job.created_at INTO groups_before, since FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
@@ -1132,7 +1211,9 @@ BEGIN
     END IF;
     start_by := coalesce(rewrite_job.start_by, greatest(rewrite_job.due, statement_timestamp()) + start_within);
     deadline := coalesce(rewrite_job.deadline, greatest(rewrite_job.due, statement_timestamp()) + ends_within);
-    keeps := stays AND waited.run_at IS NULL AND NOT is_blocked AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups);
+    -- with another priority, it would stand elsewhere in the line of a group, whose row is not locked here
+    keeps := stays AND waited.run_at IS NULL AND coalesce(stood.priority = rewrite_job.priority, true)
+             AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups);
     UPDATE "forge_jobs".job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
@@ -1145,13 +1226,29 @@ BEGIN
     SELECT rewrite_job.job_id, rewrite_job.start_by, rewrite_job.deadline, least(rewrite_job.start_by, rewrite_job.deadline)
     WHERE coalesce(rewrite_job.start_by, rewrite_job.deadline) IS NOT NULL;
     DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
-    PERFORM "forge_jobs".begin_wait(
-        rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
-        CASE WHEN stays THEN waited.pos END,
-        CASE WHEN keeps THEN "forge_jobs".links_of(NULL, rewrite_job.start_by, rewrite_job.deadline)
-             ELSE "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline) END);
+    IF keeps AND stood.job_id IS NOT NULL THEN
+        INSERT INTO "forge_jobs".blocked (job_id, group_id, pos, queue_id, attempt, priority, groups)
+        VALUES (stood.job_id, stood.group_id, stood.pos, rewrite_job.queue_id, 0, stood.priority, stood.groups);
+        INSERT INTO "forge_jobs".tally (queue_id, blocked) VALUES (rewrite_job.queue_id, 1);
+    ELSE
+        PERFORM "forge_jobs".begin_wait(
+            rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
+            CASE WHEN stays THEN waited.pos END,
+            CASE WHEN keeps THEN "forge_jobs".links_of(NULL, rewrite_job.start_by, rewrite_job.deadline)
+                 ELSE "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline) END);
+    END IF;
     IF NOT keeps THEN
         PERFORM "forge_jobs".hand_over(rewrite_job.job_id, groups_before, late);
+    END IF;
+    IF stays AND rewrite_job.groups IS NOT NULL THEN  -- it does not ask anew, so that nobody else sees what it says of its groups
+        INSERT INTO "forge_jobs".unsettled (group_id, said, said_at)
+        SELECT job_group.id, (rule.value ->> 'limit')::integer, statement_timestamp()
+        FROM jsonb_each(rewrite_job.groups::jsonb) AS rule JOIN "forge_jobs".job_group ON job_group.name = rule.key
+        WHERE (rule.value ->> 'limit')::integer <> job_group.said
+           OR (rule.value ? 'limit' AND job_group.said_at = '-infinity');
+        IF FOUND THEN
+            PERFORM "forge_jobs".tell('due:');
+        END IF;
     END IF;
     RETURN true;
 END
@@ -1568,8 +1665,8 @@ GROUP BY queue.id, queue.name;
 -- The jobs that wait in vain, counted by kind: the kind is paused, or nobody who serves their queue has a handler for
 -- it. Workers skip such
 -- jobs, which therefore collect at the front of their queue. So the view looks at the first 100 pending jobs of each
--- queue, and at the first 100,000 where nobody handles any of those 100. Jobs of paused kinds may stand anywhere, and
--- are told whoever serves their queue: while a kind is paused, it looks at the first 100,000. Of the due jobs it looks
+-- queue, and at the first 100,000 where none of those 100 can be run. Jobs of paused kinds may stand anywhere, and
+-- are told whoever serves their queue: while a kind is paused, it looks at the first 10,000 at least. Of the due jobs it looks
 -- at the first 1,000. The kind of a job is found by a subquery, since the planner may turn a join into a scan of all
 -- of `job`.
 CREATE VIEW "forge_jobs".unhandled AS
@@ -1586,15 +1683,20 @@ CROSS JOIN LATERAL (
              WHERE ready.queue_id = queue.id
              ORDER BY ready.priority, ready.pos
              LIMIT CASE
-                 WHEN EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 100000
-                 WHEN handled.kinds IS NULL THEN 0
-                 WHEN EXISTS (
+                 WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 0
+                 WHEN NOT EXISTS (
                      SELECT FROM (
                          SELECT ready.job_id FROM "forge_jobs".ready
                          WHERE ready.queue_id = queue.id
                          ORDER BY ready.priority, ready.pos LIMIT 100) AS few
-                     WHERE (SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id) = ANY (handled.kinds)
-                 ) THEN 100 ELSE 100000 END)
+                     WHERE CASE
+                         WHEN handled.kinds IS NOT NULL
+                         THEN (SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id) = ANY (handled.kinds)
+                         ELSE NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = (
+                             SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id)) END
+                 ) THEN 100000
+                 WHEN EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 10000
+                 ELSE 100 END)
             UNION ALL
             (SELECT scheduled.job_id, false FROM "forge_jobs".scheduled
              WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now()

@@ -1654,8 +1654,8 @@ GROUP BY queue.id, queue.name;
 -- The jobs that wait in vain, counted by kind: the kind is paused, or nobody who serves their queue has a handler for
 -- it. Workers skip such
 -- jobs, which therefore collect at the front of their queue. So the view looks at the first 100 pending jobs of each
--- queue, and at the first 100,000 where nobody handles any of those 100. Jobs of paused kinds may stand anywhere, and
--- are told whoever serves their queue: while a kind is paused, it looks at the first 100,000. Of the due jobs it looks
+-- queue, and at the first 100,000 where none of those 100 can be run. Jobs of paused kinds may stand anywhere, and
+-- are told whoever serves their queue: while a kind is paused, it looks at the first 10,000 at least. Of the due jobs it looks
 -- at the first 1,000. The kind of a job is found by a subquery, since the planner may turn a join into a scan of all
 -- of `job`.
 CREATE VIEW {schema}.unhandled AS
@@ -1672,15 +1672,20 @@ CROSS JOIN LATERAL (
              WHERE ready.queue_id = queue.id
              ORDER BY ready.priority, ready.pos
              LIMIT CASE
-                 WHEN EXISTS (SELECT FROM {schema}.paused_kind) THEN 100000
-                 WHEN handled.kinds IS NULL THEN 0
-                 WHEN EXISTS (
+                 WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM {schema}.paused_kind) THEN 0
+                 WHEN NOT EXISTS (
                      SELECT FROM (
                          SELECT ready.job_id FROM {schema}.ready
                          WHERE ready.queue_id = queue.id
                          ORDER BY ready.priority, ready.pos LIMIT 100) AS few
-                     WHERE (SELECT job.kind FROM {schema}.job WHERE job.id = few.job_id) = ANY (handled.kinds)
-                 ) THEN 100 ELSE 100000 END)
+                     WHERE CASE
+                         WHEN handled.kinds IS NOT NULL
+                         THEN (SELECT job.kind FROM {schema}.job WHERE job.id = few.job_id) = ANY (handled.kinds)
+                         ELSE NOT EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = (
+                             SELECT job.kind FROM {schema}.job WHERE job.id = few.job_id)) END
+                 ) THEN 100000
+                 WHEN EXISTS (SELECT FROM {schema}.paused_kind) THEN 10000
+                 ELSE 100 END)
             UNION ALL
             (SELECT scheduled.job_id, false FROM {schema}.scheduled
              WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now()
