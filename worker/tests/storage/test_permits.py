@@ -306,6 +306,26 @@ async def test_an_emptied_limit_that_becomes_smaller_or_larger_holds_its_keys_no
     assert await waits(storage, *["eve"] * 11) == [0] * 10 + [0.5]
 
 
+async def test_keys_that_are_used_before_and_after_a_limit_is_emptied_wait_no_longer_when_it_becomes_smaller(
+    storage, clock
+):
+    await clock.freeze()
+    await storage.limits.set("api", capacity=1000, refill=2.0)
+    await waits(storage, *["bob"] * 500)
+    await storage.tokens.empty("api")
+    assert await waits(storage, *["ann"] * 3) == [0.5, 1, 1.5]
+    assert await waits(storage, "ann", job_id=7) == [2]
+
+    await storage.limits.set("api", capacity=10, refill=2.0)
+
+    assert await waits(storage, "bob") == [0.5]
+    assert await waits(storage, "ann", job_id=7) == [2]
+    assert await waits(storage, "ann") == [2.5]
+    assert await waits(storage, "eve") == [0.5]
+    await clock.advance(days=1)
+    assert await waits(storage, *["ann"] * 11) == [0] * 10 + [0.5]
+
+
 async def test_permits_hold_or_are_void_though_an_emptied_limit_becomes_smaller_or_larger(storage, clock):
     await clock.freeze()
     await waits(storage, *["ann"] * 5)

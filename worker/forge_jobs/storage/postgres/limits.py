@@ -29,13 +29,18 @@ SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation
 FROM {schema}.rate_limit ORDER BY scope
 """.replace("{filled}", FILLED)
 
+# What voids permits; those that are void are deleted when it moves back, so that later ones are not taken for void.
+VOID_TO = """CASE WHEN rate_limit.emptied > {flowed} AND excluded.capacity < rate_limit.capacity
+                    THEN rate_limit.void_to + excluded.capacity - rate_limit.capacity
+                    ELSE least(rate_limit.void_to, {emptied}) END"""
+
 # While keys are empty since the limit was emptied, they stay as empty as they are: where they are full from moves with the
-# capacity. It may move below what voids permits; those are deleted then, so that later ones are not taken for void. How the
-# limit was is read with its lock, so that whoever changes it at the same time has done so before, or waits.
+# capacity. When that becomes smaller, all that was measured by the larger one moves with it: what was spent and promised since.
+# How the limit was is read with its lock, so that whoever changes it at the same time has done so before, or waits.
 SET = (
     """
 WITH before AS (
-    SELECT capacity, void_to FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
+    SELECT capacity, void_to, emptied, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
 ), written AS (
     INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at, managed_by)
     SELECT $1::text, $2::double precision, $3::double precision, $2, now(), now(), $4::text FROM (SELECT count(*) FROM before) AS locked
@@ -43,7 +48,7 @@ WITH before AS (
     SET capacity = excluded.capacity, refill = excluded.refill, tokens = least(excluded.capacity, {filled}),
         refilled_at = greatest(rate_limit.refilled_at, now()),
         flowed = {flowed}, flowed_at = greatest(rate_limit.flowed_at, now()),
-        emptied = {emptied}, void_to = least(rate_limit.void_to, {emptied}),
+        emptied = {emptied}, void_to = {void_to},
         changed_at = CASE WHEN (rate_limit.capacity, rate_limit.refill) = (excluded.capacity, excluded.refill)
                           THEN rate_limit.changed_at ELSE now() END,
         managed_by = coalesce(rate_limit.managed_by, excluded.managed_by)
@@ -52,9 +57,19 @@ WITH before AS (
 ), voided AS (
     DELETE FROM {schema}.permit USING before, written
     WHERE permit.scope = $1 AND before.capacity > written.capacity AND permit.full_at <= before.void_to
+), shrunk AS MATERIALIZED (
+    SELECT before.emptied, before.void_to, written.capacity - before.capacity AS by FROM before, written
+    WHERE written.capacity < before.capacity AND before.emptied > before.flowed
+), kept AS (
+    UPDATE {schema}.permit SET full_at = permit.full_at + shrunk.by FROM shrunk
+    WHERE permit.scope = $1 AND permit.full_at > shrunk.void_to
+), spent AS (
+    UPDATE {schema}.rate_key SET full_at = greatest(rate_key.full_at, shrunk.emptied) + shrunk.by FROM shrunk
+    WHERE rate_key.scope = $1 AND rate_key.full_at > shrunk.emptied + shrunk.by
 )
 SELECT written.*, {schema}.configured() AS told FROM written
-""".replace("{emptied}", EMPTIED)
+""".replace("{void_to}", VOID_TO)
+    .replace("{emptied}", EMPTIED)
     .replace("{filled}", FILLED)
     .replace("{flowed}", FLOWED)
 )

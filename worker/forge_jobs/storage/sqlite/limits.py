@@ -17,6 +17,9 @@ FLOWED = "flowed + refill * max(0, :now - flowed_at) / 1000000.0"
 # Where keys are full from with another capacity: while they are empty since the limit was emptied, they stay as empty as
 # they are.
 EMPTIED = f"CASE WHEN emptied > {FLOWED} THEN emptied + :capacity - capacity ELSE emptied END"
+# What voids permits; those that are void are deleted when it moves back.
+VOID_TO = f"""CASE WHEN emptied > {FLOWED} AND :capacity < capacity THEN void_to + :capacity - capacity
+                     ELSE min(void_to, {EMPTIED}) END"""
 COLUMNS = f"scope, capacity, refill, {FILLED} AS tokens, generation, emptied_at, managed_by"
 
 
@@ -39,13 +42,13 @@ class SqliteLimits:
             require_epoch(transaction, epoch)
             if not _add(transaction, scope, capacity, refill):
                 require_owner(refusals.managed_limit, scope, get(transaction, scope).managed_by, managed_by)
-                _void(transaction, scope, capacity)
+                _shrink(transaction, scope, capacity)
                 transaction.execute(
                     f"""
                     UPDATE rate_limit
                     SET tokens = min(:capacity, {FILLED}), refilled_at = max(refilled_at, :now),
                         flowed = {FLOWED}, flowed_at = max(flowed_at, :now),
-                        emptied = {EMPTIED}, void_to = min(void_to, {EMPTIED}),
+                        emptied = {EMPTIED}, void_to = {VOID_TO},
                         changed_at = CASE WHEN (capacity, refill) = (:capacity, :refill) THEN changed_at ELSE :now END,
                         capacity = :capacity, refill = :refill
                     WHERE scope = :scope
@@ -113,15 +116,25 @@ def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -
     return bool(added)
 
 
-def _void(transaction: Transaction, scope: str, capacity: float) -> None:
-    """Before the capacity becomes smaller: void permits are gone, so that later ones are not taken for void."""
-    transaction.execute(
-        """
-        DELETE FROM permit WHERE scope = ?1
-        AND full_at <= (SELECT void_to FROM rate_limit WHERE scope = ?1 AND capacity > ?2)
-        """,
-        (scope, capacity),
+def _shrink(transaction: Transaction, scope: str, capacity: float) -> None:
+    """Before the capacity becomes smaller: void permits are gone, so that later ones are not taken for void.
+
+    While keys are empty since the limit was emptied, what was spent and promised since is measured by the new capacity.
+    """
+    [before] = transaction.records(
+        f"SELECT capacity, void_to, emptied, {FLOWED} AS flowed FROM rate_limit WHERE scope = :scope",
+        {"scope": scope, "now": transaction.now},
     )
+    if before["capacity"] <= capacity:
+        return
+    transaction.execute("DELETE FROM permit WHERE scope = ? AND full_at <= ?", (scope, before["void_to"]))
+    if before["emptied"] > before["flowed"]:
+        shrunk = {"scope": scope, "emptied": before["emptied"], "by": capacity - before["capacity"]}
+        transaction.execute("UPDATE permit SET full_at = full_at + :by WHERE scope = :scope", shrunk)
+        transaction.execute(
+            "UPDATE rate_key SET full_at = max(full_at, :emptied) + :by WHERE scope = :scope AND full_at > :emptied + :by",
+            shrunk,
+        )
 
 
 def get(transaction: Transaction, scope: str) -> RateLimit:
