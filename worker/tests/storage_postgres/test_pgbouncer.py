@@ -34,6 +34,7 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not inst
 
 SETTINGS = """
 [databases]
+alias = host={host} port=5432 dbname={name} user={user}
 * = host={host} port=5432 user={user} pool_size={size}
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -58,7 +59,9 @@ def bouncer(url: str) -> Iterator[Start]:
             port = port or free_port()
             host = parse_qs(urlsplit(url).query)["host"][0]
             (folder / "ini").write_text(
-                SETTINGS.format(host=host, user=user, size=size, port=port, mode=mode)
+                SETTINGS.format(
+                    host=host, name=urlsplit(url).path[1:], user=user, size=size, port=port, mode=mode
+                )
             )
             # it refuses to run as root
             identity = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
@@ -109,6 +112,22 @@ async def opened(url: str) -> AsyncIterator[PostgresDatabase]:
 async def test_transaction_pooling_is_found_out(bouncer: Start, size: int) -> None:
     async with opened(bouncer("transaction", size=size)) as database:
         assert database.pooled
+
+
+async def test_a_connection_past_a_pooler_that_has_another_name_for_the_database_may_enqueue(
+    bouncer: Start, url: str
+) -> None:
+    direct = PostgresStorage(url)
+    await direct.open()
+    await direct.schema.migrate()
+    never_opened = PostgresStorage(bouncer("transaction").rpartition("/")[0] + "/alias")
+    connection = await asyncpg.connect(url)
+    async with connection.transaction():
+        made = await never_opened.jobs.enqueue(NewJob("work"), connection=connection)
+    await connection.close()
+
+    assert (await direct.jobs.get(made.id)).state is State.PENDING
+    await direct.close()
 
 
 async def test_transaction_pooling_is_found_out_while_others_are_busy(bouncer: Start) -> None:

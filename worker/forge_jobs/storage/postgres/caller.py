@@ -1,16 +1,19 @@
 """A caller's connection, by which our statements become part of the caller's transaction, to our database."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
-from forge_jobs.errors import InvalidInput
+import asyncpg
+
+from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.handlers.sync_connection import is_sync
 from forge_jobs.storage.libraries import drivers_connection, named
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 from forge_jobs.storage.postgres.pool import POOLED, bare
 from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection, is_psycopg
+from forge_jobs.storage.postgres.session_settings import without_timeouts
 
 
 async def unwrapped(connection: Any) -> Any:
@@ -50,34 +53,51 @@ SELECT current_database() AS name,
 """
 
 
+Identity = Mapping[str, Any]
+"""What IDENTITY answers."""
+
+
+async def identity_of(connection: asyncpg.Connection) -> Identity:
+    """Return the identity of the database at the other end of one of our connections, which may have no settings yet."""
+    async with without_timeouts(connection):
+        identity: Identity = await connection.fetchrow(IDENTITY)
+        return identity
+
+
 class CallersConnections:
     """The connections of callers that are known to be of our database."""
 
     def __init__(self) -> None:
-        self.ours: Mapping[str, Any] | None = (
-            None  # what IDENTITY answers there; None: not known, as before `open`
-        )
+        self.ours: Identity | None = None  # None: not known, as before `open`
         self._checked: WeakSet[Any] = WeakSet()
 
-    def compare_with(self, ours: Mapping[str, Any] | None) -> None:
+    def compare_with(self, ours: Identity | None) -> None:
         """What was compared with something else before is compared with this."""
         if ours != self.ours:
             self.ours, self._checked = ours, WeakSet()
 
-    async def check(self, theirs: Any, name: str) -> None:
+    async def check(self, theirs: Any, name: str, ask_ours: Callable[[], Awaitable[Identity]]) -> None:
         """Raise InvalidInput when a connection, as `unwrapped` returns it, is of another database than ours, whose name this is.
 
-        As long as no more is known of ours, names alone are compared.
+        As long as no more is known of ours, names are compared. Where they differ, a pooler may have names of its own: then
+        `ask_ours` says which database ours is, unless it raises a ForgeError.
         """
-        own, checked = drivers_own(theirs), self._checked
-        if own in checked:  # it never changes its database, so that each is asked once
+        own = drivers_own(theirs)
+        if own in self._checked:  # it never changes its database, so that each is asked once
             return
-        if self.ours is not None:
-            _check_same_database(self.ours, await theirs.fetchrow(IDENTITY))
-        elif name and name != _asked_for(theirs):  # a pooler may have names of its own
+        if self.ours is None and name and name != _asked_for(theirs):
             there = await theirs.fetchval("SELECT current_database()::text")
             if there != name:
-                raise _is_of(f"database {there!r}", name)
+                is_of = _is_of(f"database {there!r}", name)
+                if isinstance(theirs, PsycopgConnection):  # in which there may be no event loop
+                    raise is_of
+                try:
+                    self.compare_with(await ask_ours())
+                except ForgeError as error:
+                    raise is_of from error
+        checked = self._checked
+        if self.ours is not None:
+            _check_same_database(self.ours, await theirs.fetchrow(IDENTITY))
         checked.add(own)
 
 
@@ -89,7 +109,7 @@ def _asked_for(theirs: Any) -> str | None:
     return getattr(getattr(bare(theirs), "_params", None), "database", None)
 
 
-def _check_same_database(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+def _check_same_database(ours: Identity, theirs: Identity) -> None:
     """Raise InvalidInput when IDENTITY answers differently on our connection and on the caller's."""
     is_other_server = None not in (ours["server"], theirs["server"]) and ours["server"] != theirs["server"]
     if is_other_server or (ours["name"], ours["number"]) != (theirs["name"], theirs["number"]):

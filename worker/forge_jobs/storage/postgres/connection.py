@@ -20,13 +20,8 @@ from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
+from forge_jobs.storage.postgres import caller
 from forge_jobs.storage.postgres.address import Address
-from forge_jobs.storage.postgres.caller import (
-    IDENTITY,
-    CallersConnections,
-    part_of_transaction,
-    unwrapped,
-)
 from forge_jobs.storage.postgres.connect import arguments_of, connect
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.down import UNKNOWN, Connect, ServerPlace, is_down, place_of
@@ -93,7 +88,7 @@ class PostgresDatabase:
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncpg.Connection] = WeakSet()
-        self._callers = CallersConnections()
+        self._callers = caller.CallersConnections()
         # Whether what is set holds for a connection; None: before `open`.
         self._keeps_settings: bool | None = None
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
@@ -149,7 +144,7 @@ class PostgresDatabase:
             if connection is None and self._begin is not None:
                 yield given  # it is in one
             elif connection is not None and given.is_in_transaction():
-                async with part_of_transaction(given):
+                async with caller.part_of_transaction(given):
                     yield given
             else:
                 async with given.transaction():
@@ -190,9 +185,18 @@ class PostgresDatabase:
 
     async def _of_caller(self, connection: Any) -> Any:
         """Return the connection inside of what a caller gave. Raises InvalidInput when it is not of our database."""
-        given = await unwrapped(connection)
-        await self._callers.check(given, self.name)
+        given = await caller.unwrapped(connection)
+        await self._callers.check(given, self.name, self._identity)
         return given
+
+    async def _identity(self) -> caller.Identity:
+        """Return which database this is, as a connection made for this question says. Raises ForgeError."""
+        connection = await self._connected()
+        try:
+            with self.translating():
+                return await caller.identity_of(connection)
+        finally:
+            await self.disconnect(connection)
 
     @asynccontextmanager
     async def pinned_transaction(
@@ -408,8 +412,7 @@ class PostgresDatabase:
         left_to_parent(connection)
         self._own.add(connection)
         if self._callers.ours is None and self.is_open:
-            async with without_timeouts(connection):
-                self._callers.compare_with(await connection.fetchrow(IDENTITY))
+            self._callers.compare_with(await caller.identity_of(connection))
         keeps = self._keeps_settings
         if keeps is None:  # any pooler may give the connection to another client after us
             async with without_timeouts(connection):
@@ -425,8 +428,8 @@ class PostgresDatabase:
         try:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
+            self._callers.compare_with(await caller.identity_of(first))
             async with without_timeouts(first):
-                self._callers.compare_with(await first.fetchrow(IDENTITY))
                 self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
                 self._behind_pooler = await is_behind_pooler(first)
                 self._server = await place_of(first)
