@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -32,6 +33,12 @@ from tests.storage_postgres.next_release import KNOWN, NEEDED, NEXT
 ROLES = {Purpose.ENQUEUER: "producer", Purpose.WORKER: "labourer", Purpose.READER: "visitor"}
 
 HOUR = timedelta(hours=1)
+
+
+def test_the_page_shows_what_is_granted_to_who_enqueues() -> None:
+    page = (Path(__file__).parents[3] / "docs/operating.md").read_text(encoding="utf-8")
+
+    assert "\n".join(rights.grants("forge_jobs", "shop_web", Purpose.ENQUEUER)) in page
 
 
 def as_role(url: str, role: str) -> str:
