@@ -136,7 +136,8 @@ class Operations:
         while True:
             try:
                 stepped = await self._storage.operations.step(_id(operation_id))
-            except KeyBusy:
+            except KeyBusy as error:
+                await self._storage.operations.failed(operation_id, str(error))
                 await self._storage.operations.cancel(operation_id)
                 raise
             operation = await self.get(operation_id) if stepped is None else stepped

@@ -18,8 +18,8 @@ async def work_off(operations: Operations, telemetry: Telemetry) -> float | None
         try:
             operation = await operations.step(operation_id)
         except (KeyBusy, StorageBusy, StorageRefused) as error:  # it does not keep the others from theirs
-            await operations.failed(operation_id, str(error))
-            telemetry.emit(OperationHeldUp(operation_id, str(error)))
+            if await operations.failed(operation_id, str(error)):
+                telemetry.emit(OperationHeldUp(operation_id, str(error)))
             continue
         stepped = stepped or operation is not None
         if operation is not None and operation.state is not OperationState.WORKING:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from forge_jobs.client.operations import Bulk, Operations
-from forge_jobs.errors import InvalidInput, UnknownOperation, UnknownQueue
+from forge_jobs.errors import InvalidInput, KeyBusy, StorageBusy, UnknownOperation, UnknownQueue
 from forge_jobs.maintenance import operations as chore
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import OperationState
-from forge_jobs.telemetry.events import OperationEnded
+from forge_jobs.telemetry.events import OperationEnded, OperationHeldUp
 from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage.factories import (
     claim,
@@ -269,6 +269,46 @@ async def test_the_leader_works_off_what_nobody_waits_for(storage):
         OperationEnded(other.id, "cancelled", 0),
         OperationEnded(operation.id, "cancelled", 2_500),
     ]
+
+
+async def test_an_operation_that_is_held_up_is_told_once_until_it_goes_on(storage, clock, monkeypatch):
+    await enqueue_many(storage, 3)
+    operation = await start(storage, "cancelled")
+    told: list[Any] = []
+    telemetry = Telemetry()
+    telemetry.subscribe(told.append)
+
+    async def busy(_):
+        raise StorageBusy("Somebody has it locked.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.operations, "step", busy)
+        for _ in range(3):
+            await chore.work_off(storage.operations, telemetry)
+            await clock.advance(seconds=2)
+    assert told == [OperationHeldUp(operation.id, "Somebody has it locked.")]
+    assert (await storage.operations.get(operation.id)).error == "Somebody has it locked."
+
+    while await chore.work_off(storage.operations, telemetry) is not None:
+        pass
+    assert told[1:] == [OperationEnded(operation.id, "cancelled", 3)]
+    assert (await storage.operations.get(operation.id)).error is None
+
+
+async def test_an_operation_that_is_given_up_for_a_key_says_why(storage, monkeypatch):
+    operation = await start(storage, "retried")
+
+    async def busy(_):
+        raise KeyBusy("send", "42", 5, undone="changed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.operations, "step", busy)
+        with pytest.raises(KeyBusy):
+            await Operations(storage).finish(operation.id)
+
+    given_up = await storage.operations.get(operation.id)
+    assert given_up.state is OperationState.CANCELLED
+    assert given_up.error is not None and "Key '42' of kind 'send'" in given_up.error
 
 
 async def test_operations_that_ended_long_ago_are_forgotten(storage, clock):

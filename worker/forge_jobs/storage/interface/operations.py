@@ -40,8 +40,8 @@ class Operations(Protocol):
         makes a step, before the next one is due, and when none is left: None. Return the operation. Raises KeyBusy as `Jobs.retry` does; then nothing was changed.
         """
 
-    async def failed(self, operation_id: int, error: str) -> None:
-        """It is noted why the last step could not be made; the next one is due a second later."""
+    async def failed(self, operation_id: int, error: str) -> bool:
+        """It is noted why the last step could not be made; the next one is due a second later. False: it was noted before."""
 
     async def cancel(self, operation_id: int) -> bool:
         """No further step is made; what was done stays done. False: none was left. Raises UnknownOperation."""

@@ -59,6 +59,7 @@ UPDATE {schema}.operation SET state = 'cancelled', ended_at = now() WHERE id = $
 FAILED = """
 UPDATE {schema}.operation SET error = $2, next_at = greatest(next_at, now() + interval '1 second')
 WHERE id = $1 AND state = 'working'
+RETURNING (SELECT before.error FROM {schema}.operation AS before WHERE before.id = $1) IS DISTINCT FROM $2
 """
 
 QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
@@ -110,8 +111,8 @@ class PostgresOperations:
     async def step(self, operation_id: int, *, limit: int = BATCH) -> Operation | None:
         return await again(_Step(self._database, operation_id, limit).make)
 
-    async def failed(self, operation_id: int, error: str) -> None:
-        await self._database.execute(FAILED, operation_id, error)
+    async def failed(self, operation_id: int, error: str) -> bool:
+        return bool(await self._database.fetchval(FAILED, operation_id, error))
 
     async def cancel(self, operation_id: int) -> bool:
         if await self._database.fetchval(CANCEL, operation_id) is not None:

@@ -79,12 +79,13 @@ class SqliteOperations:
     async def step(self, operation_id: int, *, limit: int = BATCH) -> Operation | None:
         return await self._database.write(partial(_step, operation_id, limit))
 
-    async def failed(self, operation_id: int, error: str) -> None:
-        await self._database.write(
-            lambda transaction: transaction.execute(
-                FAILED, (error, transaction.now + 1_000_000, operation_id)
-            )
-        )
+    async def failed(self, operation_id: int, error: str) -> bool:
+        def failed(transaction: Transaction) -> bool:
+            before = transaction.value("SELECT error FROM operation WHERE id = ?", (operation_id,))
+            changed = transaction.changed(FAILED, (error, transaction.now + 1_000_000, operation_id))
+            return bool(changed) and before != error
+
+        return await self._database.write(failed)
 
     async def cancel(self, operation_id: int) -> bool:
         def cancel(transaction: Transaction) -> bool:
