@@ -10,7 +10,6 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -21,16 +20,14 @@ from forge_jobs import client
 from forge_jobs.client.closing import closing
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
+from forge_jobs.client.strange_kinds import StrangeKinds
 from forge_jobs.client.wait import ended
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
-from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.context import answered
-from forge_jobs.handlers.grouping import Groups as JobGroups
-from forge_jobs.handlers.handler import Handler, Handlers, P, R
-from forge_jobs.handlers.key_limit import KeyLimit
-from forge_jobs.handlers.options import UNSET, Unset
-from forge_jobs.handlers.unique import Unique
+from forge_jobs.handlers.decorator import HandlerDecorator
+from forge_jobs.handlers.handler import Handlers
+from forge_jobs.handlers.type_variables import R
 from forge_jobs.model.job import Enqueued, Job, State
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
 
 
-class Forge(Producer):
+class Forge(Producer, HandlerDecorator):
     """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
 
     `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE
@@ -72,6 +69,7 @@ class Forge(Producer):
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
+        self.strange_kinds = StrangeKinds(self.telemetry)
         self._declarations = Declarations(self.handlers, self.telemetry)
 
     @property
@@ -320,54 +318,12 @@ class Forge(Producer):
         await self.close()
 
     @overload
-    def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+    def wait(
+        self, job: Enqueued[R], *, timeout: timedelta | float | None = None
+    ) -> Coroutine[Any, Any, R]: ...
 
     @overload
-    def handler(
-        self,
-        /,
-        *,
-        kind: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        max_attempts: int | Unset | None = UNSET,
-        timeout: timedelta | float | None = None,
-        start_by: timedelta | float | None = None,
-        deadline: timedelta | float | None = None,
-        unique: Unique | None = None,
-        group: JobGroups | Callable[..., JobGroups | None] | None = None,
-        tags: Iterable[str] | None = None,
-        singleton: bool = False,
-        codec: str = "json",
-        executor: str | None = None,
-        batch: Batch | None = None,
-        limits: KeyLimit | Sequence[KeyLimit] = (),
-        slots: int = 1,
-        title: str | None = None,
-        owner: str | None = None,
-        docs: str | None = None,
-    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
-
-    def handler(self, function: Any = None, /, **declared: Any) -> Any:
-        """Declare a function to be the handler of a kind of job (default: the function's name).
-
-        An `async def` runs in the worker's event loop, a plain function in a thread, or
-        with executor="process" in a process of its own. A first parameter `ctx` gets the
-        Context. The other parameters are the payload; their annotations are checked.
-
-        Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it; `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
-        one call: it takes a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's
-        concurrency. `title`, `owner` (who answers for it) and
-        `docs` (a link) are for people. Raises InvalidInput.
-        """
-
-        def declare(function: Callable[..., Any]) -> Handler[..., Any]:
-            handler: Handler[..., Any] = Handler(self, function, **declared)
-            self.handlers.add(handler)
-            return handler
-
-        return declare if function is None else declare(function)
+    def wait(self, job: int, *, timeout: timedelta | float | None = None) -> Coroutine[Any, Any, Any]: ...
 
     def wait(
         self, job: int | Enqueued, *, timeout: timedelta | float | None = None

@@ -44,13 +44,15 @@ def calls_of_one_job(forge: Forge) -> list[Callable[..., Awaitable[Any]]]:
 
 @pytest.mark.parametrize("id", [0, -1, 2**63, "1", True, None, 1.0])
 async def test_what_is_no_id_is_refused(forge: Forge, id: Any):
-    for call in (*calls_of_one_job(forge), forge.wait):
+    wait: Callable[..., Awaitable[Any]] = forge.wait
+    for call in (*calls_of_one_job(forge), wait):
         with pytest.raises(InvalidInput, match=r"^The job's id is .*, allowed is a whole number from 1 to"):
             await call(id)
 
 
 async def test_a_job_that_is_not_there_is_not_found(forge: Forge):
-    for call in (*calls_of_one_job(forge), forge.wait):
+    wait: Callable[..., Awaitable[Any]] = forge.wait
+    for call in (*calls_of_one_job(forge), wait):
         with pytest.raises(JobNotFound, match=r"There is no job 7\."):
             await call(7)
 

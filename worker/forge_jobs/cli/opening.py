@@ -13,6 +13,7 @@ from forge_jobs.forge import Forge
 from forge_jobs.settings import database_url, url_file
 from forge_jobs.settings.environment import SCHEMA_ALLOWED, Settings, is_schema
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry import logs
 
 
 def environment(call: Call) -> dict[str, str]:
@@ -63,12 +64,15 @@ async def opened(call: Call, *, declares: bool = False) -> AsyncIterator[Forge]:
     """
     forge = forge_of(call)
     require_file(forge.storage.url)
-    await forge.open(migrate=False, declare=declares)
-    say_caveat(call, forge.storage)
-    try:
-        status = await forge.storage.schema.status()
-        if status.required > status.known:
-            raise SchemaTooNew(status.found, status.known)
-        yield forge
-    finally:
-        await forge.close()
+    with logs.told(
+        lambda line: print_warning(line if line[-1] in ".?" else f"{line}.", as_json=call.as_json)
+    ):
+        await forge.open(migrate=False, declare=declares)
+        say_caveat(call, forge.storage)
+        try:
+            status = await forge.storage.schema.status()
+            if status.required > status.known:
+                raise SchemaTooNew(status.found, status.known)
+            yield forge
+        finally:
+            await forge.close()

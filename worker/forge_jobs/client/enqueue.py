@@ -3,6 +3,7 @@
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
+from forge_jobs.client.strange_kinds import StrangeKinds
 from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.context import answered
@@ -25,6 +26,7 @@ class Producer:
     """What a Forge does to enqueue jobs."""
 
     handlers: Handlers
+    strange_kinds: StrangeKinds
 
     @property
     def settings(self) -> "Settings":
@@ -103,14 +105,23 @@ class Producer:
         self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
     ) -> Enqueued:
         asked = Options.given(options)
-        return await self.storage.jobs.enqueue(self._job(kind, payload, asked), connection=asked.connection)
+        job = await self.storage.jobs.enqueue(self._job(kind, payload, asked), connection=asked.connection)
+        await self._look_at(kind, asked)
+        return job
 
     async def _enqueue_many(
         self, kind: str, payloads: Sequence[Payload], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
         asked, listed = Options.given(options), names.listed(payloads, "payloads")
         jobs = self._requested(kind, asked, next(iter(listed), None)).jobs(listed)
-        return await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
+        made = await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
+        await self._look_at(kind, asked)
+        return made
+
+    async def _look_at(self, kind: str, asked: Options) -> None:
+        """It is said if nobody has a handler for the kind; not in the transaction of a caller."""
+        if kind not in self.handlers.by_kind and asked.connection is None:
+            await self.strange_kinds.look(self.storage, kind)
 
     async def _enqueue_batch(self, jobs: Iterable[NewJob], connection: Any) -> list[Enqueued]:
         listed = names.listed(jobs, "jobs")
@@ -120,7 +131,10 @@ class Producer:
                     f"jobs[{place}] is {job!r}, allowed is what forge.job(...) or the job(...) of a handler returns."
                 )
         asked = Options.given({} if connection is UNSET else {"connection": connection})
-        return await self.storage.jobs.enqueue_many(listed, connection=asked.connection)
+        made = await self.storage.jobs.enqueue_many(listed, connection=asked.connection)
+        for kind in {job.kind for job in listed}:
+            await self._look_at(kind, asked)
+        return made
 
     def _job(self, kind: str, payload: Payload | None, asked: Options) -> NewJob:
         return self._requested(kind, asked, payload).job({} if payload is None else payload)

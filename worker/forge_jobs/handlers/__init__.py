@@ -7,8 +7,8 @@ from forge_jobs.rooms import offering
 if TYPE_CHECKING:
     from forge_jobs.handlers.context import ContextTokens
     from forge_jobs.handlers.handler import Handlers, HandlerWithOptions
-    from forge_jobs.handlers.options import OptionValues
+    from forge_jobs.handlers.options import HandlerValues, OptionValues
 else:
     __getattr__ = offering(__name__, "options", "handler", "context")
 
-__all__ = ["ContextTokens", "HandlerWithOptions", "Handlers", "OptionValues"]
+__all__ = ["ContextTokens", "HandlerValues", "HandlerWithOptions", "Handlers", "OptionValues"]

@@ -8,7 +8,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from forge_jobs.codecs.plain import MAX_PAYLOAD, decode, encode, type_name
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.model.error_text import sentence
+from forge_jobs.rules.words import count
 
 _asdict = msgspec.structs.asdict
 
@@ -37,6 +38,7 @@ class Arguments:
         extra = [p for p in parameters if p.kind is p.VAR_KEYWORD]
         named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.names = tuple(p.name for p in named)
+        self._placed = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self._takes_more = bool(extra)
         self._has_defaults = bool(self.defaults)
@@ -66,6 +68,18 @@ class Arguments:
     def takes(self, name: str) -> bool:
         """Whether a payload may have an argument of this name."""
         return name in self.names or self._takes_more
+
+    def by_name(self, placed: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call that gives some by their place. Raises InvalidInput."""
+        if len(placed) > len(self._placed):
+            takes = ", ".join(self._placed) or "none"
+            raise InvalidInput(
+                f"{self.function} is given {count(len(placed), 'argument')} without a name, allowed: {takes}."
+            )
+        arguments = dict(zip(self._placed, placed, strict=False))
+        for name in arguments.keys() & named.keys():
+            raise InvalidInput(f"{self.function} is given {name!r} twice, by its place and by its name.")
+        return {**arguments, **named}
 
     def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
         """Return the keyword arguments that `payload` holds, of the types that the handler names.

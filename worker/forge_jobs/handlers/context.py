@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from forge_jobs.errors import ClaimLost, InvalidInput
+from forge_jobs.handlers.awaited_call import AwaitedCall
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
@@ -36,7 +37,7 @@ def answered(
     """
     context = in_plain_handler.get()
     if context is None or (asyncio._get_running_loop() is not None and forge is not context.forge):
-        return work  # in a loop of the handler's own, another Forge was opened there
+        return AwaitedCall(work, what)  # in a loop of the handler's own, another Forge was opened there
     return cast(Coroutine[Any, Any, T], context.answer(work, what, connection))
 
 
@@ -256,8 +257,8 @@ class Context:
             self._check_not_stopped(work)
             return at_once(work)
         if running is self._loop or connection is not None:
-            return work
-        return _run_in(self._loop, work)
+            return AwaitedCall(work, what)
+        return AwaitedCall(_run_in(self._loop, work), what)
 
     def _check_not_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
         if self._cancelled or self._loop.is_closed():

@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
 
 from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
@@ -21,6 +22,7 @@ from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.handlers.type_variables import P, Q, R, V
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind
@@ -29,9 +31,6 @@ from forge_jobs.rules import names, time_limits
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SINGLETON = "singleton"
 """The key of the only job of a kind."""
@@ -49,13 +48,19 @@ class Placement(StrEnum):
     PROCESS = "process"  # a plain function for CPU work, in a process of its own
 
 
-class Handler(Generic[P, R]):
-    """A function with what forge-jobs knows of it. Calling it calls the function."""
+class Handler(Generic[P, R, Q, V]):
+    """A function with what forge-jobs knows of it. Calling it calls the function.
+
+    Its jobs take P, and their results are R; a call takes Q and returns V, which type checkers find out by themselves.
+    """
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # Handler[P, R] is enough
 
     def __init__(
         self,
         forge: "Forge",
-        function: Callable[P, R],
+        function: Callable[Q, V],
         *,
         kind: str | None = None,
         queue: str | None = None,
@@ -79,8 +84,8 @@ class Handler(Generic[P, R]):
     ) -> None:
         self.forge = forge
         if isinstance(function, Handler):
-            function = cast(Handler[P, R], function).__wrapped__
-        self.__wrapped__: Callable[P, R] = function
+            function = cast(Handler[P, R, Q, V], function).__wrapped__
+        self.__wrapped__: Callable[Q, V] = function
         self.kind = names.kind(_kind(function) if kind is None else kind)
         batches = None if batch is None else _batches(function, batch, self.kind)
         self.function: Callable[..., Any] = (
@@ -185,61 +190,67 @@ class Handler(Generic[P, R]):
             "its function; allowed is a function under its own name, at the top of a module."
         )
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> V:
         return self.__wrapped__(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<Handler {self.kind!r}>"
 
-    def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+    def enqueue(self, *args: P.args, **payload: P.kwargs) -> Coroutine[Any, Any, Enqueued[R]]:
         """A job with these arguments waits; to be awaited, except in a plain handler. Raises InvalidPayload when they do not fit the function."""
-        return self.forge.enqueue(self.kind, payload)
+        return self.forge.enqueue(self.kind, self.payload(args, payload))
 
-    def ensure(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+    def ensure(self, *args: P.args, **payload: P.kwargs) -> Coroutine[Any, Any, Enqueued[R]]:
         """The one living job of a singleton is there: the one that was, or a new one with these arguments.
 
         Raises InvalidInput when the handler is no singleton.
         """
         if not self.is_singleton:
             raise InvalidInput(f"Handler {self.kind!r} is no singleton, allowed is one with singleton=True.")
-        return self.enqueue(**payload)
+        return self.enqueue(*args, **payload)
 
-    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
+    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued[R]]]:
         """One job for each of `payloads` waits, or none; answers are in their order."""
         return self.forge.enqueue_many(self.kind, payloads)
 
-    def job(self, **payload: Any) -> NewJob:
+    def job(self, *args: P.args, **payload: P.kwargs) -> NewJob:
         """Return a job with these arguments, for `forge.enqueue_batch`. Raises InvalidPayload."""
-        return self.forge.job(self.kind, payload)
+        return self.forge.job(self.kind, self.payload(args, payload))
 
-    def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions":
+    def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions[P, R]":
         """Return the handler with options for the jobs that are enqueued through the returned object."""
-        return HandlerWithOptions(self.forge, self.kind, options)
+        return HandlerWithOptions(self, options)
+
+    def payload(self, args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the payload of a job with these arguments. Raises InvalidInput."""
+        return self.arguments.by_name(args, named) if args else named
 
 
 @dataclass(frozen=True, slots=True)
-class HandlerWithOptions:
+class HandlerWithOptions(Generic[P, R]):
     """A handler, and the options for jobs enqueued here."""
 
-    forge: "Forge"
-    kind: str
+    handler: Handler[P, R]
     values: OptionValues
 
-    def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+    def enqueue(self, *args: P.args, **payload: P.kwargs) -> Coroutine[Any, Any, Enqueued[R]]:
         """A job with these arguments and options waits."""
-        return self.forge.enqueue(self.kind, payload, **self.values)
+        handler = self.handler
+        return handler.forge.enqueue(handler.kind, handler.payload(args, payload), **self.values)
 
-    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
+    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued[R]]]:
         """One job for each of `payloads` waits, or none."""
-        return self.forge.enqueue_many(self.kind, payloads, **self.values)
+        return self.handler.forge.enqueue_many(self.handler.kind, payloads, **self.values)
 
-    def enqueue_sync(self, **payload: Any) -> Enqueued:
+    def enqueue_sync(self, *args: P.args, **payload: P.kwargs) -> Enqueued[R]:
         """As `enqueue`, in the transaction of the `connection` among the options, whose calls are not awaited."""
-        return self.forge.enqueue_sync(self.kind, payload, **self.values)
+        handler = self.handler
+        return handler.forge.enqueue_sync(handler.kind, handler.payload(args, payload), **self.values)
 
-    def job(self, **payload: Any) -> NewJob:
+    def job(self, *args: P.args, **payload: P.kwargs) -> NewJob:
         """Return a job with these arguments and options, for `forge.enqueue_batch`."""
-        return self.forge.job(self.kind, payload, **self.values)
+        handler = self.handler
+        return handler.forge.job(handler.kind, handler.payload(args, payload), **self.values)
 
 
 class Handlers(Mapping[str, Handler[Any, Any]]):

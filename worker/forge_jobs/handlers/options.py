@@ -1,6 +1,6 @@
 """The options of a job: what may be set besides its kind and payload."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -9,7 +9,9 @@ from typing import Any, Final, Literal, TypedDict
 import msgspec
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.grouping import Grouping, Groups
+from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import FOREVER, KeyMode, NewJob
 from forge_jobs.model.kind import Kind
@@ -17,6 +19,7 @@ from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.model.time_limit import Limit
 from forge_jobs.rules import names, time_limits
+from forge_jobs.rules.option_names import unknown_option
 
 
 class Unset(Enum):
@@ -50,6 +53,30 @@ class OptionValues(TypedDict, total=False):
     connection: Any
 
 
+class HandlerValues(TypedDict, total=False):
+    """What a handler declares, as keyword arguments."""
+
+    kind: str  # default: the function's name
+    queue: str
+    priority: int
+    max_attempts: int | Unset | None
+    timeout: timedelta | float | None
+    start_by: timedelta | float | None
+    deadline: timedelta | float | None
+    unique: Unique | None
+    group: Groups | Callable[..., Groups | None] | None
+    tags: Iterable[str] | None
+    singleton: bool
+    codec: str
+    executor: Literal["thread", "process"] | None
+    batch: Batch | None
+    limits: KeyLimit | Sequence[KeyLimit]
+    slots: int  # of its worker's concurrency
+    title: str | None
+    owner: str | None
+    docs: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options of one job; None or UNSET means not set."""
@@ -76,7 +103,7 @@ class Options:
             return NOTHING_SAID
         for name in values:
             if name not in NAMES:
-                raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(NAMES))}.")
+                raise InvalidInput(unknown_option(name, NAMES, OF_HANDLERS))
         checked_values: dict[str, Any] = dict(values)
         if (
             "connection" in checked_values and checked_values["connection"] is None
@@ -174,6 +201,12 @@ class Options:
 
 
 NAMES = tuple(field.name for field in fields(Options))
+OF_HANDLERS = {
+    name: f"where the handler is declared: @forge.handler({name}=...)"
+    for name in HandlerValues.__annotations__
+    if name not in NAMES
+}
+"""The options that a job cannot have, and where they are said."""
 NOTHING_SAID = Options()
 
 

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.codecs.plain import encode
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, UnfitPayload
 from forge_jobs.handlers.grouping import Grouping
 from forge_jobs.handlers.handler import Handler
-from forge_jobs.handlers.options import Options
+from forge_jobs.handlers.options import NAMES, Options
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Alike, NewJob
 
@@ -72,7 +72,15 @@ def requested(
                     f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names, or Encoded."
                 )
             payload = dict(payload)
-        return check(payload, codec, limit=limit)
+        try:
+            return check(payload, codec, limit=limit)
+        except UnfitPayload as error:
+            for name in payload:
+                if name in NAMES and handler is not None and not handler.arguments.takes(name):
+                    raise UnfitPayload(
+                        f"{error} The option {name!r} is said by {kind}.options({name}=...)."
+                    ) from None
+            raise
 
     pattern = merged.job(kind, b"", codec, declared=handler is not None)
     grouping = None if merged.group is None or merged.group.function is None else merged.group

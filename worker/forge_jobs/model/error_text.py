@@ -18,6 +18,8 @@ MOST_FRAMES = 80  # of one traceback
 SHORTEST_SHARE = 500  # characters, for less a traceback is left out
 
 _HERE = str(Path(__file__).parents[1])
+_STANDARD_LIBRARY = str(Path(traceback.__file__).parent)
+_INSTALLED = ("site-packages", "dist-packages")  # below that folder, and not of it
 
 
 def describe(error: BaseException) -> str:
@@ -125,14 +127,24 @@ def _trace(error: BaseException) -> str:
 
 
 def _own(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of forge-jobs itself, above the handler's."""
+    """Leave out the frames above the handler's: of forge-jobs itself, and of the threads that it runs plain handlers in."""
+    own, frame = trace, trace
     while (
-        trace is not None
-        and trace.tb_next is not None
-        and trace.tb_frame.f_code.co_filename.startswith(_HERE)
+        frame is not None and frame.tb_next is not None and (is_ours := _is_above_handlers(frame)) is not None
     ):
-        trace = trace.tb_next
-    return trace
+        frame = frame.tb_next
+        if is_ours:
+            own = frame
+    return own
+
+
+def _is_above_handlers(trace: TracebackType) -> bool | None:
+    """Whether a frame is ours; False: of the standard library, which we may have called; None: a program's."""
+    name = trace.tb_frame.f_code.co_filename
+    if name.startswith(_HERE):
+        return True
+    is_standard = name.startswith(_STANDARD_LIBRARY) and not any(part in name for part in _INSTALLED)
+    return False if is_standard else None
 
 
 def _shortened(text: str, most: int) -> str:

@@ -8,13 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 from msgspec.structs import replace
 
 from forge_jobs.model.group import GROUPS, Group, has_groups
 from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # which type checkers know, whether or not it is installed
+
+    R = TypeVar("R", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
 
 FOREVER = 0
 """How `max_attempts` of a job that is retried for ever is stored."""
@@ -167,8 +176,11 @@ class Alike:
         return (replace(pattern, payload=encode(payload)) for payload in self.payloads)
 
 
-class Enqueued(msgspec.Struct, frozen=True, gc=False):
-    """The answer to an enqueue: a new job, or the living one with the same kind and key, as it was or replaced."""
+class Enqueued(msgspec.Struct, Generic[R], frozen=True, gc=False):
+    """The answer to an enqueue: a new job, or the living one with the same kind and key, as it was or replaced.
+
+    Its result will be an R.
+    """
 
     id: int
     duplicate: bool = False  # nothing was enqueued: this job has the key

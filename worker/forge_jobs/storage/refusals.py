@@ -63,7 +63,9 @@ def queue_of_cron(name: str, cron: str) -> QueueInUse:
 
 def not_open(where: str) -> StorageUnavailable:
     """Return the refusal of a call before `open`, or after `close`."""
-    return StorageUnavailable(f"The database {where} is not open.")
+    return StorageUnavailable(
+        f"The database {where} is not open; open it around the call: async with forge: ..., or: await forge.open()."
+    )
 
 
 def unusable_connection(why: object) -> InvalidInput:

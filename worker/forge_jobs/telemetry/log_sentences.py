@@ -164,6 +164,14 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.MigrationWaits: (logging.WARNING, "{why} Next try in {retry_in} s"),
     events.PollOnly: (logging.WARNING, "The database cannot notify the worker, so the worker polls: {why}"),
+    events.KindUnheardOf: (
+        logging.WARNING,
+        "A job of kind {kind} was enqueued, and neither a live worker nor a program has a handler for it: it waits for one",
+    ),
+    events.KindResembles: (
+        logging.WARNING,
+        "A job of kind {kind} was enqueued, and neither a live worker nor a program has a handler for it; did you mean {nearest}?",
+    ),
     events.QueueMade: (logging.INFO, "There was no queue {queue}, so it was made"),
     events.QueueResembles: (
         logging.WARNING,

@@ -9,7 +9,8 @@ them as the command line writes them calls `subscribe`; one with a configuration
 import logging
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TextIO
@@ -112,6 +113,24 @@ def say(telemetry: Telemetry) -> Callable[[], None]:
             ends.pop()()
 
     return end
+
+
+@contextmanager
+def told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile `tell` gets the sentence of each warning and error of ours, and nobody else does."""
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
+
+    handler, propagate = Told(logging.WARNING), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
 
 
 def _is_console(handler: logging.Handler) -> bool:

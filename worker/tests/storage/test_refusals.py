@@ -279,11 +279,14 @@ async def test_a_database_that_is_not_open_is_said(database):
     storage = database.storage()
 
     for call in (storage.jobs.newest(), storage.jobs.enqueue(job())):
-        assert re.fullmatch(r"The database \S+ is not open\.", str(await refusal(call)))
+        assert re.fullmatch(
+            r"The database \S+ is not open; open it around the call: async with forge: .*",
+            str(await refusal(call)),
+        )
 
 
 def test_no_database_has_a_sentence_of_its_own_for_what_both_refuse():
-    own = r"raise (?:WrongState|Managed)\(|A queue has no|refuses a value:|is not open\.|is given capacity"
+    own = r"raise (?:WrongState|Managed)\(|A queue has no|refuses a value:|is not open;|is given capacity"
     [storage] = forge_jobs.storage.__path__
 
     found = [

@@ -148,7 +148,7 @@ async def test_a_plain_handler_waits_for_a_job(forge: Forge) -> None:
         return 42
 
     def work() -> Any:
-        return forge.wait(asked.enqueue(), timeout=30)  # type: ignore[arg-type]
+        return forge.wait(asked.enqueue(), timeout=30)  # type: ignore[call-overload]
 
     job = await one(forge, work)
 

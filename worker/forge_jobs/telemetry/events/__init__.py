@@ -54,7 +54,13 @@ if TYPE_CHECKING:
         StuckHandlerEnded,
         UnknownKind,
     )
-    from forge_jobs.telemetry.events.program import CloseGivenUp, CloseWaits, SubscriberFailed
+    from forge_jobs.telemetry.events.program import (
+        CloseGivenUp,
+        CloseWaits,
+        KindResembles,
+        KindUnheardOf,
+        SubscriberFailed,
+    )
     from forge_jobs.telemetry.events.queues import (
         GroupsResumed,
         KindsResumed,
@@ -117,6 +123,8 @@ __all__ = [
     "JobsRose",
     "JobsSwept",
     "JobsTakenBack",
+    "KindResembles",
+    "KindUnheardOf",
     "KindsResumed",
     "KindsUnpublished",
     "LeadOffered",

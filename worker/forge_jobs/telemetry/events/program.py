@@ -1,4 +1,4 @@
-"""Events of any program that holds a Forge: what it closes with it, and what listens to it."""
+"""Events of any program that holds a Forge: what it enqueues, what it closes, and what listens to it."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,21 @@ class CloseGivenUp(Event):
 
     function: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class KindUnheardOf(Event):
+    """A job of this kind was enqueued by name, and nobody who is known has a handler for it. Said once by a Forge."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class KindResembles(Event):
+    """As KindUnheardOf, and there is a kind of a similar name that was perhaps meant."""
+
+    kind: str
+    nearest: str
 
 
 @dataclass(frozen=True, slots=True)

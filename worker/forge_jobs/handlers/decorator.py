@@ -1,0 +1,136 @@
+"""The decorator `forge.handler`, and what type checkers find out of the function below it.
+
+A first parameter for the context is no argument of the jobs, and what an async function returns is awaited. Of a
+function whose first parameter may be anything it cannot be told whether that is the context: its jobs take what they like.
+"""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeVar, Unpack, cast, overload
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.batch import BatchJob
+from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.handler import Handler, Handlers
+from forge_jobs.handlers.options import NAMES, HandlerValues
+from forge_jobs.handlers.type_variables import P, R
+from forge_jobs.rules.option_names import unknown_option
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+
+A = TypeVar("A")
+
+
+class Anything:
+    """What only a parameter takes that takes everything; there are no objects of it."""
+
+
+class Declaring(Protocol):
+    """Makes a function a handler, with the options that are said already."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Anything, ...], Coroutine[Any, Any, R]], /
+    ) -> Handler[..., R, ..., Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Anything, ...], R], /) -> Handler[..., R, ..., R]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[list[BatchJob[A]]], Coroutine[Any, Any, Any]], /
+    ) -> Handler[..., Any, [list[BatchJob[A]]], Coroutine[Any, Any, Any]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R, Concatenate[Context, P], Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], R], /
+    ) -> Handler[P, R, Concatenate[Context, P], R]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R, P, Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Handler[P, R, P, R]: ...
+
+
+class HandlerDecorator:
+    """What a Forge does to declare handlers."""
+
+    handlers: Handlers
+
+    @overload
+    def handler(
+        self, function: Callable[Concatenate[Anything, ...], Coroutine[Any, Any, R]], /
+    ) -> Handler[..., R, ..., Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def handler(self, function: Callable[Concatenate[Anything, ...], R], /) -> Handler[..., R, ..., R]: ...
+
+    @overload
+    def handler(
+        self, function: Callable[[list[BatchJob[A]]], Coroutine[Any, Any, Any]], /
+    ) -> Handler[..., Any, [list[BatchJob[A]]], Coroutine[Any, Any, Any]]: ...
+
+    @overload
+    def handler(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R, Concatenate[Context, P], Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def handler(
+        self, function: Callable[Concatenate[Context, P], R], /
+    ) -> Handler[P, R, Concatenate[Context, P], R]: ...
+
+    @overload
+    def handler(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R, P, Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def handler(self, function: Callable[P, R], /) -> Handler[P, R, P, R]: ...
+
+    @overload
+    def handler(self, /, **declared: Unpack[HandlerValues]) -> Declaring: ...
+
+    def handler(self, function: Any = None, /, **declared: Any) -> Any:
+        """Declare a function to be the handler of a kind of job (default: the function's name).
+
+        An `async def` runs in the worker's event loop, a plain function in a thread, or
+        with executor="process" in a process of its own. A first parameter `ctx` gets the
+        Context. The other parameters are the payload; their annotations are checked.
+
+        Options hold for every job of the kind that does not say otherwise, whoever enqueues
+        it; `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
+        one call: it takes a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's
+        concurrency. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
+        """
+        for name in declared.keys() - DECLARED:
+            raise InvalidInput(unknown_option(name, DECLARED, OF_JOBS))
+
+        def declare(function: Callable[..., Any]) -> Handler[..., Any]:
+            handler: Handler[..., Any] = Handler(cast("Forge", self), function, **declared)
+            self.handlers.add(handler)
+            return handler
+
+        return declare if function is None else declare(function)
+
+
+DECLARED = frozenset(
+    name
+    for name, parameter in inspect.signature(Handler).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+"""The options of a handler."""
+
+OF_JOBS = {
+    name: f"of a job: handler.options({name}=...).enqueue(...)" for name in NAMES if name not in DECLARED
+}
+"""The options that a handler cannot have, and where they are said."""
