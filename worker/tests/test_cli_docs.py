@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
 from forge_jobs.cli import app
 from forge_jobs.cli.command import COMMON
 
@@ -47,9 +45,6 @@ def _shown(param: Any) -> str:
 
 def _help(param: Any) -> str:
     text = param.help or ""
-    default = param.default if isinstance(param.show_default, bool) else param.show_default
-    says_default = default is not None and not isinstance(default, bool) and "[default" not in text
-    text = f"{text} [default: {default}]" if says_default and param.param_type_name == "option" else text
     return text.replace("[default: ", "Default: ").replace("]", ".") if "[default: " in text else text
 
 
@@ -59,7 +54,7 @@ def _cell(text: str) -> str:
 
 def reference() -> str:
     """What the page has to say of all commands."""
-    root = get_command(app)
+    root = app
     shared = [param for param in root.params if param.name in COMMON]
     lines = ["## On every command", "", *rows(shared), ""]
     for path, command in commands(root, "forge-jobs"):
@@ -83,14 +78,14 @@ def test_the_page_says_what_the_command_line_says() -> None:
 
 
 def test_every_option_says_what_it_is() -> None:
-    for path, command in commands(get_command(app), "forge-jobs"):
+    for path, command in commands(app, "forge-jobs"):
         assert command.help, path
         for param in command.params:
             assert param.name == "help" or param.help, f"{path} {param.name}"
 
 
 def test_every_command_has_the_common_options() -> None:
-    for path, command in commands(get_command(app), "forge-jobs"):
+    for path, command in commands(app, "forge-jobs"):
         assert set(COMMON) <= {param.name for param in command.params}, path
 
 

@@ -211,7 +211,7 @@ def test_people_see_on_a_terminal_how_far_a_long_command_is(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ):
     cli.fine("enqueue", "send", "--count", "2500")
-    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes rich take anything for a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes anything a terminal
 
     answer = cli("jobs", "delete", "--all", "--yes", "--state", "pending")
 
@@ -229,7 +229,7 @@ def test_a_job_is_waited_for_and_its_result_printed(cli: CommandLine):
     assert (failed.code, failed.out) == (1, "")
     assert failed.error.startswith(f"Job {dead} is dead: ")
 
-    waiting = cli.fine("enqueue", "send", "--delay", "1h")["id"]
+    waiting = cli.fine("enqueue", "echo", "--delay", "1h")["id"]
     late = cli("jobs", "wait", str(waiting), "--timeout", "0.01")
     assert late.code == 1
     assert late.error.startswith(f"Job {waiting} did not end within 0.01 s: its first attempt waits until ")
@@ -480,3 +480,16 @@ def test_half_of_a_group_is_told(cli: CommandLine):
     answer = cli("enqueue", "send", "--group-limit", "2")
 
     assert "--group-limit or --overflow is given and --group is not" in answer.error
+
+
+def test_a_kind_by_a_slip_of_the_hand_is_warned_of(cli: CommandLine):
+    cli.using(_ended)
+
+    answer = cli("enqueue", "ehco")
+
+    assert answer.code == 0
+    assert answer.error == (
+        "A job of kind ehco was enqueued, and neither a live worker nor a program has a handler for it; "
+        "did you mean echo?\n"
+    )
+    assert json.loads(cli("enqueue", "ehco", "--json").error)["warning"] + "\n" == answer.error

@@ -302,7 +302,7 @@ import os, signal, sys
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == "typer":  # one of the first things that the command line imports
+        if name == "click":  # one of the first things that the command line imports
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())

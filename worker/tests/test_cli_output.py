@@ -5,9 +5,9 @@ import json
 import sys
 
 import pytest
-from rich.console import Console
 
-from forge_jobs.cli.output import Report, Rows, print_error, print_report, rendered
+from forge_jobs.cli.output import Report, print_error, print_report
+from forge_jobs.cli.table import Rows, on_terminal
 
 ROWS = Rows(
     ["id", "state", "kind", "error"],
@@ -17,18 +17,9 @@ ROWS = Rows(
 )
 
 
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-
-def on_a_terminal(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> str:
+def on_a_terminal(rows: Rows, monkeypatch: pytest.MonkeyPatch, width: int = 60) -> str:
     monkeypatch.setenv("TERM", "xterm-256color")
-    stream = Terminal()
-    Console(file=stream, highlight=False, width=60).print(rendered(rows))
-    return stream.getvalue()
+    return on_terminal(rows, width)
 
 
 def test_in_a_pipe_columns_line_up_and_nothing_else(capsys: pytest.CaptureFixture[str]):
@@ -78,3 +69,36 @@ def test_what_the_streams_encoding_lacks_is_spelled_out(monkeypatch: pytest.Monk
 
     ascii_only.flush()
     assert ascii_only.buffer.getvalue() == b"There is no queue '\\xe5\\ud800'.\n"
+
+
+def test_a_table_is_as_wide_as_the_terminal_and_says_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    error = "ValueError: the address of the customer is not known, and neither is that of the warehouse"
+    rows = Rows(
+        ["id", "kind", "error"], [["12,345", "a" * 70, error], ["7", "send", ""]], right=frozenset({"id"})
+    )
+
+    lines = on_a_terminal(rows, monkeypatch, width=80).splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert "".join("".join(line.split()) for line in lines[1:]).count("a" * 20) >= 1
+    assert sum(line.count("a" * 10) for line in lines) >= 1
+    said = " ".join(" ".join(line[lines[0].index("error") :].split()) for line in lines[1:])
+    assert " ".join(said.split()) == error
+    assert lines[0].split() == ["id", "kind", "error"]
+
+
+def test_columns_in_which_nothing_stands_are_left_out_and_the_first_never(monkeypatch: pytest.MonkeyPatch):
+    rows = Rows(["id", "done", "dead", "oldest", "kind"], [["", "0", "1", "-", ""], ["", "0", "0", "-", ""]])
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    wide, narrow = (on_a_terminal(rows, monkeypatch, width).splitlines()[0].split() for width in (60, 10))
+
+    assert wide == ["id", "done", "dead"]
+    assert narrow == ["id", "dead"]
+
+
+def test_a_cell_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert "\\x1b[2J" in on_a_terminal(Rows(["kind"], [["\x1b[2Jgone"]]), monkeypatch)

@@ -53,12 +53,12 @@ def test_a_worker_runs_what_waits_and_stops_when_nothing_is_left(cli: CommandLin
 def test_the_program_and_the_queues_may_come_from_the_environment(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("FORGE_APP", "shop:forge")
-    monkeypatch.setenv("FORGE_QUEUES", "default")
     id = cli.fine("enqueue", "greet", '{"name": "Ada"}')["id"]
-
-    worker = cli.process("worker", "--until-empty")
-    worker.communicate(timeout=60)
+    with monkeypatch.context() as environment:
+        environment.setenv("FORGE_APP", "shop:forge")
+        environment.setenv("FORGE_QUEUES", "default")
+        worker = cli.process("worker", "--until-empty")
+        worker.communicate(timeout=60)
 
     assert worker.returncode == 0
     assert cli.fine("jobs", "show", str(id))["state"] == "done"

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "forge_jobs"
 LIBRARIES = {
     "aiohttp",
     "asyncpg",
+    "click",
     "croniter",
     "dateutil",
     "prometheus_client",

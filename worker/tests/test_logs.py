@@ -117,11 +117,16 @@ def test_a_done_job_is_said_at_info_only(said: Any) -> None:
 
 
 def test_every_line_of_a_job_names_the_worker_that_ran_it(said: Any) -> None:
-    started = events.WorkerStarted("shop-worker-1-a", ["mail", "default"], 50)
+    started = events.WorkerStarted(
+        "shop-worker-1-a", ["mail", "default"], 50, "postgresql://ada@db/shop", ["send_email", "resize"]
+    )
 
     lines = said(started, JobsEnded([run(Outcome.DONE)]))
 
-    assert "Worker shop-worker-1-a serves mail,default, up to 50 jobs at once" in lines[0]
+    assert (
+        "Worker shop-worker-1-a serves mail,default of postgresql://ada@db/shop, up to 50 jobs at once; "
+        "kinds: send_email,resize"
+    ) in lines[0]
     assert "INFO    Job 42 is done" in lines[1]
     assert "worker=shop-worker-1-a" in lines[1]
 

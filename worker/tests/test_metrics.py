@@ -165,7 +165,7 @@ async def test_endlessly_many_kinds_do_not_become_endlessly_many_series(
 async def test_a_worker_tells_what_it_runs_and_whether_it_leads(telemetry: Telemetry) -> None:
     metrics = Metrics(telemetry, running=lambda: 3)
 
-    telemetry.emit(events.WorkerStarted("a", ["mail"], 50))
+    telemetry.emit(events.WorkerStarted("a", ["mail"], 50, "sqlite://:memory:", []))
     telemetry.emit(events.LeaderChanged("a", True, 7))
     page = await scraped(metrics)
 

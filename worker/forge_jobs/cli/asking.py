@@ -5,21 +5,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import typer
+import click
 
 from forge_jobs.cli.command import Call
+from forge_jobs.cli.options import Option
 from forge_jobs.cli.output import Report
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.job import State
 from forge_jobs.rules.words import count as shown_count
 
-Yes = Annotated[
-    bool, typer.Option("--yes", help="Do not ask for confirmation; needed where there is no terminal.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print how many jobs would change, and change nothing.")
-]
+Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation; needed where there is no terminal.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Print how many jobs would change, and change nothing.")]
 
 DECLINED = "Nothing was changed."
 
@@ -40,7 +37,7 @@ def agreed(question: str) -> bool:
     finally:
         signal.signal(signal.SIGINT, heard_by)
     if not answer:  # the terminal is closed
-        raise typer.Abort
+        raise click.Abort
     return answer.strip().lower() in ("y", "yes")
 
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import counted, described, require_a_word, require_yes, would_be
 from forge_jobs.cli.command import Call
+from forge_jobs.cli.options import Option
 from forge_jobs.cli.output import Report, print_warning
 from forge_jobs.cli.progress import progress
 from forge_jobs.client.document import document
@@ -20,35 +19,29 @@ from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import Operation, OperationState
 
-All = Annotated[bool, typer.Option("--all", help="All jobs that match the filters, instead of ids.")]
+All = Annotated[bool, Option("--all", help="All jobs that match the filters, instead of ids.")]
 OfState = Annotated[
     State | None,
-    typer.Option(
+    Option(
         "--state",
         metavar="STATE",
         help=f"Only jobs in this state: {', '.join(State)}.",
         parser=values.one_of("--state", State),
     ),
 ]
-OfQueue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
-OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")]
+OfQueue = Annotated[str | None, Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
+OfKind = Annotated[str | None, Option("--kind", metavar="KIND", help="Only jobs of this kind.")]
 WithTags = Annotated[
     list[str] | None,
-    typer.Option(
-        "--tag", metavar="TAG", help="Only jobs with this tag; given several times, with all of them."
-    ),
+    Option("--tag", metavar="TAG", help="Only jobs with this tag; given several times, with all of them."),
 ]
 NoWait = Annotated[
     bool,
-    typer.Option(
-        "--no-wait", help="Print the operation and leave it to the workers, instead of waiting for it."
-    ),
+    Option("--no-wait", help="Print the operation and leave it to the workers, instead of waiting for it."),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(
-        "--rate", metavar="N", help="Retry so many jobs a second at most.", parser=values.rate("--rate")
-    ),
+    Option("--rate", metavar="N", help="Retry so many jobs a second at most.", parser=values.rate("--rate")),
 ]
 
 

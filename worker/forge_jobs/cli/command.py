@@ -1,32 +1,31 @@
 """What all commands have in common: --json, --database-url and --schema, and how they run.
 
 A command is a function, async or not, that takes a Call, its own options, and returns a Report.
-`command` gives it the common options and registers it with Typer.
+`command` gives it the common options and adds it to a group.
 """
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import Annotated, Any, Concatenate, ParamSpec
 
-import typer
+import click
 
+from forge_jobs.cli.options import Command, CommandGroup, Option, parameter, parameters_of
 from forge_jobs.cli.output import Report, print_error, print_report
 
 P = ParamSpec("P")
 
 JSON_HELP = "Print one JSON document on stdout; errors are JSON on stderr."
-DATABASE_HELP = "The database, as sqlite:///path or postgresql://user@host/name. [default: FORGE_DATABASE_URL, else queue_database.toml, else SQLite in ./jobs/data]"
+DATABASE_HELP = "The database, as sqlite:///path or postgresql://user@host/name. [default: that of the program in FORGE_APP, else FORGE_DATABASE_URL, else queue_database.toml, else SQLite in ./jobs/data]"
 SCHEMA_HELP = "The schema that holds the tables, on PostgreSQL."
 
-Json = Annotated[bool, typer.Option("--json", help=JSON_HELP, rich_help_panel="Common")]
+Json = Annotated[bool, Option("--json", help=JSON_HELP, is_common=True)]
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", metavar="URL", help=DATABASE_HELP, rich_help_panel="Common")
+    str | None, Option("--database-url", metavar="URL", help=DATABASE_HELP, is_common=True)
 ]
-Schema = Annotated[
-    str | None, typer.Option("--schema", metavar="NAME", help=SCHEMA_HELP, rich_help_panel="Common")
-]
+Schema = Annotated[str | None, Option("--schema", metavar="NAME", help=SCHEMA_HELP, is_common=True)]
 
 COMMON = {"as_json": (Json, False), "database_url": (DatabaseUrl, None), "schema": (Schema, None)}
 
@@ -47,21 +46,35 @@ class Call:
 Function = Callable[Concatenate[Call, P], Awaitable[Report | None] | Report | None]
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Function[P]], Function[P]]:
+def common_parameters() -> list[click.Parameter]:
+    """Return the options that every command has, for click."""
+    return [parameter(name, annotation, default) for name, (annotation, default) in COMMON.items()]
+
+
+def command(group: CommandGroup, name: str) -> Callable[[Function[P]], Function[P]]:
     """The function is the command `name` of `group`; its docstring is the help."""
 
     def register(function: Function[P]) -> Function[P]:
-        group.command(name)(_with_common_options(function))
+        group.add_command(
+            Command(
+                name,
+                params=[*parameters_of(function, skip=1), *common_parameters()],
+                callback=_with_common_options(function),
+                help=inspect.getdoc(function),
+            )
+        )
         return function
 
     return register
 
 
 def _with_common_options(function: Callable[..., Any]) -> Callable[..., None]:
-    def run(ctx: typer.Context, **options: Any) -> None:
+    @click.pass_context
+    def run(ctx: click.Context, /, **options: Any) -> None:
         before = ctx.find_object(Call) or Call()
         call = before.refined(*(options.pop(name) for name in COMMON))
-        report = function(call, **options)
+        lists = {name: list(value) for name, value in options.items() if isinstance(value, tuple)}
+        report = function(call, **{**options, **lists})
         if inspect.isawaitable(report):
             report = asyncio.run(_awaited(report))
         if report is None:
@@ -69,29 +82,10 @@ def _with_common_options(function: Callable[..., Any]) -> Callable[..., None]:
         print_report(report, as_json=call.as_json)
         if report.errors:
             print_error(" ".join(report.errors), as_json=call.as_json)
-            raise typer.Exit(1)
+            ctx.exit(1)
 
-    _sign(run, function)
     return run
 
 
 async def _awaited(report: Awaitable[Report | None]) -> Report | None:
     return await report
-
-
-def _sign(run: Callable[..., None], function: Callable[..., Any]) -> None:
-    """Typer reads a command's options from its signature: `function`'s, with the common ones in place of the Call."""
-    hints = get_type_hints(function, include_extras=True)
-    own = list(inspect.signature(function).parameters.values())[1:]
-    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
-    parameters += [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-        for parameter in own
-    ]
-    parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in COMMON.items()
-    ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__name__, run.__doc__ = function.__name__, function.__doc__

@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DryRun
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.cron_options import MOST_MISSED, CronValues
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidCron
@@ -20,9 +20,9 @@ from forge_jobs.model.job import KEY_MODES, KeyMode
 from forge_jobs.rules.cron_times import parse
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
-group = typer.Typer(help="Look at crons, set, trigger and delete them.")
+group = CommandGroup(help="Look at crons, set, trigger and delete them.")
 
-Name = Annotated[str, typer.Argument(help="The cron's name.", metavar="NAME")]
+Name = Annotated[str, Argument(help="The cron's name.", metavar="NAME")]
 
 
 @command(group, "list")
@@ -40,24 +40,20 @@ async def set_cron(
     name: Name,
     expression: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Five fields like '*/5 * * * *', six with seconds first, or @daily.", metavar="EXPRESSION"
         ),
     ],
-    kind: Annotated[str, typer.Option(metavar="KIND", help="The kind of job that it enqueues.")],
-    payload: Annotated[
-        str | None, typer.Option(metavar="JSON", help="The job's arguments, an object.")
-    ] = None,
-    timezone: Annotated[str, typer.Option(metavar="ZONE", help="An IANA name, like Europe/Berlin.")] = "UTC",
+    kind: Annotated[str, Option(metavar="KIND", help="The kind of job that it enqueues.")],
+    payload: Annotated[str | None, Option(metavar="JSON", help="The job's arguments, an object.")] = None,
+    timezone: Annotated[str, Option(metavar="ZONE", help="An IANA name, like Europe/Berlin.")] = "UTC",
     queue: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The queue of its jobs. [default: as the handler says, or default]"
-        ),
+        Option(metavar="NAME", help="The queue of its jobs. [default: as the handler says, or default]"),
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             help="Jobs of smaller numbers start first. [default: as the handler says, or 0]",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
@@ -65,14 +61,14 @@ async def set_cron(
     ] = None,
     max_attempts: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N|forever",
             help="How many attempts its jobs may have. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--timeout"),
             help="How long an attempt may take. [default: as the handler or the queue says]",
@@ -80,7 +76,7 @@ async def set_cron(
     ] = None,
     start_by: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--start-by"),
             help="Its jobs expire unless they begin within this time.",
@@ -88,7 +84,7 @@ async def set_cron(
     ] = None,
     deadline: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--deadline"),
             help="Its jobs are stopped, and dead, unless they end within this time.",
@@ -96,30 +92,26 @@ async def set_cron(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY", help="The key of its jobs: of a kind at most one that has not ended has it."
-        ),
+        Option(metavar="KEY", help="The key of its jobs: of a kind at most one that has not ended has it."),
     ] = None,
     key_mode: Annotated[
         KeyMode | None,
-        typer.Option(
+        Option(
             metavar="MODE",
             parser=values.key_mode,
             help=f"What to do when a job has the key: {', '.join(KEY_MODES)}. [default: dedupe]",
         ),
     ] = None,
     tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG", help="A tag of its jobs; may be given several times.")
+        list[str] | None, Option(metavar="TAG", help="A tag of its jobs; may be given several times.")
     ] = None,
     overlap: Annotated[
         bool,
-        typer.Option(
-            "--overlap/--no-overlap", help="Whether the cron fires while its last job has not ended."
-        ),
+        Option("--overlap/--no-overlap", help="Whether the cron fires while its last job has not ended."),
     ] = True,
     missed: Annotated[
         Missed,
-        typer.Option(
+        Option(
             metavar="|".join(Missed),
             help="Which fire times to make up for after a time without workers: skip, latest or all.",
             parser=values.one_of("--missed", Missed),
@@ -127,7 +119,7 @@ async def set_cron(
     ] = (Missed.LATEST),
     missed_limit: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="With --missed all: how many fire times to make up for at most, newest first.",
             parser=values.whole("--missed-limit", least=1, most=MOST_MISSED),
@@ -135,13 +127,13 @@ async def set_cron(
     ] = 100,
     missed_within: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--missed-within"),
             help="Fire times that are older are not made up for. [default: however old]",
         ),
     ] = None,
-    enabled: Annotated[bool, typer.Option("--enabled/--disabled", help="Whether the cron fires.")] = True,
+    enabled: Annotated[bool, Option("--enabled/--disabled", help="Whether the cron fires.")] = True,
 ) -> Report:
     """Create a cron, or replace the whole configuration of the cron of that name."""
     wanted: CronValues = {
@@ -181,15 +173,13 @@ async def set_cron(
 @command(group, "load")
 async def load(
     call: Call,
-    file: Annotated[str, typer.Argument(help="The crontab; - is standard input.", metavar="FILE")],
+    file: Annotated[str, Argument(help="The crontab; - is standard input.", metavar="FILE")],
     owner: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="To whom its crons belong. [default: crontab: and the file's name]"
-        ),
+        Option(metavar="NAME", help="To whom its crons belong. [default: crontab: and the file's name]"),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete crons of this owner that are not in the file any more.")
+        bool, Option("--prune", help="Delete crons of this owner that are not in the file any more.")
     ] = False,
     dry_run: DryRun = False,
 ) -> Report:

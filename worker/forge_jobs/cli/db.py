@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated
 
-import typer
+import click
 
+from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import forge_of, opened, require_file, say_caveat
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
 from forge_jobs.cli.progress import progress
+from forge_jobs.cli.table import Rows
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.model.finding import Finding
@@ -19,27 +22,27 @@ from forge_jobs.rules.words import count
 from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.interface.storage import Storage
 
-group = typer.Typer(help="Create, migrate and look at the database.")
+group = CommandGroup(help="Create, migrate and look at the database.")
 
 PATIENCE = timedelta(minutes=10)
 
-Role = Annotated[str, typer.Argument(help="The name of the role on the server.", show_default=False)]
+Role = Annotated[str, Argument(help="The name of the role on the server.", metavar="ROLE")]
 As = Annotated[
     Purpose,
-    typer.Option(
+    Option(
         "--as",
         metavar="enqueuer|worker|reader",
         help="What the role may do. enqueuer: only enqueue; worker: all that workers do; reader: look, and change nothing.",
-        show_default=False,
+        parser=values.one_of("--as", Purpose),
     ),
 ]
 
-Force = Annotated[bool, typer.Option("--force", help="Confirm that all jobs and all history are deleted.")]
+Force = Annotated[bool, Option("--force", help="Confirm that all jobs and all history are deleted.")]
 
-Repair = Annotated[bool, typer.Option("--repair", help="Repair what can be repaired, and say how.")]
+Repair = Annotated[bool, Option("--repair", help="Repair what can be repaired, and say how.")]
 DeleteStateless = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--delete-stateless",
         help="With --repair: delete jobs that are in no state. Without it they become pending and run again.",
     ),
@@ -184,7 +187,7 @@ def _document_of(finding: Finding) -> dict[str, object]:
 
 
 def _say(why: str, retry_in: float) -> None:
-    typer.echo(f"{why} Next try in {retry_in:.0f} s.", err=True)
+    click.echo(f"{why} Next try in {retry_in:.0f} s.", err=True)
 
 
 def _require_force(force: bool, verb: str) -> None:

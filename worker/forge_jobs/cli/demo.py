@@ -4,16 +4,17 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
+import click
 import msgspec
-import typer
 
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.settings.home_folder import expanded
 
 
-def register(app: typer.Typer) -> None:
+def register(app: CommandGroup) -> None:
     """`app` has the command."""
     command(app, "demo")(demo)
 
@@ -22,17 +23,17 @@ def demo(
     call: Call,
     folder: Annotated[
         Path | None,
-        typer.Argument(help="What to hash. [default: Python's own standard library]", metavar="[FOLDER]"),
+        Argument(help="What to hash. [default: Python's own standard library]", metavar="[FOLDER]"),
     ] = None,
     postgres: Annotated[
-        bool, typer.Option("--postgres", help="Use a temporary PostgreSQL, started and stopped by the demo.")
+        bool, Option("--postgres", help="Use a temporary PostgreSQL, started and stopped by the demo.")
     ] = False,
-    report: Annotated[
-        Path, typer.Option(metavar="FILE", help="The file to write the JSON report to.")
-    ] = Path("demo-report.json"),
+    report: Annotated[Path, Option(metavar="FILE", help="The file to write the JSON report to.")] = Path(
+        "demo-report.json"
+    ),
     concurrency: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="How many jobs run at once.",
             parser=values.whole("--concurrency", least=1, most=10_000),
@@ -50,5 +51,5 @@ def demo(
     if call.as_json:
         return Report(msgspec.to_builtins(result) | {"verified": result.verified}, errors=result.problems)
     if not result.verified:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
     return None

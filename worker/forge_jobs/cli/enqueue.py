@@ -3,12 +3,11 @@
 from datetime import timedelta
 from typing import Annotated, Any, cast
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.jobs import ended
 from forge_jobs.cli.opening import opened
+from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidInput
@@ -22,27 +21,27 @@ MOST_COPIES = 1_000_000
 TOGETHER = 10_000
 
 
-def register(app: typer.Typer) -> None:
+def register(app: CommandGroup) -> None:
     """`app` has the command."""
     command(app, "enqueue")(enqueue)
 
 
 async def enqueue(
     call: Call,
-    kind: Annotated[str, typer.Argument(help="The kind of job: its handler's name.", metavar="KIND")],
+    kind: Annotated[str, Argument(help="The kind of job: its handler's name.", metavar="KIND")],
     payload: Annotated[
         str | None,
-        typer.Argument(help='The arguments, a JSON object like \'{"to": "a@b"}\'.', metavar="[JSON]"),
+        Argument(help='The arguments, a JSON object like \'{"to": "a@b"}\'.', metavar="[JSON]"),
     ] = None,
     payload_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")
+        str | None, Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")
     ] = None,
     queue: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its queue. [default: as the handler says, or default]")
+        str | None, Option(metavar="NAME", help="Its queue. [default: as the handler says, or default]")
     ] = None,
     delay: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--delay"),
             help="Run it after this time, like 90s, 5m, 2h or 7d.",
@@ -50,11 +49,11 @@ async def enqueue(
     ] = None,
     run_at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Run it at an ISO 8601 time; UTC when it names no zone."),
+        Option(metavar="TIME", help="Run it at an ISO 8601 time; UTC when it names no zone."),
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
             help="Jobs of smaller numbers start first. [default: as the handler says, or 0]",
@@ -62,14 +61,14 @@ async def enqueue(
     ] = None,
     max_attempts: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N|forever",
             help="How many attempts the job may have. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--timeout"),
             help="How long an attempt may take. [default: as the handler or the queue says]",
@@ -77,28 +76,28 @@ async def enqueue(
     ] = None,
     start_by: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TIME|DURATION",
             help="It expires unless it begins by this ISO 8601 time, or within this time of when it is due.",
         ),
     ] = None,
     deadline: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TIME|DURATION",
             help="It is stopped, and dead, unless it ends by this ISO 8601 time, or within this time of when it is due.",
         ),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TEXT",
             help="Deduplicate: while a job of this kind with this key has not ended, enqueue no other.",
         ),
     ] = None,
     key_mode: Annotated[
         KeyMode | None,
-        typer.Option(
+        Option(
             metavar="MODE",
             parser=values.key_mode,
             help=f"What to do when a job has the key: {', '.join(KEY_MODES)}. [default: dedupe]",
@@ -106,14 +105,14 @@ async def enqueue(
     ] = None,
     unique_by: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAMES",
             help="Instead of a key: the arguments by which jobs are the same, like user,day; * is all of them.",
         ),
     ] = None,
     unique_within: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--unique-within"),
             help="For so long they are the same, whether they have ended or not. [default: until they have ended]",
@@ -121,7 +120,7 @@ async def enqueue(
     ] = None,
     debounce: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--debounce"),
             help="Run it once for so long no other one that is the same was enqueued.",
@@ -129,7 +128,7 @@ async def enqueue(
     ] = None,
     max_wait: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--max-wait"),
             help="But no later than this after the first one.",
@@ -137,27 +136,25 @@ async def enqueue(
     ] = None,
     latest: Annotated[
         bool,
-        typer.Option(
-            "--latest", help="While one of them runs, keep the last one waiting until that has ended."
-        ),
+        Option("--latest", help="While one of them runs, keep the last one waiting until that has ended."),
     ] = False,
     on_conflict: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="WHAT",
             help=f"What to do when one is there: {', '.join(CONFLICTS)}. [default: return]",
         ),
     ] = None,
     group: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TEXT",
             help="Its group: of the jobs of a group only so many run at once, one unless it is said.",
         ),
     ] = None,
     group_limit: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             help="How many jobs of the group may be pending or in progress at once.",
             parser=values.whole("--group-limit", least=1, most=MOST_PLACES),
@@ -165,17 +162,15 @@ async def enqueue(
     ] = None,
     overflow: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"
-        ),
+        Option(metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"),
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG", help="A tag, by which the job can be found; may be given several times."),
+        Option(metavar="TAG", help="A tag, by which the job can be found; may be given several times."),
     ] = None,
     count: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="How many copies of the job to enqueue.",
             parser=values.whole("--count", least=1, most=MOST_COPIES),
@@ -183,7 +178,7 @@ async def enqueue(
     ] = 1,
     wait: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--wait"),
             help="Wait up to this long for the job to end, then print its result instead of its id.",

@@ -4,15 +4,16 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
 
-import typer
-from typer.main import get_command
+import click
+from click.shell_completion import shell_complete
 
 from forge_jobs.cli import (
+    completion,
     cron,
     db,
     demo,
+    doctor,
     enqueue,
     groups,
     jobs,
@@ -25,7 +26,8 @@ from forge_jobs.cli import (
     worker,
     workers,
 )
-from forge_jobs.cli.command import Call, DatabaseUrl, Json, Schema
+from forge_jobs.cli.command import Call, common_parameters
+from forge_jobs.cli.options import CommandGroup
 from forge_jobs.cli.output import Unwritten, print_error, print_warning
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.settings.environment import unknown_variables
@@ -33,52 +35,31 @@ from forge_jobs.system import stop_signals
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
-# What Typer raises for a wrong option: the root of click's errors, which newer Typers carry inside themselves.
-WrongUse: type[Exception] = typer.BadParameter.__mro__[2]
-
-app = typer.Typer(
+app = CommandGroup(
+    "A job queue that keeps its jobs in PostgreSQL or SQLite.",
     name="forge-jobs",
-    help="A job queue that keeps its jobs in PostgreSQL or SQLite.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 worker.register(app)
 demo.register(app)
 enqueue.register(app)
-app.add_typer(db.group, name="db")
-app.add_typer(jobs.group, name="jobs")
-app.add_typer(operations.group, name="operations")
-app.add_typer(queues.group, name="queues")
-app.add_typer(kinds.group, name="kinds")
-app.add_typer(cron.group, name="cron")
-app.add_typer(workers.group, name="workers")
-app.add_typer(groups.group, name="groups")
-app.add_typer(limits.group, name="limits")
-app.add_typer(owners.group, name="owners")
+app.add_command(db.group, "db")
+app.add_command(jobs.group, "jobs")
+app.add_command(operations.group, "operations")
+app.add_command(queues.group, "queues")
+app.add_command(kinds.group, "kinds")
+app.add_command(cron.group, "cron")
+app.add_command(workers.group, "workers")
+app.add_command(groups.group, "groups")
+app.add_command(limits.group, "limits")
+app.add_command(owners.group, "owners")
 stats.register(app)
+doctor.register(app)
+completion.register(app)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"forge-jobs {version('forge-jobs')}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
-]
-
-
-@app.callback()
-def common(
-    ctx: typer.Context,
-    version: Version = False,
-    as_json: Json = False,
-    database_url: DatabaseUrl = None,
-    schema: Schema = None,
-) -> None:
-    """A job queue that keeps its jobs in PostgreSQL or SQLite."""
+@click.pass_context
+def _common(ctx: click.Context, as_json: bool, database_url: str | None, schema: str | None) -> None:
     as_json = as_json or (ctx.find_object(Call) or Call()).as_json
     ctx.obj = Call(as_json, database_url, schema)
     if ctx.invoked_subcommand != "worker":  # which logs them
@@ -86,16 +67,39 @@ def common(
             print_warning(warning, as_json=as_json)
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"forge-jobs {version('forge-jobs')}")
+        ctx.exit()
+
+
+app.callback = _common
+app.params = [
+    click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Print the version and exit.",
+    ),
+    *common_parameters(),
+]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; errors of the user are one sentence on stderr."""
+    if instruction := os.environ.get(completion.VARIABLE):
+        return shell_complete(app, {}, "forge-jobs", completion.VARIABLE, instruction)
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     stop_signals.begin()
     try:
-        code = get_command(app)(
-            words or ["--help"], prog_name="forge-jobs", standalone_mode=False, obj=Call(as_json)
-        )
-    except WrongUse as error:
+        with app.make_context("forge-jobs", [*words] or ["--help"], obj=Call(as_json)) as context:
+            app.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code if words else WRONG_USE
+    except click.ClickException as error:
         print_error(_sentence(error), as_json=as_json)
         return WRONG_USE
     except Unwritten as error:
@@ -105,12 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForgeError as error:
         print_error(str(error), as_json=as_json)
         return WRONG_USE if isinstance(error, InvalidInput) else FAILED
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         _write_no_more()  # whoever read stdout has seen enough
         return FAILED
-    return (code or 0) if words else WRONG_USE
+    return 0
 
 
 def _write_no_more() -> None:
@@ -118,9 +122,9 @@ def _write_no_more() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: click.ClickException) -> str:
     """Return click's message as one sentence that says where help is."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "forge-jobs"
-    message = " ".join(error.format_message().split()) if hasattr(error, "format_message") else str(error)
+    message = " ".join(error.format_message().split())
     return f"{message.rstrip('.')}; see {command} --help."

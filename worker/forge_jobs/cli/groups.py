@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
 from forge_jobs.cli.pause import For, Until, Why, pause_end, resumed, state_of, until_when
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.group import MOST_PLACES, GroupStatus
 
-group = typer.Typer(help="Look at groups of jobs, set their limits, and pause them.")
+group = CommandGroup(help="Look at groups of jobs, set their limits, and pause them.")
 
-Name = Annotated[str, typer.Argument(help="The group's name.", metavar="GROUP")]
-Names = Annotated[list[str], typer.Argument(help="Names of groups.", metavar="GROUP...")]
+Name = Annotated[str, Argument(help="The group's name.", metavar="GROUP")]
+Names = Annotated[list[str], Argument(help="Names of groups.", metavar="GROUP...")]
 
 
 @command(group, "list")
@@ -25,9 +25,7 @@ async def list_groups(
     call: Call,
     limit: Annotated[
         int,
-        typer.Option(
-            metavar="N", help="Show this many.", parser=values.whole("--limit", least=1, most=10_000)
-        ),
+        Option(metavar="N", help="Show this many.", parser=values.whole("--limit", least=1, most=10_000)),
     ] = 100,
 ) -> Report:
     """List the groups that are in use or paused, or whose limit was set."""
@@ -52,7 +50,7 @@ async def set_group(
     name: Name,
     limit: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="How many of its jobs may be pending or in progress at once.",
             parser=values.whole("--limit", least=1, most=MOST_PLACES),

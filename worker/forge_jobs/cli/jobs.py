@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Annotated
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DryRun, Yes
 from forge_jobs.cli.bulk import All, BulkMove, NoWait, OfKind, OfQueue, OfState, Rate, WithTags, check_choice
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
@@ -25,15 +25,15 @@ from forge_jobs.model.match import Move
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line, to_the_second
 
-group = typer.Typer(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
+group = CommandGroup(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
 
 a_job = values.whole("The job's id", least=1, most=MAX_ID)
 
-Id = Annotated[int, typer.Argument(help="The job's id.", metavar="ID", parser=a_job)]
-Ids = Annotated[list[int] | None, typer.Argument(help="Ids of jobs.", metavar="[ID]...", parser=a_job)]
+Id = Annotated[int, Argument(help="The job's id.", metavar="ID", parser=a_job)]
+Ids = Annotated[list[int] | None, Argument(help="Ids of jobs.", metavar="[ID]...", parser=a_job)]
 Limit = Annotated[
     int,
-    typer.Option(
+    Option(
         "--limit",
         metavar="N",
         help="Show at most this many jobs, newest first.",
@@ -42,7 +42,7 @@ Limit = Annotated[
 ]
 Before = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--before",
         metavar="ID",
         help="Only jobs older than this one, to get the next page.",
@@ -159,7 +159,7 @@ async def wait(
     id: Id,
     timeout: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--timeout"),
             help="Fail after this time, like 90s, 5m, 2h or 7d.",
@@ -255,10 +255,10 @@ async def rerun(
     id: Id,
     payload: Annotated[
         str | None,
-        typer.Argument(help="Other arguments than it had, a JSON object.", metavar="[JSON]"),
+        Argument(help="Other arguments than it had, a JSON object.", metavar="[JSON]"),
     ] = None,
     payload_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Read the other arguments from a file; - is stdin.")
+        str | None, Option(metavar="FILE", help="Read the other arguments from a file; - is stdin.")
     ] = None,
 ) -> Report:
     """Enqueue a new job that is like an ended one, with its arguments or others. Each shows the other."""
@@ -272,7 +272,7 @@ async def rerun(
 
 @command(group, "run-now")
 async def run_now(
-    call: Call, ids: Annotated[list[int], typer.Argument(help="Ids of jobs.", metavar="ID...", parser=a_job)]
+    call: Call, ids: Annotated[list[int], Argument(help="Ids of jobs.", metavar="ID...", parser=a_job)]
 ) -> Report:
     """Make scheduled or retrying jobs pending now."""
     async with opened(call) as forge:
@@ -320,8 +320,8 @@ async def _delete(forge: Forge, id: int) -> tuple[str, str]:
 @command(group, "remove")
 async def remove(
     call: Call,
-    kind: Annotated[str, typer.Argument(help="The kind of the job.", metavar="KIND")],
-    key: Annotated[str, typer.Argument(help="Its key.", metavar="KEY")],
+    kind: Annotated[str, Argument(help="The kind of the job.", metavar="KIND")],
+    key: Annotated[str, Argument(help="Its key.", metavar="KEY")],
 ) -> Report:
     """Delete the job that has a key, while it waits. One that runs goes on, but is never tried again."""
     async with opened(call) as forge:

@@ -3,19 +3,19 @@
 from datetime import timedelta
 from typing import Annotated, Any
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules.duration import in_words
 
-group = typer.Typer(help="Look at rate limits, set, empty and delete them.")
+group = CommandGroup(help="Look at rate limits, set, empty and delete them.")
 
-Scope = Annotated[str, typer.Argument(help="The rate limit's scope.", metavar="SCOPE")]
+Scope = Annotated[str, Argument(help="The rate limit's scope.", metavar="SCOPE")]
 
 
 @command(group, "list")
@@ -32,7 +32,7 @@ async def set_limit(
     scope: Scope,
     capacity: Annotated[
         float,
-        typer.Option(
+        Option(
             metavar="N",
             help="The most tokens it holds: the largest burst.",
             parser=values.number("--capacity", least=1),
@@ -40,7 +40,7 @@ async def set_limit(
     ],
     per: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--per"),
             help="The time in which that many tokens are refilled, like 1m.",
@@ -48,7 +48,7 @@ async def set_limit(
     ] = None,
     refill: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="N",
             help="Instead of --per: how many tokens are refilled per second.",
             parser=values.number("--refill"),
@@ -65,7 +65,12 @@ async def set_limit(
 async def keys(
     call: Call,
     scope: Scope,
-    top: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many keys to list.")] = 20,
+    top: Annotated[
+        int,
+        Option(
+            metavar="N", help="How many keys to list.", parser=values.whole("--top", least=1, most=10_000)
+        ),
+    ] = 20,
 ) -> Report:
     """List the keys of a rate limit that are in use, those of which the most is spent first."""
     async with opened(call) as forge:

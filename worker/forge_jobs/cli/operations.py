@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DryRun, Yes
 from forge_jobs.cli.bulk import BulkMove, NoWait, OfKind, OfQueue, OfState, WithTags, described_of, finished
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.jobs import group as jobs
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
 from forge_jobs.cli.values import since
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document
@@ -23,17 +23,17 @@ from forge_jobs.model.operation import Operation
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 from forge_jobs.rules.words import to_the_second
 
-group = typer.Typer(help="Look at what is done to many jobs at once, wait for it, and end it.")
+group = CommandGroup(help="Look at what is done to many jobs at once, wait for it, and end it.")
 
 Id = Annotated[
     int,
-    typer.Argument(
+    Argument(
         help="The operation's id.",
         metavar="ID",
         parser=values.whole("The operation's id", least=1, most=MAX_ID),
     ),
 ]
-AllOfThem = Annotated[bool, typer.Option("--all", help="All jobs that match the filters; it has to be said.")]
+AllOfThem = Annotated[bool, Option("--all", help="All jobs that match the filters; it has to be said.")]
 
 
 @command(group, "list")
@@ -41,7 +41,7 @@ async def list_operations(
     call: Call,
     limit: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N", help="Show this many.", parser=values.whole("--limit", least=1, most=MOST_LISTED)
         ),
     ] = 50,
@@ -117,7 +117,7 @@ async def cancel(call: Call, id: Id) -> Report:
 @command(jobs, "move")
 async def move(
     call: Call,
-    into: Annotated[str, typer.Option("--to", metavar="NAME", help="The queue to which they go.")],
+    into: Annotated[str, Option("--to", metavar="NAME", help="The queue to which they go.")],
     all: AllOfThem = False,
     state: OfState = None,
     queue: OfQueue = None,
@@ -142,7 +142,7 @@ async def reprioritise(
     call: Call,
     priority: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="Their new priority; jobs of smaller numbers start first.",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),

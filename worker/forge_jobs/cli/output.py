@@ -1,4 +1,4 @@
-"""What a command prints: one Report, as a Rich table, as plain columns, or as one JSON document."""
+"""What a command prints: one Report, as a table on a terminal, as plain columns, or as one JSON document."""
 
 import json
 import sys
@@ -7,38 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from forge_jobs.cli.table import Rows, on_terminal, plain
 from forge_jobs.errors import ForgeError
-
-COLOURS = {
-    "scheduled": "cyan",
-    "retrying": "yellow",
-    "blocked": "yellow",
-    "pending": "blue",
-    "in_progress": "magenta",
-    "done": "green",
-    "dead": "red",
-    "expired": "red",
-    "paused": "yellow",
-    "disabled": "yellow",
-    "silent": "red",
-    "draining": "yellow",
-    "cordoned": "yellow",
-}
-"""How words that say a state are coloured, wherever they stand in a cell of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A table; `right` names the columns whose cells are numbers."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    empty: str = "Nothing is there."
-    right: frozenset[str] = frozenset()
+from forge_jobs.system.terminal import is_terminal, styled, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +45,9 @@ def _print(report: Report, as_json: bool) -> None:
         if report.document is not None:
             write(sys.stdout, json.dumps(report.document, ensure_ascii=False))
         return
-    console = Console(file=sys.stdout, highlight=False)
+    show = rendered if is_terminal(sys.stdout) else plain
     for part in report.parts:
-        if console.is_terminal:
-            console.print(rendered(part), soft_wrap=isinstance(part, str))
-        else:
-            write(sys.stdout, plain(part))
+        write(sys.stdout, show(part))
 
 
 def print_error(sentence: str, *, as_json: bool) -> None:
@@ -92,17 +60,14 @@ def print_warning(sentence: str, *, as_json: bool) -> None:
     _print_aside("warning", sentence, "yellow", as_json)
 
 
-def _print_aside(what: str, sentence: str, style: str, as_json: bool) -> None:
+def _print_aside(what: str, sentence: str, colour: str, as_json: bool) -> None:
     if sys.stderr is None:
         return
     with suppress(OSError):  # nobody reads it, and there is nowhere else to say so
-        console = Console(file=sys.stderr, highlight=False)
         if as_json:
             write(sys.stderr, json.dumps({what: sentence}, ensure_ascii=False))
-        elif console.is_terminal:
-            console.print(Text(sentence, style=style), soft_wrap=True)
         else:
-            write(sys.stderr, sentence)
+            write(sys.stderr, styled(sentence, fg=colour) if is_terminal(sys.stderr) else sentence)
 
 
 def write(stream: Any, text: str) -> None:
@@ -114,41 +79,11 @@ def write(stream: Any, text: str) -> None:
     stream.flush()
 
 
-def rendered(part: Rows | str) -> RenderableType:
-    """Return the part for a terminal."""
-    if isinstance(part, str):
-        return Text(part)
-    if not part.rows:
-        return Text(part.empty)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
-    # A terminal is narrow: columns in which nothing stands are left out.
-    shown = [index for index in range(len(part.columns)) if any(row[index] for row in part.rows)]
-    for column in (part.columns[index] for index in shown):
-        table.add_column(column, justify="right" if column in part.right else "left", overflow="fold")
-    for row in part.rows:
-        table.add_row(*(Text(row[index], style=COLOURS.get(row[index], "")) for index in shown))
-    return table
+def rendered(part: Rows | str) -> str:
+    """Return the part for a terminal, as wide as that."""
+    return part if isinstance(part, str) else on_terminal(part, width())
 
 
-def rendered_all(report: Report) -> RenderableType:
+def rendered_all(report: Report) -> str:
     """Return the whole report for a terminal."""
-    return Group(*(rendered(part) for part in report.parts))
-
-
-def plain(part: Rows | str) -> str:
-    """Return the part as text whose columns line up, however wide it gets."""
-    if isinstance(part, str):
-        return part
-    if not part.rows:
-        return part.empty
-    lines = [part.columns, *([" ".join(cell.split()) for cell in row] for row in part.rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(part.columns))]
-    return "\n".join(_line(line, widths, part) for line in lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], part: Rows) -> str:
-    padded = (
-        cell.rjust(width) if column in part.right else cell.ljust(width)
-        for cell, width, column in zip(cells, widths, part.columns, strict=True)
-    )
-    return "  ".join(padded).rstrip()
+    return "\n".join(rendered(part) for part in report.parts)

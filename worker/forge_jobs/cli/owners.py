@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup
+from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.owner import Owner
 
-group = typer.Typer(help="See who manages queues, crons and rate limits, and take them back.")
+group = CommandGroup(help="See who manages queues, crons and rate limits, and take them back.")
 
 Name = Annotated[
-    str, typer.Argument(help="The owner, as the list names it: 'ForgeQueue shop/mail'.", metavar="OWNER")
+    str, Argument(help="The owner, as the list names it: 'ForgeQueue shop/mail'.", metavar="OWNER")
 ]
 
 

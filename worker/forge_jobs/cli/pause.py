@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
-import typer
-
 from forge_jobs.cli import values
+from forge_jobs.cli.options import Option
 from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput
 from forge_jobs.rules.duration import in_words
@@ -14,17 +13,13 @@ from forge_jobs.rules.words import to_the_second
 
 For = Annotated[
     timedelta | None,
-    typer.Option(
-        "--for", metavar="DURATION", help="Resume after this time.", parser=values.duration("--for")
-    ),
+    Option("--for", metavar="DURATION", help="Resume after this time.", parser=values.duration("--for")),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Resume at this moment: ISO 8601, UTC when it names no zone."),
+    Option(metavar="TIME", help="Resume at this moment: ISO 8601, UTC when it names no zone."),
 ]
-Why = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="The reason, shown to whoever asks why a job waits.")
-]
+Why = Annotated[str | None, Option(metavar="TEXT", help="The reason, shown to whoever asks why a job waits.")]
 
 
 def pause_end(duration: timedelta | None, until: str | None) -> datetime | timedelta | None:

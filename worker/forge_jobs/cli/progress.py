@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
-
 from forge_jobs.cli.output import write
+from forge_jobs.system.terminal import is_terminal, status
 
 EVERY_SECONDS = 1.0
 """How often a program that reads JSON is told, so that a quick command tells nothing."""
@@ -22,14 +21,13 @@ def progress(*, as_json: bool) -> Iterator[Tell]:
 
     On a terminal the sentence is a live line until the end of the block; with --json the document is a line.
     """
-    console = Console(file=sys.stderr, highlight=False)
     if as_json:
         yield _Lines()
-    elif not console.is_terminal:
+    elif not is_terminal(sys.stderr):
         yield lambda sentence, document: None
     else:
-        with console.status("Beginning …") as status:
-            yield lambda sentence, document: status.update(sentence)
+        with status(sys.stderr, "Beginning …") as say:
+            yield lambda sentence, document: say(sentence)
 
 
 class _Lines:

@@ -3,24 +3,24 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DryRun, Yes, described, require_a_word, require_yes, would_be
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
 from forge_jobs.cli.pause import For, Until, Why, pause_end, until_when
 from forge_jobs.cli.progress import progress
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import count
 
-group = typer.Typer(help="Look at queues, pause, tune and delete them; workers follow within two seconds.")
+group = CommandGroup(help="Look at queues, pause, tune and delete them; workers follow within two seconds.")
 
-Name = Annotated[str, typer.Argument(help="The queue's name.", metavar="NAME")]
-Names = Annotated[list[str], typer.Argument(help="Names of queues.", metavar="NAME...")]
+Name = Annotated[str, Argument(help="The queue's name.", metavar="NAME")]
+Names = Annotated[list[str], Argument(help="Names of queues.", metavar="NAME...")]
 
 
 @command(group, "list")
@@ -38,22 +38,22 @@ async def set_queue(
     name: Name,
     concurrency: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N|none",
             help="How many jobs may be in progress at once over all workers; none: no limit.",
         ),
     ] = None,
     paused: Annotated[
         bool | None,
-        typer.Option("--paused/--not-paused", help="Whether the queue is paused: no job of it is claimed."),
+        Option("--paused/--not-paused", help="Whether the queue is paused: no job of it is claimed."),
     ] = None,
     backoff: Annotated[
         bool | None,
-        typer.Option("--backoff/--no-backoff", help="Whether failed jobs wait before they are retried."),
+        Option("--backoff/--no-backoff", help="Whether failed jobs wait before they are retried."),
     ] = None,
     backoff_base: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             help="The wait after the first failure; it doubles with each further failure.",
             parser=values.duration("--backoff-base"),
@@ -61,7 +61,7 @@ async def set_queue(
     ] = None,
     backoff_max: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             help="The longest wait before a retry.",
             parser=values.duration("--backoff-max"),
@@ -69,13 +69,13 @@ async def set_queue(
     ] = None,
     max_attempts: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N|forever", help="How many attempts a job may have that does not set its own number."
         ),
     ] = None,
     done_retention: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             help="How long done jobs are kept; 0: not at all.",
             parser=values.duration("--done-retention"),
@@ -83,7 +83,7 @@ async def set_queue(
     ] = None,
     dead_retention: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             help="How long dead jobs are kept; 0: not at all.",
             parser=values.duration("--dead-retention"),
@@ -91,28 +91,28 @@ async def set_queue(
     ] = None,
     timeout: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="DURATION|none",
             help="How long an attempt may take, for jobs that do not set their own timeout; none: no limit.",
         ),
     ] = None,
     rate_limit: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="SCOPE|none",
             help="The rate limit from which each job takes a token when it starts; none: starts are not limited.",
         ),
     ] = None,
     group_limit: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N|none",
             help="The limit of groups of its jobs for which nobody has said one; none: 1.",
         ),
     ] = None,
     age_after: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="DURATION|none",
             help="Each time a job has been pending for so long, its priority rises by 1; none: never.",
         ),
@@ -178,9 +178,9 @@ async def delete(
     name: Name,
     move_to: Annotated[
         str | None,
-        typer.Option("--move-to", metavar="NAME", help="Move its jobs and crons to this queue."),
+        Option("--move-to", metavar="NAME", help="Move its jobs and crons to this queue."),
     ] = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Delete its jobs and crons too.")] = False,
+    drop: Annotated[bool, Option("--drop", help="Delete its jobs and crons too.")] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:

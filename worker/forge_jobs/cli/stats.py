@@ -1,24 +1,24 @@
 """`forge-jobs stats`: how many jobs of each queue are in each state, once or for as long as one watches."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Annotated
 
-import typer
-from rich.console import Console
-from rich.live import Live
-
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows, print_report, rendered_all
+from forge_jobs.cli.options import CommandGroup, Option
+from forge_jobs.cli.output import Report, print_report, rendered_all
 from forge_jobs.cli.queues import state
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Counts
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.words import count
+from forge_jobs.system.terminal import is_terminal, live
 
 COLUMNS = (
     "queue",
@@ -38,7 +38,7 @@ NUMBERS = frozenset(
 )
 
 
-def register(app: typer.Typer) -> None:
+def register(app: CommandGroup) -> None:
     """`app` has the command."""
     command(app, "stats")(stats)
 
@@ -46,14 +46,14 @@ def register(app: typer.Typer) -> None:
 async def stats(
     call: Call,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Refresh until Ctrl-C; with --json, print one document per line.")
+        bool, Option("--watch", help="Refresh until Ctrl-C; with --json, print one document per line.")
     ] = False,
     interval: Annotated[
         timedelta,
-        typer.Option(
+        Option(
             metavar="DURATION",
             help="The time between two refreshes, with --watch.",
-            show_default="2s",
+            default="2s",
             parser=values.duration("--interval", least=timedelta(milliseconds=100)),
         ),
     ] = timedelta(seconds=2),
@@ -72,14 +72,13 @@ async def stats(
 
 
 async def _watch(first: Report, next_report: Callable[[], Awaitable[Report]], *, as_json: bool) -> None:
-    console = Console(highlight=False)
-    if as_json or not console.is_terminal:
+    if as_json or not is_terminal(sys.stdout):
         print_report(first, as_json=as_json)
         while True:
             print_report(await next_report(), as_json=as_json)
-    with Live(rendered_all(first), console=console, auto_refresh=False) as live:
+    with live(sys.stdout, rendered_all(first)) as show:
         while True:
-            live.update(rendered_all(await next_report()), refresh=True)
+            show(rendered_all(await next_report()))
 
 
 async def taken(forge: Forge) -> Report:

@@ -60,7 +60,12 @@ def number(name: str, *, least: float = 0) -> Callable[[object], float]:
 
 def one_of(name: str, choices: type[Choice]) -> Callable[[object], Choice]:
     """Return what reads a member of `choices`, and raises InvalidInput naming `name`."""
-    return lambda value: choice(str(value), name, choices)
+
+    def read(value: object) -> Choice:
+        return choice(str(value), name, choices)
+
+    read.choices = [one.value for one in choices]  # type: ignore[attr-defined]  # for completion
+    return read
 
 
 def key_mode(text: object) -> KeyMode:

@@ -12,12 +12,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-import typer
+import click
 
 from forge_jobs.cli import program, values
 from forge_jobs.cli.asking import agreed, can_ask
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import environment
+from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
@@ -93,7 +94,7 @@ class WorkerOptions:
         return [*options_set, *(["--until-empty"] if self.until_empty else []), "--", str(self.app)]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: CommandGroup) -> None:
     """`app` has the command."""
     command(app, "worker")(worker)
 
@@ -102,20 +103,18 @@ def worker(
     call: Call,
     app: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             help="The program: module:attribute of its Forge, like shop:forge. [default: FORGE_APP]",
             metavar="[APP]",
         ),
     ] = None,
     queues: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="The queues to serve, separated by commas. [default: FORGE_QUEUES]"
-        ),
+        Option(metavar="NAMES", help="The queues to serve, separated by commas. [default: FORGE_QUEUES]"),
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             help="How many jobs each process runs at once. [default: 10]",
             parser=values.whole("--concurrency", least=1, most=MOST_CONCURRENCY),
@@ -123,7 +122,7 @@ def worker(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="How many processes to start, each a worker; only 1 on SQLite.",
             parser=values.whole("--processes", least=1, most=MOST_PROCESSES),
@@ -131,29 +130,27 @@ def worker(
     ] = 1,
     grace: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--grace"),
             help="How long running jobs may go on when the worker is stopped. [default: 25s]",
         ),
     ] = None,
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="Stop when no job is pending or running any more.")
+        bool, Option("--until-empty", help="Stop when no job is pending or running any more.")
     ] = False,
     metrics_port: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="PORT",
             parser=values.whole("--metrics-port", least=-1, most=65_535),
             help="The port of /metrics, /healthz and /readyz; 0: any free port, -1: none. With --processes, each takes the next port. [default: -1]",
         ),
     ] = None,
-    metrics_host: Annotated[
-        str, typer.Option(metavar="HOST", help="The address to serve them on.")
-    ] = "0.0.0.0",
+    metrics_host: Annotated[str, Option(metavar="HOST", help="The address to serve them on.")] = "0.0.0.0",
     log_format: Annotated[
         LogFormat | None,
-        typer.Option(
+        Option(
             metavar="|".join(LogFormat),
             help="The format of log lines on stderr. [default: text]",
             parser=values.one_of("--log-format", LogFormat),
@@ -161,7 +158,7 @@ def worker(
     ] = None,
     log_level: Annotated[
         LogLevel | None,
-        typer.Option(
+        Option(
             metavar="LEVEL",
             help=f"The least severe level to log: {', '.join(LogLevel)}. [default: info]",
             parser=values.one_of("--log-level", LogLevel),
@@ -169,7 +166,7 @@ def worker(
     ] = None,
     heartbeat: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--heartbeat", least=timedelta(milliseconds=100)),
             help="How often the worker reports that it is alive. [default: 5s]",
@@ -177,7 +174,7 @@ def worker(
     ] = None,
     stale: Annotated[
         timedelta | None,
-        typer.Option(
+        Option(
             metavar="DURATION",
             parser=values.duration("--stale"),
             help="A worker that has been silent for this long is lost: others take its jobs. [default: 30s]",
@@ -185,16 +182,14 @@ def worker(
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TEXT",
             help="The prefix of the worker's name, {prefix}-worker-{version}-{id}. [default: FORGE_WORKER_PREFIX]",
         ),
     ] = None,
     worker_version: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT", help="The version in the worker's name. [default: FORGE_WORKER_VERSION]"
-        ),
+        Option(metavar="TEXT", help="The version in the worker's name. [default: FORGE_WORKER_VERSION]"),
     ] = None,
 ) -> Report | None:
     """Run jobs until SIGTERM or Ctrl-C, which let running jobs finish within the grace time.
@@ -228,7 +223,7 @@ def worker(
     if processes == 1:
         run_plan(plan)
     elif code := _run_many(plan, processes):
-        raise typer.Exit(code)
+        raise click.exceptions.Exit(code)
     return Report({"stopped": True}) if call.as_json else None
 
 

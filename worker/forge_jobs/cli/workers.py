@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-import typer
-
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
-from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.options import CommandGroup
+from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.version import Version
 from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.rules.words import QUIET
 
-group = typer.Typer(help="Look at the workers that are alive.")
+group = CommandGroup(help="Look at the workers that are alive.")
 
 
 @command(group, "list")

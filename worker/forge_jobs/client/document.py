@@ -13,6 +13,7 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
+from forge_jobs.model.checkup import Checkup
 from forge_jobs.model.cron import CronConfig, LoadedCron
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
@@ -27,7 +28,8 @@ from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.rules.why import Why
 
 Fact = (
-    Job
+    Checkup
+    | Job
     | Failure
     | Counts
     | Enqueued

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from forge_jobs import Forge, State, Worker
 from forge_jobs.demo.check import Comparison, compare
@@ -19,6 +18,7 @@ from forge_jobs.demo.files import Digest, find_files
 from forge_jobs.demo.handlers import LIMIT_CAPACITY, LIMIT_REFILL, QUEUES, configure, register
 from forge_jobs.demo.progress import progress
 from forge_jobs.demo.report import DemoReport
+from forge_jobs.demo.screen import Screen
 from forge_jobs.demo.watch import DemoWatch, percentile
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.run import Outcome
@@ -43,23 +43,23 @@ async def run(
     started for it. `report` is where the JSON goes. Returns the report, whose `verified`
     says whether all was as it should be. Raises InvalidInput when there is nothing to read.
     """
-    console = Console(quiet=quiet)
+    screen = Screen(is_quiet=quiet)
     files = await asyncio.to_thread(_files, directory)
-    with _database(postgres, console) as url:
+    with _database(postgres, screen) as url:
         forge = Forge(url)
         register(forge)
         async with forge:
             await configure(forge)
-            work = Work(forge, files, concurrency, console)
+            work = Work(forge, files, concurrency, screen)
             done = await work.run()
-            facts = await _facts(forge, directory, work, done, console)
-    console.print(f"{facts.directory}, with {facts.database}", markup=False, highlight=False, soft_wrap=True)
-    console.print(facts.table())
+            facts = await _facts(forge, directory, work, done, screen)
+    screen.show(f"{facts.directory}, with {facts.database}")
+    screen.show(facts.table())
     for problem in facts.problems:
-        console.print(f"differs: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        screen.show(f"differs: {problem}", fg="red")
     if report is not None:
         facts.write(report)
-        console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+        screen.show(f"report: {report}")
     return facts
 
 
@@ -76,19 +76,19 @@ class DemoResult:
 class Work:
     """The jobs of one demonstration, over a database that is open and configured."""
 
-    def __init__(self, forge: Forge, files: list[str], concurrency: int, console: Console) -> None:
+    def __init__(self, forge: Forge, files: list[str], concurrency: int, screen: Screen) -> None:
         self.forge = forge
         self.files = files
         self.folders = sorted({os.path.dirname(path) for path in files})[:MOST_FOLDERS]
         self.concurrency = concurrency
-        self.console = console
+        self.screen = screen
         self.stumbling = 0  # the id of the planted failure
         self.hopeless = 0  # the id of the planted dead job
 
     async def run(self) -> DemoResult:
         """Every job has ended, and the cron has fired."""
         wanted = {"digest": len(self.files), "announce": len(self.folders), "stumble": 1, "give_up": 1}
-        with progress(sum(wanted.values()), self.console) as show:
+        with progress(sum(wanted.values()), self.screen) as show:
             watch = DemoWatch(show)
             unsubscribe = self.forge.telemetry.subscribe(watch)
             worker = Worker(self.forge, queues=list(QUEUES), concurrency=self.concurrency)
@@ -156,8 +156,8 @@ class Work:
         return []
 
 
-async def _facts(forge: Forge, directory: Path, work: Work, done: DemoResult, console: Console) -> DemoReport:
-    with console.status("Comparing with a direct walk"):
+async def _facts(forge: Forge, directory: Path, work: Work, done: DemoResult, screen: Screen) -> DemoReport:
+    with screen.doing("Comparing with a direct walk"):
         digests = await work.digests()
         comparison: Comparison = await asyncio.to_thread(compare, work.files, digests)
         problems = comparison.problems + await work.planted_problems() + work.limit_problems(done)
@@ -194,10 +194,10 @@ def _files(directory: Path) -> list[str]:
 
 
 @contextmanager
-def _database(postgres: bool, console: Console) -> Iterator[str]:
+def _database(postgres: bool, screen: Screen) -> Iterator[str]:
     """Give the URL of a database that is gone after the block."""
     if postgres:
-        console.print("Starting PostgreSQL")
+        screen.show("Starting PostgreSQL")
         with LocalPostgres() as server:
             yield server.url()
     else:

@@ -1,52 +1,46 @@
 """The live line of a demonstration: how far the queue is, and how fast."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-
+from forge_jobs.demo.screen import Screen
 from forge_jobs.demo.watch import DemoWatch
 from forge_jobs.model.run import Outcome
+from forge_jobs.system.terminal import status
 
 Show = Callable[[DemoWatch], None]
 
+BAR = 20  # characters
+
 
 @contextmanager
-def progress(jobs: int, console: Console) -> Iterator[Show]:
+def progress(jobs: int, screen: Screen) -> Iterator[Show]:
     """Show a bar inside the block; call what is given for every change."""
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("jobs"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
-        TimeElapsedColumn(),
-        TextColumn(
-            "{task.fields[retries]} retried, {task.fields[dead]} dead, cron fired {task.fields[fires]} times"
-        ),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=jobs, rate=0.0, retries=0, dead=0, fires=0)
+    if not screen.is_live:
+        yield lambda watch: None
+        return
+    began, rate, line = time.monotonic(), 0.0, ""
+    with status(sys.stdout, "Beginning …") as say:
 
         def show(watch: DemoWatch) -> None:
+            nonlocal rate, line
             done = watch.ended.total()
-            elapsed = bar.tasks[0].elapsed or 0.0
+            elapsed = time.monotonic() - began
             if elapsed and done <= jobs:  # afterwards only the cron's jobs come in
-                bar.update(task, rate=done / elapsed)
-            bar.update(
-                task,
-                completed=min(done, jobs),
-                retries=watch.outcomes[Outcome.FAILED],
-                dead=watch.outcomes[Outcome.DEAD],
-                fires=watch.cron_fires,
-            )
+                rate = done / elapsed
+            line = _line(watch, min(done, jobs), jobs, rate)
+            say(line)
 
         yield show
+    screen.show(line)
+
+
+def _line(watch: DemoWatch, done: int, jobs: int, rate: float) -> str:
+    filled = BAR * done // jobs if jobs else BAR
+    retried, dead = watch.outcomes[Outcome.FAILED], watch.outcomes[Outcome.DEAD]
+    return (
+        f"{'━' * filled}{'╌' * (BAR - filled)} {done}/{jobs} jobs {rate:,.0f}/s "
+        f"{retried} retried, {dead} dead, cron fired {watch.cron_fires} times"
+    )

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from rich.table import Table
 
 
 @dataclass(slots=True)
@@ -41,14 +40,11 @@ class DemoReport:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
 
-    def table(self) -> Table:
-        """Return the report as it is shown on a terminal."""
-        table = Table(show_header=False)
-        table.add_column(style="bold")
-        table.add_column(justify="right")
-        for name, value in self._rows():
-            table.add_row(name, value)
-        return table
+    def table(self) -> str:
+        """Return the report as people read it."""
+        rows = self._rows()
+        names, values = (max(map(len, column)) for column in zip(*rows, strict=True))
+        return "\n".join(f"  {name:<{names}}  {value:>{values}}" for name, value in rows)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [

@@ -114,7 +114,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "There is no rate limit {scope}, which queue {queue} takes tokens from: none of its jobs is started",
     ),
-    events.WorkerStarted: (logging.INFO, "Worker {worker} serves {queues}, up to {concurrency} jobs at once"),
+    events.WorkerStarted: (
+        logging.INFO,
+        "Worker {worker} serves {queues} of {database}, up to {concurrency} jobs at once; kinds: {kinds}",
+    ),
     events.HeavyKind: (
         logging.WARNING,
         "A job of kind {kind} takes {slots} slots, of which this worker has {concurrency}: each of them runs alone here",

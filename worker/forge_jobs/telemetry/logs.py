@@ -233,6 +233,8 @@ class LogSubscriber:
         words = {name: readable(value) for name, value in facts.items()}
         words["handler"] = f"the handler {words['kind']}" if "kind" in words else "something"
         words["origin"] = f"job {words['job_id']}" if "job_id" in words else "no job that is known"
+        if words.get("kinds") == "":
+            words["kinds"] = "none"
         if "error" in words:
             words["error"] = summary(words["error"])
         sentence = template.format_map(words)

@@ -149,7 +149,7 @@ class Session:
         self._build(*begun, on_empty=self._perhaps_done if until_empty else None)
         self.is_registered = self.has_begun = True
         self._begun()
-        self._telemetry.emit(WorkerStarted(self.info.label, self.info.queues, self.info.concurrency))
+        self._telemetry.emit(WorkerStarted.of(self.info, self._storage.url))
         self.runners.start()
         claiming = self._task(self._claimer.run(), "claimer")
         beating = self._task(self._beats.run(before), "heartbeat")

@@ -47,5 +47,8 @@ class Schema(Protocol):
         Rights to what later migrations make come to the role by themselves. Raises InvalidInput where the database knows no roles.
         """
 
+    async def lacking(self, purpose: Purpose) -> Sequence[str]:
+        """Return the rights to the tables that `purpose` needs and we lack, such as "INSERT on job". There are tables."""
+
     async def drop(self) -> None:
         """Nothing of forge-jobs is left in the database: all jobs and history are gone."""

@@ -19,6 +19,9 @@ class Wakeups(Protocol):
         The connection is watched; when it is lost it comes back by itself.
         """
 
+    async def hears(self) -> bool:
+        """Whether a notice that is sent now is heard within seconds. Raises StorageUnavailable."""
+
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
         """An enqueue to one of these queues now tells this worker.
 

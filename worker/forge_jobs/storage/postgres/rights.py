@@ -137,6 +137,30 @@ def grants(schema: str, role: str, purpose: Purpose) -> list[str]:
     return [f"GRANT {right} TO {role};" for right in on]
 
 
+LACKING = """
+SELECT needed.relation, needed.privilege
+FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS needed (relation, of_column, privilege, place)
+LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.nspname = $1
+LEFT JOIN pg_catalog.pg_class ON pg_class.relnamespace = pg_namespace.oid AND pg_class.relname = needed.relation
+WHERE NOT coalesce(
+    has_schema_privilege(pg_namespace.oid, 'USAGE') AND CASE
+        WHEN needed.of_column IS NULL THEN has_table_privilege(pg_class.oid, needed.privilege)
+        ELSE has_column_privilege(pg_class.oid, needed.of_column, needed.privilege)
+    END, false)
+ORDER BY needed.place
+"""
+"""The rights among those that are needed which the current role lacks. It looks at catalogs only, which everybody may read."""
+
+
+def needed(purpose: Purpose) -> list[tuple[str, str | None, str]]:
+    """Return the rights (relation, column or None, privilege) on tables and views, one by one."""
+    return [
+        (relation, column or None, privilege)
+        for relation, rights in RIGHTS[purpose].items()
+        for privilege, column in re.findall(r"([A-Z]+)(?: \((\w+)\))?", rights)
+    ]
+
+
 def missing(sentence: str, schema: str) -> str | None:
     """Return the right that an error of the server says is missing, in whatever language; None when the
     error is about something else.

@@ -82,6 +82,15 @@ class PostgresSchema(Schema):
         """Return the statements by which the owner of the tables lets a role do what `purpose` needs, and nothing else."""
         return rights.grants(quoted(self._database.schema), quoted(role), purpose)
 
+    async def lacking(self, purpose: Purpose) -> list[str]:
+        """Return the rights to the tables that `purpose` needs and our role lacks, such as "INSERT on job"."""
+        needed = rights.needed(purpose)
+        async with self._connection() as connection:
+            rows = await connection.fetch(
+                rights.LACKING, self._database.schema, *map(list, zip(*needed, strict=True))
+            )
+        return [f"{row['privilege']} on {row['relation']}" for row in rows]
+
     async def drop(self) -> None:
         """Nothing of forge-jobs is left in the database."""
         async with self._connection() as connection, connection.transaction():

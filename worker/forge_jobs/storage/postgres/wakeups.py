@@ -83,6 +83,13 @@ class PostgresWakeups(Wakeups):
             await asyncio.sleep(LAST_RETRY)
         self.poll_only = False
 
+    async def hears(self) -> bool:
+        """Whether a notice that is sent now is heard within seconds; False behind a pooler that changes servers."""
+        if self._database.pooled:
+            return False
+        async with self._ear(lambda kind, subject: None) as ear:
+            return await ear.hears_itself_within(self._answer_within)
+
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
         """An enqueue to one of these queues now tells this worker."""
         await self._database.execute(MARK_IDLE, worker_id, list(queue_ids))

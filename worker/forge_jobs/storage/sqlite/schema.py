@@ -3,6 +3,7 @@
 All calls work before `Storage.open`, too: the file is open then for as long as the call lasts.
 """
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -57,6 +58,13 @@ class SqliteSchema:
         raise InvalidInput(
             "SQLite knows no roles: whoever may read the file may look, and whoever may write it and its folder may do everything."
         )
+
+    async def lacking(self, purpose: Purpose) -> list[str]:
+        """Return what keeps us from it: whoever may write to the file may do all."""
+        path = self._database.path
+        if purpose is Purpose.READER or self._database.in_memory or os.access(path, os.W_OK):
+            return []
+        return [f"writing to {path}"]
 
     async def drop(self) -> None:
         async with self._opened():

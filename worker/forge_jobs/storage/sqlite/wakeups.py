@@ -27,6 +27,10 @@ class SqliteWakeups:
         finally:
             stop()
 
+    async def hears(self) -> bool:
+        """Return True: the process hears itself."""
+        return True
+
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
         """Nothing to do: notices cost nothing here, so everybody always gets them."""
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from forge_jobs.model.job import Claim
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.telemetry.events.event import Event
 
 
@@ -14,6 +16,13 @@ class WorkerStarted(Event):
     label: str
     queues: Sequence[str]
     concurrency: int
+    database: str  # its URL, without the password
+    kinds: Sequence[str]  # that it has handlers for
+
+    @classmethod
+    def of(cls, worker: WorkerInfo, database: str) -> Self:
+        """Return the event for this worker."""
+        return cls(worker.label, worker.queues, worker.concurrency, database, worker.kinds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,50 @@
+"""What the doctor finds on a server: rights, LISTEN, connections."""
+
+from forge_jobs import Forge
+from forge_jobs.client.doctor import examine
+from forge_jobs.model.checkup import Checkup, Health
+from forge_jobs.storage.interface.schema import Purpose
+from forge_jobs.storage.postgres import PostgresStorage
+from tests.storage_postgres.test_rights import ROLES, as_role, grant, owner, tables  # noqa: F401  fixtures
+
+
+async def examined(url: str, role: str) -> dict[str, Checkup]:
+    return {checkup.name: checkup for checkup in await examine(Forge(as_role(url, role)))}
+
+
+async def test_of_the_owner_of_the_tables_everything_is_fine(tables, url):  # noqa: F811
+    checkups = await examined(url, "owner")
+
+    assert [*checkups] == [
+        *("database", "migrations", "clock", "connections", "pooler", "listen", "rights", "workers")
+    ]
+    assert {checkup.health for checkup in checkups.values()} == {Health.FINE}
+
+
+async def test_a_role_that_only_enqueues_is_told_what_a_worker_needs(tables, url):  # noqa: F811
+    await grant(tables, Purpose.ENQUEUER)
+
+    rights = (await examined(url, ROLES[Purpose.ENQUEUER]))["rights"]
+
+    assert rights.health is Health.POOR
+    assert rights.found.startswith("those of an enqueuer, without SELECT on claimed")
+    assert rights.remedy is not None and "forge-jobs db grants ROLE --as worker" in rights.remedy
+
+
+async def test_a_role_that_may_do_nothing_is_wrong(owner, url):  # noqa: F811
+    checkups = await examined(url, ROLES[Purpose.READER])
+
+    assert checkups["migrations"].health is Health.WRONG
+
+
+async def test_each_role_lacks_nothing_of_what_it_was_granted(tables, url):  # noqa: F811
+    for purpose, role in ROLES.items():
+        storage = PostgresStorage(as_role(url, role))
+        assert "SELECT on queue" in await storage.schema.lacking(purpose)
+
+        await grant(tables, purpose)
+
+        assert await storage.schema.lacking(purpose) == []
+        assert purpose is Purpose.WORKER or "DELETE on claimed" in await storage.schema.lacking(
+            Purpose.WORKER
+        )
