@@ -109,6 +109,12 @@ def test_the_queue_says_the_limit_of_groups_for_which_nobody_does() -> None:
     assert world.queues["mail"].group_limit == 4
 
 
+def test_the_queue_says_how_fast_waiting_jobs_rise() -> None:
+    world = configured(ageAfterSeconds=600)
+
+    assert world.queues["mail"].age_after == timedelta(minutes=10)
+
+
 def test_a_rate_limit_that_is_not_asked_for_any_more_goes() -> None:
     world = configured(rateLimit={"limit": 10, "periodSeconds": 2})
 
@@ -138,6 +144,7 @@ def world_row(world: World) -> Mapping[str, Any]:
         "max_attempts": 5,
         "timeout": None,
         "rate_limit": None,
+        "age_after": None,
         "group_limit": None,
         "done_retention": timedelta(days=7),
         "dead_retention": timedelta(days=30),

@@ -128,7 +128,7 @@ def test_the_defaults_are_those_of_the_library() -> None:
     assert (spec.retention.done, spec.retention.dead) == (ours["done_retention"], ours["dead_retention"])
     assert (spec.concurrency.limit, spec.paused) == (ours["concurrency"], ours["paused"])
     assert (spec.timeout, spec.rate_limit, spec.workers) == (None, None, None)
-    assert spec.groups.limit == ours["group_limit"]
+    assert (spec.groups.limit, spec.age_after) == (ours["group_limit"], ours["age_after"])
 
 
 def _queue_config() -> Any:

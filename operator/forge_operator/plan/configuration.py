@@ -46,6 +46,7 @@ def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
         "max_attempts": spec.max_attempts,
         "timeout": spec.timeout,
         "rate_limit": None if spec.rate_limit is None else naming.limit_scope(name),
+        "age_after": spec.age_after,
         "group_limit": spec.groups.limit,
         "done_retention": spec.retention.done,
         "dead_retention": spec.retention.dead,

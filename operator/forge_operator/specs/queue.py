@@ -123,6 +123,12 @@ class QueueSpec(Section):
         RateLimitSpec,
         optional=True,
     )
+    age_after: timedelta | None = seconds(
+        "Each time that a job has been pending for so long, its priority becomes smaller by 1, so that it starts "
+        "sooner. Absent: priorities stay.",
+        least=1,
+        most=YEAR,
+    )
     groups: GroupsSpec = part("The groups of the queue's jobs.", GroupsSpec)
     retention: RetentionSpec = part("How long ended jobs are kept.", RetentionSpec)
     reclaim_policy: ReclaimPolicy = choice(
