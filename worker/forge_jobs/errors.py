@@ -208,15 +208,15 @@ class WorkerLost(ForgeError):
 
 
 class ClaimLost(ForgeError):
-    """The job was taken back from this attempt, so that it may not complete the job; nothing was written.
+    """The job was taken back from this attempt, which may not complete it or save its state any more; nothing was written.
 
-    The transaction should be rolled back: another attempt does the work, or has done it.
+    A transaction should be rolled back: another attempt does the work, or has done it.
     """
 
     def __init__(self, job_id: int, attempt: int) -> None:
         self.job_id, self.attempt = job_id, attempt
         super().__init__(
-            f"Job {job_id} is no longer this attempt's to complete: attempt {attempt} was taken back or has ended."
+            f"Job {job_id} is no longer this attempt's: attempt {attempt} was taken back or has ended."
         )
 
 

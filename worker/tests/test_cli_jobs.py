@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge, Worker
+from forge_jobs import Context, Forge, Worker
 from forge_jobs.cli import progress
 from forge_jobs.cli.bulk import bulk_report
 from forge_jobs.client.operations import Bulk
@@ -234,6 +234,35 @@ def test_a_job_is_waited_for_and_its_result_printed(cli: CommandLine):
     assert late.code == 1
     assert late.error.startswith(f"Job {waiting} did not end within 0.01 s: its first attempt waits until ")
     assert cli("jobs", "wait", "4711").code == 1
+
+
+def test_how_far_a_job_is_is_listed_shown_and_watched(cli: CommandLine):
+    async def report(forge: Forge) -> None:
+        @forge.handler(kind="send")
+        async def send(ctx: Context) -> str:
+            await ctx.progress(0.4, "4 of 10 letters")
+            return "sent"
+
+        await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    id = cli.fine("enqueue", "send")["id"]
+    assert cli.fine("jobs", "show", str(id))["progress"] is None
+    cli.using(report)
+
+    shown = cli.fine("jobs", "show", str(id))["progress"]
+    assert (shown["share"], shown["note"], shown["attempt"]) == (0.4, "4 of 10 letters", 1)
+    assert "40% 4 of 10 letters" in cli("jobs", "list").out
+    assert "40% 4 of 10 letters (attempt 1, " in cli("jobs", "show", str(id)).out
+    assert cli("jobs", "watch", str(id)).lines == ['"sent"']
+
+
+def test_a_job_that_dies_while_it_is_watched_fails_the_command(cli: CommandLine):
+    id = cli.fine("enqueue", "send")["id"]
+    cli.fine("jobs", "cancel", str(id))
+
+    answer = cli("jobs", "watch", str(id))
+
+    assert answer.code == 1 and "cancelled by user" in answer.error
 
 
 def test_enqueue_waits_for_its_job_when_told_so(cli: CommandLine):

@@ -1,5 +1,6 @@
 """`forge-jobs jobs`: look at jobs, cancel, retry and delete them, and ask why."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from forge_jobs.cli.bulk import All, BulkMove, NoWait, OfKind, OfQueue, OfState,
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
-from forge_jobs.cli.output import Report
+from forge_jobs.cli.output import Report, print_report
 from forge_jobs.cli.table import Rows
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
@@ -20,7 +21,7 @@ from forge_jobs.client.jobs import MOST_LISTED
 from forge_jobs.client.operations import states_of
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
-from forge_jobs.model.job import Cancelled, Job, Removed, State
+from forge_jobs.model.job import ENDED, Cancelled, Job, JobProgress, Removed, State
 from forge_jobs.model.match import Move
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line, to_the_second
@@ -67,7 +68,7 @@ async def list_jobs(
             state=state, queue=queue, kind=kind, tags=tag or (), limit=limit, before=before
         )
         now = await forge.storage.now()
-    columns = ["id", "state", "kind", "queue", "attempt", "priority", "age", "when", "error"]
+    columns = ["id", "state", "kind", "queue", "attempt", "priority", "age", "when", "progress", "error"]
     rows = Rows(columns, [_row(job, now) for job in jobs], "No jobs.", frozenset({"id", "priority"}))
     return Report([document(job) for job in jobs], [rows])
 
@@ -82,6 +83,7 @@ def _row(job: Job, now: datetime) -> list[str]:
         str(job.priority),
         since(job.created_at, now),
         _when(job, now),
+        shortened(shown_progress(job.progress)),
         shortened(first_line(job.error)) if job.error else "",
     ]
 
@@ -93,6 +95,13 @@ def _when(job: Job, now: datetime) -> str:
     if job.state is State.IN_PROGRESS:
         return f"for {since(job.claimed_at, now)}"
     return "" if job.state in (State.PENDING, State.BLOCKED) else f"{since(job.finished_at, now)} ago"
+
+
+def shown_progress(progress: JobProgress | None) -> str:
+    """Return how far a job is, in a few words."""
+    if progress is None:
+        return ""
+    return f"{progress.share:.0%}" + (f" {first_line(progress.note)}" if progress.note else "")
 
 
 @command(group, "show")
@@ -127,6 +136,9 @@ def _card(job: Job) -> str:
         "rerun of": None if job.rerun_of is None else f"{job.rerun_of}",
         "run again as": ", ".join(map(str, job.reruns)) or None,
         "worker": job.worker,
+        "progress": None
+        if job.progress is None
+        else f"{shown_progress(job.progress)} (attempt {job.progress.attempt}, {_shown(job.progress.at)})",
         "start by": _shown(job.start_by),
         "deadline": _shown(job.deadline),
         **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
@@ -179,6 +191,32 @@ async def ended(forge: Forge, id: int, timeout: timedelta | None) -> Report:
     return Report(
         {"id": id, "state": State.DONE.value, "result": result}, [json.dumps(result, ensure_ascii=False)]
     )
+
+
+@command(group, "watch")
+async def watch(
+    call: Call,
+    id: Id,
+    interval: Annotated[
+        timedelta,
+        Option(
+            metavar="DURATION",
+            help="The time between two looks.",
+            default="1s",
+            parser=values.duration("--interval", least=timedelta(milliseconds=100)),
+        ),
+    ] = timedelta(seconds=1),
+) -> Report:
+    """Show how far a job is until it has ended, then its result; fail when it is dead."""
+    last = None
+    async with opened(call) as forge:
+        while (job := await forge.jobs.get(id)).state not in ENDED:
+            shown = f"{job.state.value}  {shown_progress(job.progress)}".rstrip()
+            if shown != last:
+                print_report(Report(document(job), [shown]), as_json=call.as_json)
+            last = shown
+            await asyncio.sleep(interval.total_seconds())
+        return await ended(forge, id, None)
 
 
 @command(group, "cancel")

@@ -16,7 +16,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.checkup import Checkup
 from forge_jobs.model.cron import CronConfig, LoadedCron
 from forge_jobs.model.group import GroupStatus
-from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
+from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job, JobProgress
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.operation import Operation
 from forge_jobs.model.owner import Owner
@@ -31,6 +31,7 @@ Fact = (
     Checkup
     | Job
     | Failure
+    | JobProgress
     | Counts
     | Enqueued
     | QueueConfig
@@ -85,6 +86,8 @@ def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
         return f"{name}_seconds", None
     if isinstance(value, datetime):
         return name, value.isoformat()
+    if isinstance(value, JobProgress):
+        return name, document(value)
     if isinstance(value, tuple):
         return name, [item if isinstance(item, str | int) else document(item) for item in value]
     return name, value

@@ -1,13 +1,15 @@
 """What a handler is given besides its payload."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
+from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import ClaimLost, InvalidInput
+from forge_jobs.handlers import reporting
 from forge_jobs.handlers.awaited_call import AwaitedCall
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.completion import Completion
@@ -64,7 +66,7 @@ class ProcessTokens(Protocol):
 class Context:
     """One attempt at one job, as its handler sees it.
 
-    What takes time (`enqueue`, and what `rate_limit` has) is awaited in an async handler. In
+    What takes time (`enqueue`, `save`, and what `rate_limit` has) is awaited in an async handler. In
     a plain one, which runs in a thread, the call itself waits and returns the answer; when the
     attempt is told to stop meanwhile, or was before, it raises asyncio.CancelledError.
     """
@@ -72,6 +74,7 @@ class Context:
     __slots__ = (
         "_cancelled",
         "_loop",
+        "_reports",
         "_taken",
         "_tokens",
         "_waits",
@@ -79,13 +82,20 @@ class Context:
         "completion",
         "forge",
         "has_heard",
+        "has_reported",
         "is_final",
         "is_shared",
         "queue",
     )
 
     def __init__(
-        self, claim: Claim, queue: str, forge: "Forge", tokens: ProcessTokens, loop: asyncio.AbstractEventLoop
+        self,
+        claim: Claim,
+        queue: str,
+        forge: "Forge",
+        tokens: ProcessTokens,
+        reports: reporting.ProcessReports,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.claim = claim
         self._cancelled = False
@@ -94,6 +104,8 @@ class Context:
         self.queue = queue
         self.forge = forge
         self._tokens = tokens
+        self._reports = reports
+        self.has_reported = False  # how far it is
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
         self._taken: list[PermitRequest] | None = None  # tokens of keys
@@ -209,6 +221,35 @@ class Context:
             raise InvalidInput("ctx.reschedule takes at= or after=, allowed is exactly one of them.")
         moment, delay = None if at is None else as_moment(at, "at"), as_duration(after, "after")
         return self.answer(self._reschedule(connection, moment, delay), "ctx.reschedule", connection)
+
+    @property
+    def state(self) -> Any:
+        """What was saved last of the job, by this attempt or one before; None: nothing. Each time it is read anew."""
+        claim = self.claim
+        return None if claim.state is None else decode(claim.state, claim.codec, what="state")
+
+    def save(self, state: Any, *, connection: Any = None) -> Any:
+        """The state of the job is written: the next attempt has it as `state`; to be awaited in an async handler.
+
+        It is what the codec of the job can encode, in 256 KiB, and stays as long as the job does. With `connection` it
+        is written in that transaction, and holds if it is committed: call it there alone until then. Raises ClaimLost when
+        the job was taken back, and nothing is written; InvalidPayload.
+        """
+        return self.answer(reporting.save(self, state, connection), "ctx.save", connection)
+
+    def set_result(self, result: Any, *, connection: Any = None) -> Any:
+        """The result of the job is written, the last one counts: also when it dies, unless its handler returns one. As `save`."""
+        return self.answer(reporting.set_result(self, result, connection), "ctx.set_result", connection)
+
+    def progress(self, share: float, note: str | None = None) -> Awaitable[None]:
+        """People see within a second that this share of the work is done, from 0 to 1, and the note, in 500 characters.
+
+        It costs nothing to speak of and never fails, however often it is called: of many reports the last one
+        is written. It may be awaited. Raises InvalidInput.
+        """
+        self._reports.add(reporting.progress_report(self, share, note))
+        self.has_reported = True
+        return reporting.TOLD
 
     async def _complete(self, connection: Any, result: Any) -> None:
         kept = kept_result(result, self.claim.codec)
@@ -338,6 +379,7 @@ class ChildContext(Context):
         self._cancelled = False
         self.queue = queue
         self.forge = forge
+        self.completion = None
 
     @property
     def rate_limit(self) -> NoReturn:
@@ -357,6 +399,10 @@ class ChildContext(Context):
     ) -> NoReturn:
         """Raises InvalidInput."""
         raise _refused("ctx.reschedule")
+
+    def progress(self, share: float, note: str | None = None) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("ctx.progress")
 
     def answer(
         self, work: Coroutine[Any, Any, Any], what: str, connection: Any = None

@@ -215,6 +215,7 @@ class Claim(msgspec.Struct, gc=False):
         None  # what its end concerns besides itself, the sum of GROUPS and LIMITED; None: nothing
     )
     cancel_requested: bool = False
+    state: bytes | None = None  # what its handler has saved, encoded with `codec`; None: nothing
     superseded: bool = False  # its key went to another job, or was removed: it may end, but not wait again
     limits: TimeLimits | None = None  # None: it has none
     ended_by: str | None = None  # the error of a job that does not wait again, since its time is over
@@ -283,6 +284,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a job is, as its handler reported it last."""
+
+    share: float  # of the work, that is done: from 0 to 1
+    note: str | None
+    attempt: int  # the one that reported it
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as people see it; what does not apply to its state is None."""
 
@@ -307,7 +318,8 @@ class Job:
     started_at: datetime | None = None  # done, dead (None when it never ran)
     finished_at: datetime | None = None  # done, dead
     error: str | None = None  # the last error
-    result: bytes | None = None  # done, encoded with `codec`
+    result: bytes | None = None  # encoded with `codec`: of a done job, or what its handler has set
+    progress: JobProgress | None = None  # None: its handler has not reported any
     groups: tuple[Group, ...] = ()
     start_by: datetime | None = (
         None  # when it has to have been begun; None: no limit, or it was, or has ended

@@ -8,12 +8,14 @@ import asyncio
 import time
 
 from forge_jobs.errors import ForgeError
+from forge_jobs.handlers.context import Context
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.rules.verdict import Verdict, completed, not_committed
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.attempt import Attempt
+from forge_jobs.worker.progress import ProgressWriter
 
 OPEN_PATIENCE = 5.0  # seconds that a transaction has to end after its handler
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between two looks at one that is open
@@ -23,17 +25,22 @@ LAST_LOOK = 1.0  # seconds for a look, when the attempt is told to stop
 class HandlerCompletions:
     """The completions of a worker's handlers."""
 
-    def __init__(self, storage: Storage, telemetry: Telemetry) -> None:
+    def __init__(self, storage: Storage, telemetry: Telemetry, reports: ProgressWriter) -> None:
         self._storage = storage
+        self._reports = reports
         self._outage = Outage("looking for a completion", telemetry)
 
-    async def judged(self, attempt: Attempt, completion: Completion, verdict: Verdict) -> Verdict:
-        """Return the verdict of an attempt that has completed its job itself, and would have this one otherwise.
+    async def judged(self, attempt: Attempt, context: Context, verdict: Verdict) -> Verdict:
+        """Return the verdict of an attempt that has completed its job itself, and would have this one otherwise. Where
+        it has only reported its progress, the verdict is this one, and the last report is written.
 
         An outage of the database is waited for, unless the attempt is told to stop. What cannot be looked up has
         not been committed as far as anybody knows: the attempt has failed if its claim still holds.
         """
-        claim, config = attempt.claim, attempt.queue.config
+        claim, config, completion = attempt.claim, attempt.queue.config, context.completion
+        if completion is None:
+            await self._reports.written(claim.job_id)
+            return verdict
         try:
             fate = await self._fate(completion)
         except asyncio.CancelledError:

@@ -51,6 +51,7 @@ from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.extra_slots import ExtraSlot
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
+from forge_jobs.worker.progress import ProgressWriter
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.served_queue import ServedQueue
 
@@ -72,6 +73,7 @@ class Runners:
         hand: Hand,
         held: HeldClaims,
         tokens: ProcessTokens,
+        reports: ProgressWriter,
         recorder: Recorder,
         clock_offset: float,
     ) -> None:
@@ -85,8 +87,8 @@ class Runners:
         self._forge = forge
         self._handlers = forge.handlers.by_kind
         self._telemetry = forge.telemetry
-        self._tokens = tokens
-        self._completions = HandlerCompletions(forge.storage, forge.telemetry)
+        self._tokens, self._reports = tokens, reports
+        self._completions = HandlerCompletions(forge.storage, forge.telemetry, reports)
         self._record = hand.record
         self._recorder = recorder
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,7 +292,7 @@ class Runners:
             if handler.placement is IN_LOOP and not handler.takes_context:
                 result = await handler.function(**arguments)
             else:
-                context = Context(claim, config.name, self._forge, self._tokens, self._loop)
+                context = Context(claim, config.name, self._forge, self._tokens, self._reports, self._loop)
                 attempt.context = context
                 if handler.placement is IN_LOOP:
                     result = await handler.function(context, **arguments)
@@ -321,8 +323,8 @@ class Runners:
         task.is_in_handler = False
         if timer is not None:
             timer.cancel()
-        if attempt.context is not None and attempt.context.completion is not None:
-            verdict = await self._completions.judged(attempt, attempt.context.completion, verdict)
+        if (told := attempt.context) is not None and (told.completion or told.has_reported):
+            verdict = await self._completions.judged(attempt, told, verdict)
         attempt.has_ended = True
         if attempt.is_over:
             self._free(attempt)

@@ -21,12 +21,7 @@ from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask, carried_through
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import (
-    PollOnly,
-    WorkerCutOff,
-    WorkerStarted,
-    WorkerStopping,
-)
+from forge_jobs.telemetry.events import PollOnly, WorkerCutOff, WorkerStarted, WorkerStopping
 from forge_jobs.worker.allowance import Allowance
 from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.claimer import Claimer
@@ -37,6 +32,7 @@ from forge_jobs.worker.handover import Handover
 from forge_jobs.worker.heartbeat import Heartbeat
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.prepayment import Prepayment
+from forge_jobs.worker.progress import ProgressWriter
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.run_counts import RunCounts
 from forge_jobs.worker.runners import Runners
@@ -160,6 +156,7 @@ class Session:
             self._making_pending(),
             self._configuring(),
             self._reporting_strays(),
+            self._task(self._progress.run(), "progress"),
         ]
         stopping = self._task(self._stop.wait(), "stop")
         cancelled = False
@@ -195,8 +192,9 @@ class Session:
         queues = {config.id: ServedQueue(config, paused) for config in configuration.queues}
         self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set, self._slots)
         held = HeldClaims(queues, recorder.add)
+        self._progress = progress = ProgressWriter(self._storage.progress, self._telemetry)
         self.runners = runners = Runners(
-            self.info.concurrency, self._forge, hand, held, self._tokens, recorder, offset
+            self.info.concurrency, self._forge, hand, held, self._tokens, progress, recorder, offset
         )
         self._audit = ClaimAudit(
             self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras

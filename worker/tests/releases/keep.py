@@ -16,6 +16,7 @@ from forge_jobs.model.job import Hold, Postponement, Reason, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
+from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.migrate import Migration, migrations
 from forge_jobs.storage.postgres import connection, migrator
@@ -125,6 +126,10 @@ async def _fill(database: Database) -> None:
             put_off = Postponement(await running(storage, me), reason, delay=timedelta(days=1), counted=False)
             await storage.claims.postpone([put_off])
 
+        reporting = await running(storage, me)
+        await storage.saved_states.save(reporting, b'{"row":40}')
+        await storage.saved_states.set_result(reporting, b"40")
+        await storage.progress.write([ProgressReport(reporting, 0.4, "40 of 100 rows")])
         await running(storage, me, queue="mail", timeout=timedelta(minutes=5), payload=b'{"to":"cyd"}')
         await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id)
         await enqueue(storage, delay=timedelta(days=1), key="eve")

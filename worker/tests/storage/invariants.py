@@ -35,8 +35,8 @@ READ = {
     ),
     "groups": "SELECT id, name, coalesce(set_limit, said) FROM job_group",
     "occupants": "SELECT job_id, group_id FROM occupant",
-    "linked jobs": "SELECT id, links, groups FROM job WHERE links IS NOT NULL OR groups IS NOT NULL",
-    "linked scheduled jobs": "SELECT job_id FROM scheduled WHERE links IS NOT NULL",
+    "linked jobs": "SELECT id, links, groups FROM job WHERE links & 3 <> 0 OR groups IS NOT NULL",
+    "linked scheduled jobs": "SELECT job_id FROM scheduled WHERE links & 3 <> 0",
     "occupants of paused groups": (
         "SELECT occupant.job_id FROM occupant JOIN job_group ON job_group.id = occupant.group_id "
         "JOIN paused_group ON paused_group.name = job_group.name"
@@ -49,7 +49,9 @@ READ = {
     ),
     "tags": "SELECT job_id, tag FROM job_tag",
     "time limits": "SELECT job_id FROM time_limit",
-    "living limited jobs": "SELECT id FROM job WHERE links >= 2 AND id NOT IN (SELECT job_id FROM finished)",
+    "living limited jobs": "SELECT id FROM job WHERE links & 2 <> 0 AND id NOT IN (SELECT job_id FROM finished)",
+    "jobs with reports": "SELECT job_id FROM saved_state UNION SELECT job_id FROM progress",
+    "jobs linked to reports": "SELECT id FROM job WHERE links & 4 <> 0",
     "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
     "counts of scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
     "counts of blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
@@ -87,6 +89,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _no_queue_has_more_held_slots_than_its_concurrency(rows)
     _failures_belong_to_jobs(rows)
     _time_limits_are_those_of_living_jobs(rows)
+    _reports_are_those_of_jobs_that_say_so(rows)
     _jobs_are_found_by_their_tags(rows)
     _done_jobs_are_noted_with_their_moments(rows)
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
@@ -162,6 +165,10 @@ def _failures_belong_to_jobs(rows: Rows) -> None:
 
 def _time_limits_are_those_of_living_jobs(rows: Rows) -> None:
     assert _firsts(rows["time limits"]) <= _firsts(rows["living limited jobs"])
+
+
+def _reports_are_those_of_jobs_that_say_so(rows: Rows) -> None:
+    assert _firsts(rows["jobs with reports"]) == _firsts(rows["jobs linked to reports"])
 
 
 def _done_jobs_are_noted_with_their_moments(rows: Rows) -> None:

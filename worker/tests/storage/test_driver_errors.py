@@ -25,6 +25,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.version import Version, VersionState
@@ -93,6 +94,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
         **{"within": timedelta(days=1), "delay": timedelta(days=1), "duration": timedelta(days=1)},
         **{"job": job(key="k"), "jobs": [job(key="m"), job()], "name": "nightly"},
+        **{"result": b"1", "reports": [ProgressReport(on.claim, 0.5)]},
         **{"operation": OPERATIONS[Move.CANCEL], "operation_id": on.operation_ids[Move.CANCEL]},
         **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
     }
@@ -100,6 +102,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{("queues", "name"): "default", ("removals", "name"): "default"},
         **{("removals.open", "queue"): QueueConfig("default", on.claim.queue_id)},
         ("versions", "state"): VersionState.DRAINING,
+        ("saved_states", "state"): b"1",
         **{(f"operations.step {move.name}", "operation_id"): on.operation_ids[move] for move in Move},
     }
     for said in (name, name.partition(".")[0]):

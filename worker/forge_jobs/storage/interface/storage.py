@@ -29,8 +29,10 @@ from forge_jobs.storage.interface.limits import Limits
 from forge_jobs.storage.interface.operations import Operations
 from forge_jobs.storage.interface.owners import Owners
 from forge_jobs.storage.interface.permits import Permits
+from forge_jobs.storage.interface.progress import ProgressReports
 from forge_jobs.storage.interface.queues import Queues
 from forge_jobs.storage.interface.removals import Removals
+from forge_jobs.storage.interface.saved_states import SavedStates
 from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.interface.slots import Slots
@@ -49,6 +51,8 @@ class Storage(Protocol):
     keys: Keys
     claims: Claims
     completions: Completions
+    saved_states: SavedStates
+    progress: ProgressReports
     schedule: Schedule
     queues: Queues
     slots: Slots

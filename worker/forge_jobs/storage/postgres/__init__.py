@@ -25,8 +25,10 @@ from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.operations import PostgresOperations
 from forge_jobs.storage.postgres.owners import PostgresOwners
 from forge_jobs.storage.postgres.permits import PostgresPermits
+from forge_jobs.storage.postgres.progress import PostgresProgress
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.removals import PostgresRemovals
+from forge_jobs.storage.postgres.saved_states import PostgresSavedStates
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.slots import PostgresSlots
@@ -71,6 +73,8 @@ class PostgresStorage(Storage):
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.completions = PostgresCompletions(database)
+        self.saved_states = PostgresSavedStates(database)
+        self.progress = PostgresProgress(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)

@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import groups, time_limits
+from forge_jobs.storage.postgres import groups, saved_states, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import (
@@ -271,6 +271,7 @@ class PostgresClaims:
         claims.sort(key=PLACE)  # RETURNING promises no order
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
+            await saved_states.read(self._database, claims)
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.model.group import decoded
-from forge_jobs.model.job import HISTORY_LIMIT, MOST_RERUNS, Failure, Job, Reason, State
+from forge_jobs.model.job import HISTORY_LIMIT, MOST_RERUNS, Failure, Job, JobProgress, Reason, State
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres import tags
 
@@ -32,6 +32,7 @@ SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
        near.priority - near.stands_in AS risen, near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of, near.start_by, near.deadline,
+       near.progress, near.progress_note, near.progress_attempt, near.progress_at,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
@@ -155,11 +156,15 @@ def shown(record: Any, failures: Sequence[Any] = (), reruns: Sequence[Any] = ())
     timeout, reason = facts.pop("timeout"), facts.pop("reason")
     groups = tuple(decoded(facts.pop("groups")).values())
     its_tags = tuple(facts.pop("tags") or ())
+    share, *reported = (
+        facts.pop(name) for name in ("progress", "progress_note", "progress_attempt", "progress_at")
+    )
     return Job(
         **facts | {"state": State(facts["state"])},
         timeout=stored_duration(timeout),
         groups=groups,
         tags=its_tags,
+        progress=None if share is None else JobProgress(share, *reported),
         reruns=tuple(rerun["id"] for rerun in reversed(reruns)),
         reason=None if reason is None else Reason(reason),
         failures=tuple(Failure(**failure) for failure in reversed(failures)),

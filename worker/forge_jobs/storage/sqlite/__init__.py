@@ -24,8 +24,10 @@ from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.operations import SqliteOperations
 from forge_jobs.storage.sqlite.owners import SqliteOwners
 from forge_jobs.storage.sqlite.permits import SqlitePermits
+from forge_jobs.storage.sqlite.progress import SqliteProgress
 from forge_jobs.storage.sqlite.queues import SqliteQueues
 from forge_jobs.storage.sqlite.removals import SqliteRemovals
+from forge_jobs.storage.sqlite.saved_states import SqliteSavedStates
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
 from forge_jobs.storage.sqlite.slots import SqliteSlots
@@ -63,6 +65,8 @@ class SqliteStorage(Storage):
         self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)
         self.completions = SqliteCompletions(database)
+        self.saved_states = SqliteSavedStates(database)
+        self.progress = SqliteProgress(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)

@@ -19,7 +19,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import outcomes, time_limits
+from forge_jobs.storage.sqlite import outcomes, saved_states, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -148,7 +148,12 @@ class SqliteClaims:
         )
         claims = [_claimed(row) for row in rows]
         if any([claim.links is not None for claim in claims]):
-            await self._database.read(lambda transaction: time_limits.read(transaction, claims))
+            await self._database.read(
+                lambda transaction: (
+                    time_limits.read(transaction, claims),
+                    saved_states.read(transaction, claims),
+                )
+            )
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:

@@ -16,6 +16,7 @@ from forge_jobs.model.job import (
     Enqueued,
     Failure,
     Job,
+    JobProgress,
     NewJob,
     Reason,
     State,
@@ -52,7 +53,9 @@ SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
-       finished.result, job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline
+       coalesce(finished.result, saved_state.result) AS result, job.groups, job.tags, job.rerun_of,
+       time_limit.start_by, time_limit.deadline, progress.share, progress.note, progress.attempt AS reported_by,
+       progress.at AS reported_at
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
@@ -60,6 +63,8 @@ LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
 LEFT JOIN time_limit ON time_limit.job_id = job.id
+LEFT JOIN saved_state ON saved_state.job_id = job.id
+LEFT JOIN progress ON progress.job_id = job.id
 LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
                AND ready.pos = job.created_at AND ready.job_id = job.id
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
@@ -401,4 +406,7 @@ def _job(row: Record, attempt: int) -> Job:
         rerun_of=row["rerun_of"],
         start_by=moment(row["start_by"]),
         deadline=moment(row["deadline"]),
+        progress=None
+        if row["share"] is None
+        else JobProgress(row["share"], row["note"], row["reported_by"], moment(row["reported_at"])),
     )

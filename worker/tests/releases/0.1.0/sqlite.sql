@@ -31,8 +31,6 @@ CREATE TABLE queue (
     pause_reason    TEXT,  -- in the words of whoever paused it
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
-    group_limit     INTEGER CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
-    age_after       INTEGER CHECK (age_after > 0),  -- a job rises each time it has been pending so long; null: none does
     -- the defaults for jobs that do not set their own
     max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         INTEGER CHECK (timeout > 0),
@@ -84,8 +82,8 @@ CREATE TABLE paused_kind (
 
 -- Jobs
 
--- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, moves it to
--- another queue or priority, or when it rises. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
+-- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, or moves it to
+-- another queue, and once, when its handler saves a state or reports progress for the first time. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
@@ -98,11 +96,10 @@ CREATE TABLE job (
     created_at   INTEGER NOT NULL,
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        INTEGER,  -- the sum of 1: groups, 2: time limits
+    links        INTEGER,  -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
-    rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
-    asked_priority INTEGER  -- what was asked for, where `priority` has risen since; null: it has not
+    rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
 );
 CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -142,6 +139,31 @@ CREATE TABLE time_limit (
     look_at  INTEGER NOT NULL  -- when the leader has to look at it
 );
 CREATE INDEX time_limit_look ON time_limit (look_at);
+
+-- What handlers have saved of their jobs, for the next attempt. Jobs with a row here or in `progress` have 4 in their
+-- `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
+CREATE TABLE saved_state (
+    job_id INTEGER PRIMARY KEY,
+    state  BLOB,  -- as the codec of the job writes it; null: none was saved
+    result BLOB  -- the result of the job where its handler returns none; null: none was set
+);
+
+-- How far jobs are, as their handlers have reported. The row stays when the attempt has ended.
+CREATE TABLE progress (
+    job_id  INTEGER PRIMARY KEY,
+    attempt INTEGER NOT NULL,  -- the one that reported it
+    share   REAL NOT NULL CHECK (share BETWEEN 0 AND 1),  -- of the work, that is done
+    note    TEXT,
+    at      INTEGER NOT NULL
+);
+CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
+    DELETE FROM saved_state WHERE job_id = OLD.id;
+    DELETE FROM progress WHERE job_id = OLD.id;
+END;
+CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
+    DELETE FROM saved_state WHERE job_id = OLD.id;
+    DELETE FROM progress WHERE job_id = OLD.id;
+END;
 
 
 -- The states of a job
@@ -493,13 +515,9 @@ CREATE TABLE cron (
     -- the time limits of its jobs, in seconds from when they are enqueued
     start_by      REAL,
     deadline      REAL,
-    key           TEXT,  -- of its jobs
-    key_mode      TEXT NOT NULL DEFAULT 'dedupe',
-    tags          TEXT NOT NULL DEFAULT '[]',  -- of its jobs, a JSON array
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
-    missed_within REAL,  -- seconds; fires that are older are not made up for
     managed_by    TEXT,
     next_fire_at  INTEGER,
     last_fire_at  INTEGER,
@@ -532,20 +550,23 @@ SELECT job.id,
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
-       coalesce(job.asked_priority, job.priority) AS priority,
+       job.priority,
        coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of,
-       time_limit.start_by, time_limit.deadline
+       finished.started_at, finished.finished_at, finished.error, coalesce(finished.result, saved_state.result) AS result,
+       job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline, progress.share AS progress,
+       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
-LEFT JOIN time_limit ON time_limit.job_id = job.id;
+LEFT JOIN time_limit ON time_limit.job_id = job.id
+LEFT JOIN saved_state ON saved_state.job_id = job.id
+LEFT JOIN progress ON progress.job_id = job.id;
 
 -- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a
@@ -592,9 +613,11 @@ DELETE FROM unique_hold;
 DELETE FROM tally;
 DELETE FROM slot;
 DELETE FROM scheduled;
+DELETE FROM saved_state;
 DELETE FROM revision;
 DELETE FROM ready;
 DELETE FROM rate_limit;
+DELETE FROM progress;
 DELETE FROM operator;
 DELETE FROM operation;
 DELETE FROM occupant;
@@ -613,79 +636,83 @@ DELETE FROM claimed;
 DELETE FROM blocked;
 DELETE FROM cron;
 DELETE FROM queue;
-INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', NULL, NULL, 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, NULL, 1767225601000000, NULL, 0);
-INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (15, 1, 1767225600000000, 1, 0, 0, NULL);
-INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 2);
-INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (8, 1004, 1767225600000000, 1767225600000000, 1, 2);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
+INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (16, 1, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 1);
+INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (8, 1004, 1767225600000000, NULL, 1, 2);
+INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (9, 1004, 1767225600000000, 1767225600000000, 1, 2);
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (1, 2, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (2, 3, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (3, 4, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
-INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 20);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (7, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (8, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (9, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 17, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (19, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (20, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 21);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (7, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (8, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (9, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (10, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (19, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 18);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (20, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (21, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO job_group (id, name, said, said_at, set_limit) VALUES (1, 'customer:42', 1, 1767225600000000, NULL);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
-INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 8);
-INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 9);
-INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 17);
-INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 17);
+INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 9);
+INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 10);
+INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 18);
+INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 18);
 INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, 1767225600000000, 'shop');
 INSERT OR REPLACE INTO leader (one, worker_id, epoch, until) VALUES (1, 1003, 1, 2631225600000000);
 INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1, 'jobs', 1767225600000000, 0);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '8', 14);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 18);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '9', 15);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 19);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 8);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 19);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 17);
-INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (14, 1, 1767225600000000);
-INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 18, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 20);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 18);
+INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (15, 1, 1767225600000000);
+INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 19, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
+INSERT OR REPLACE INTO progress (job_id, attempt, share, note, at) VALUES (7, 1, 0.4, '40 of 100 rows', 1767225600000000);
 INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0, 0.0, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (14, 1767225600000000, 1, 0, 0);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (19, 1767225601000000, 2, 0, -5);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (20, 1767225601000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (15, 1767225600000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (20, 1767225601000000, 2, 0, -5);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (21, 1767225601000000, 1, 0, 0);
 INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 3);
+INSERT OR REPLACE INTO saved_state (job_id, state, result) VALUES (7, X'7B22726F77223A34307D', X'3430');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (3, 1767225610000000, 1, 1, 0, 'retry', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (4, 1767225610000000, 1, 1, 0, 'retry', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (5, 1767312000000000, 1, 0, 0, 'throttled', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (6, 1767312000000000, 1, 0, 0, 'rescheduled', NULL);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (9, 1767312000000000, 1, 0, 0, 'delayed', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (10, 1767312000000000, 1, 0, 0, 'delayed', NULL);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (16, 1767312000000000, 1, 0, 0, 'delayed', 1);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (17, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (11, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (17, 1767312000000000, 1, 0, 0, 'delayed', 1);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (18, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (19, 1767312000000000, 1, 0, 0, 'delayed', NULL);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (1, 5, 9, 0, 1, 1, 1, 0);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (1, 5, 9, 1, 1, 1, 1, 0);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (2, 1, 0, 2, 0, 0, 0, 0);
-INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 10);
+INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 11);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);

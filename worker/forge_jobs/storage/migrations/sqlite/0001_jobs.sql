@@ -75,7 +75,8 @@ CREATE TABLE paused_kind (
 -- Jobs
 
 -- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, moves it to
--- another queue or priority, or when it rises. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
+-- another queue or priority, or when it rises, and once, when its handler saves a state or reports progress for the first
+-- time. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
@@ -88,7 +89,7 @@ CREATE TABLE job (
     created_at   INTEGER NOT NULL,
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        INTEGER,  -- the sum of 1: groups, 2: time limits
+    links        INTEGER,  -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
     rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
@@ -132,6 +133,31 @@ CREATE TABLE time_limit (
     look_at  INTEGER NOT NULL  -- when the leader has to look at it
 );
 CREATE INDEX time_limit_look ON time_limit (look_at);
+
+-- What handlers have saved of their jobs, for the next attempt. Jobs with a row here or in `progress` have 4 in their
+-- `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
+CREATE TABLE saved_state (
+    job_id INTEGER PRIMARY KEY,
+    state  BLOB,  -- as the codec of the job writes it; null: none was saved
+    result BLOB  -- the result of the job where its handler returns none; null: none was set
+);
+
+-- How far jobs are, as their handlers have reported. The row stays when the attempt has ended.
+CREATE TABLE progress (
+    job_id  INTEGER PRIMARY KEY,
+    attempt INTEGER NOT NULL,  -- the one that reported it
+    share   REAL NOT NULL CHECK (share BETWEEN 0 AND 1),  -- of the work, that is done
+    note    TEXT,
+    at      INTEGER NOT NULL
+);
+CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
+    DELETE FROM saved_state WHERE job_id = OLD.id;
+    DELETE FROM progress WHERE job_id = OLD.id;
+END;
+CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
+    DELETE FROM saved_state WHERE job_id = OLD.id;
+    DELETE FROM progress WHERE job_id = OLD.id;
+END;
 
 
 -- The states of a job
@@ -527,15 +553,18 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of,
-       time_limit.start_by, time_limit.deadline
+       finished.started_at, finished.finished_at, finished.error, coalesce(finished.result, saved_state.result) AS result,
+       job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline, progress.share AS progress,
+       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
-LEFT JOIN time_limit ON time_limit.job_id = job.id;
+LEFT JOIN time_limit ON time_limit.job_id = job.id
+LEFT JOIN saved_state ON saved_state.job_id = job.id
+LEFT JOIN progress ON progress.job_id = job.id;
 
 -- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a

@@ -1,0 +1,77 @@
+"""What a handler says of its job while it runs: its state for the next attempt, its result, and how far it is."""
+
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forge_jobs.codecs.plain import encode
+from forge_jobs.errors import ClaimLost, InvalidInput
+from forge_jobs.model.error_text import kept
+from forge_jobs.model.progress import ProgressReport
+from forge_jobs.rules import names
+from forge_jobs.rules.returned import LONGEST_RESULT
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.context import Context
+
+LARGEST_STATE = 256 * 1024  # bytes
+LONGEST_NOTE = 500  # characters
+
+
+class ProcessReports(Protocol):
+    """The progress that handlers report, as a worker's process has it."""
+
+    def add(self, report: ProgressReport) -> None:
+        """The report will be written; also called from other threads."""
+
+
+class Told:
+    """What is done already. It may be awaited or not."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
+
+
+TOLD = Told()
+
+
+async def save(context: "Context", state: Any, connection: Any) -> None:
+    """The job has this state. Raises InvalidPayload, ClaimLost, InvalidInput."""
+    claim, states = context.claim, context.forge.storage.saved_states
+    encoded = encode(state, claim.codec, limit=LARGEST_STATE, what="state")
+    _require_held(context, "ctx.save")
+    await _written(context, states.save(claim, encoded, connection=connection))
+    claim.state = encoded
+
+
+async def set_result(context: "Context", result: Any, connection: Any) -> None:
+    """The job has this result, unless its handler returns one. Raises InvalidPayload, ClaimLost, InvalidInput."""
+    claim, states = context.claim, context.forge.storage.saved_states
+    encoded = None
+    if result is not None:
+        encoded = encode(result, claim.codec, limit=LONGEST_RESULT, what="result")
+    _require_held(context, "ctx.set_result")
+    await _written(context, states.set_result(claim, encoded, connection=connection))
+
+
+def progress_report(context: "Context", share: object, note: object) -> ProgressReport:
+    """Return what the handler reports; a long note is shortened. Raises InvalidInput."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise InvalidInput(f"The progress is {names.shown(share)}, allowed is a number from 0 to 1.")
+    if note is not None and not isinstance(note, str):
+        raise InvalidInput(f"The note of the progress is {names.shown(note)}, allowed is a text.")
+    return ProgressReport(context.claim, float(share), None if note is None else kept(note[:LONGEST_NOTE]))
+
+
+def _require_held(context: "Context", what: str) -> None:
+    """Raise InvalidInput when the handler has let its job go: a transaction that it has not ended holds the job."""
+    if context.completion is not None:
+        raise InvalidInput(
+            f"{what} is called after job {context.job_id} was completed or rescheduled by this attempt, "
+            "allowed is before that."
+        )
+
+
+async def _written(context: "Context", write: Coroutine[Any, Any, bool]) -> None:
+    if not await write:
+        raise ClaimLost(context.job_id, context.attempt)

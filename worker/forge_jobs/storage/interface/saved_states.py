@@ -1,0 +1,19 @@
+"""What handlers save of their jobs, for the next attempt."""
+
+from typing import Any, Protocol
+
+from forge_jobs.model.job import Claim
+
+
+class SavedStates(Protocol):
+    """One state and one result for each job, until the job is deleted or replaced. A claim says what was saved before."""
+
+    async def save(self, claim: Claim, state: bytes, *, connection: Any = None) -> bool:
+        """The next attempts of the job have this state; with `connection`, once that transaction of the caller's commits.
+
+        False: the claim was lost, and nothing was written. Until the transaction ends, nobody else can end the job or take it
+        back, but it can be cancelled.
+        """
+
+    async def set_result(self, claim: Claim, result: bytes | None, *, connection: Any = None) -> bool:
+        """This is the result of the job, also if it dies, unless its handler returns one; as `save`."""

@@ -1,0 +1,57 @@
+"""Saved states in PostgreSQL: a row that only the holder of the claim writes.
+
+The claim is locked as a foreign key would lock it: its job can neither end nor be taken back meanwhile, but be cancelled.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from forge_jobs.model.job import Claim
+from forge_jobs.model.progress import REPORTED
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+
+_WRITE = f"""
+WITH owner AS MATERIALIZED (
+    SELECT job_id FROM {{schema}}.claimed WHERE job_id = $1 AND worker_id = $2 AND attempt = $3 FOR KEY SHARE
+), linked AS (
+    UPDATE {{schema}}.job SET links = coalesce(links, 0) | {REPORTED}
+    WHERE id = (SELECT job_id FROM owner) AND coalesce(links & {REPORTED}, 0) = 0
+), saved AS (
+    INSERT INTO {{schema}}.saved_state (job_id, {{column}}) SELECT job_id, $4::bytea FROM owner
+    ON CONFLICT (job_id) DO UPDATE SET {{column}} = excluded.{{column}}
+)
+SELECT EXISTS (SELECT FROM owner)
+"""
+SAVE, SET_RESULT = _WRITE.replace("{column}", "state"), _WRITE.replace("{column}", "result")
+
+READ = (
+    "SELECT job_id, state FROM {schema}.saved_state WHERE job_id = ANY ($1::bigint[]) AND state IS NOT NULL"
+)
+
+
+class PostgresSavedStates:
+    """`SavedStates` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def save(self, claim: Claim, state: bytes, *, connection: Any = None) -> bool:
+        return await self._write(SAVE, claim, state, connection)
+
+    async def set_result(self, claim: Claim, result: bytes | None, *, connection: Any = None) -> bool:
+        return await self._write(SET_RESULT, claim, result, connection)
+
+    async def _write(self, statement: str, claim: Claim, value: bytes | None, connection: Any) -> bool:
+        async with self._database.connection(connection) as given:
+            is_held: bool = await given.fetchval(
+                self._database.sql(statement), claim.job_id, claim.worker_id, claim.attempt, value
+            )
+            return is_held
+
+
+async def read(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
+    """The claims of jobs with a saved state have it."""
+    reported = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & REPORTED}
+    if reported:
+        for job_id, state in await database.claims.fetch(READ, list(reported)):
+            reported[job_id].state = state

@@ -1,0 +1,66 @@
+"""Saved states in SQLite: a row that only the holder of the claim writes."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from forge_jobs.model.job import Claim
+from forge_jobs.model.progress import REPORTED
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.outcomes import proof
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+HELD = "SELECT 1 FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+
+LINK = f"UPDATE job SET links = coalesce(links, 0) | {REPORTED} WHERE id = ? AND NOT coalesce(links & {REPORTED}, 0)"
+
+SAVE = """
+INSERT INTO saved_state (job_id, state) VALUES (?, ?)
+ON CONFLICT (job_id) DO UPDATE SET state = excluded.state
+"""
+SET_RESULT = SAVE.replace("state)", "result)").replace("state =", "result =").replace(".state", ".result")
+
+READ = """
+SELECT job_id, state FROM saved_state
+WHERE job_id IN (SELECT value FROM json_each(?)) AND state IS NOT NULL
+"""
+
+
+class SqliteSavedStates:
+    """`SavedStates` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def save(self, claim: Claim, state: bytes, *, connection: Any = None) -> bool:
+        return await self._write(SAVE, claim, state, connection)
+
+    async def set_result(self, claim: Claim, result: bytes | None, *, connection: Any = None) -> bool:
+        return await self._write(SET_RESULT, claim, result, connection)
+
+    async def _write(self, statement: str, claim: Claim, value: bytes | None, connection: Any) -> bool:
+        def write(transaction: Transaction) -> bool:
+            if not is_held(transaction, claim):
+                return False
+            transaction.execute(statement, (claim.job_id, value))
+            return True
+
+        if connection is not None:
+            return await self._database.within(connection, write)
+        return await self._database.write(write)
+
+
+def is_held(transaction: Transaction, claim: Claim) -> bool:
+    """Return whether the claim holds; the job is known then to have reports."""
+    if transaction.row(HELD, proof(claim)) is None:
+        return False
+    transaction.execute(LINK, (claim.job_id,))
+    return True
+
+
+def read(transaction: Transaction, claims: Sequence[Claim]) -> None:
+    """The claims of jobs with a saved state have it."""
+    reported = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & REPORTED}
+    if reported:
+        for job_id, state in transaction.rows(READ, (json.dumps(list(reported)),)):
+            reported[job_id].state = state
