@@ -1,5 +1,6 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
+import asyncio
 import sys
 import time
 from collections.abc import (
@@ -21,14 +22,12 @@ from forge_jobs.client.closing import closing
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
 from forge_jobs.client.strange_kinds import StrangeKinds
-from forge_jobs.client.wait import ended
-from forge_jobs.codecs.plain import decode
-from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
-from forge_jobs.handlers.context import answered
+from forge_jobs.errors import InvalidInput, SchemaOutdated, SchemaTooNew
+from forge_jobs.handlers.context import T, answered
 from forge_jobs.handlers.decorator import HandlerDecorator
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.handlers.type_variables import R
-from forge_jobs.model.job import Enqueued, Job, State
+from forge_jobs.model.job import Enqueued
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
 from forge_jobs.storage.home import Home, Turn
@@ -40,6 +39,7 @@ from forge_jobs.telemetry.events import (
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from forge_jobs.client.waits import Waits
     from forge_jobs.settings.environment import Settings
     from forge_jobs.storage.interface.storage import Storage
 
@@ -66,6 +66,7 @@ class Forge(Producer, HandlerDecorator):
         self._held = 0  # how often, of these, by workers that run
         self._home: Home | None = None  # where it is open; None: nowhere
         self._turn = Turn()  # one opens or closes at a time
+        self._waits: Waits | None = None
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
@@ -213,7 +214,7 @@ class Forge(Producer, HandlerDecorator):
         if self._home is None:
             return
         if self._home.is_gone:
-            self._home, self._opened = None, 0
+            self._home, self._opened, self._waits = None, 0, None
             self._declarations.forget()
         else:
             self._home.check("This Forge")
@@ -272,6 +273,8 @@ class Forge(Producer, HandlerDecorator):
         self._opened = 0
         self._declarations.forget()
         async with AsyncExitStack() as stack:
+            if self._waits is not None:
+                stack.push_async_callback(self._waits.close)
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)
             if self._at_close:
@@ -302,11 +305,11 @@ class Forge(Producer, HandlerDecorator):
     @contextmanager
     def using(self, storage: "Storage") -> Iterator[None]:
         """Inside the block, `storage` is the database; the forge must not be open."""
-        before, self._storage = self._storage, storage
+        before, self._storage, self._waits = self._storage, storage, None
         try:
             yield
         finally:
-            self._storage = before
+            self._storage, self._waits = before, None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -325,29 +328,61 @@ class Forge(Producer, HandlerDecorator):
     @overload
     def wait(self, job: int, *, timeout: timedelta | float | None = None) -> Coroutine[Any, Any, Any]: ...
 
+    @overload
     def wait(
-        self, job: int | Enqueued, *, timeout: timedelta | float | None = None
+        self, job: int | Enqueued[Any], *, returns: type[T], timeout: timedelta | float | None = None
+    ) -> Coroutine[Any, Any, T]: ...
+
+    def wait(
+        self, job: int | Enqueued[Any], *, returns: Any = None, timeout: timedelta | float | None = None
     ) -> Coroutine[Any, Any, Any]:
         """Return the result of the job, an id or what `enqueue` returned, once it is done; to be awaited as `enqueue`.
 
-        An outage of the database is waited for. Raises JobDead when the job ends dead or expired,
-        WaitTimeout after `timeout` (seconds or timedelta; then it can be waited for again),
-        JobNotFound when it is unknown or its queue keeps nothing, InvalidInput.
+        With `returns`, a type as handlers take them, the result is one of these. An outage of the database is waited for.
+        Raises JobDead when the job ends dead or expired, WaitTimeout after `timeout` (seconds or timedelta; then it can be
+        waited for again), JobNotFound when it is unknown or its queue keeps nothing, UnfitPayload when
+        the result is no such type, InvalidInput.
         """
-        return answered(self, self._wait(job, timeout), "forge.wait")
+        return answered(self, self._wait(job, returns, timeout), "forge.wait")
 
-    async def _wait(self, job: int | Enqueued, timeout: timedelta | float | None) -> Any:
-        job_id = names.job_id(job)
-        limit = as_duration(timeout, "timeout")
-        return _result(
-            await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0, self.jobs.why)
+    def wait_all(
+        self,
+        jobs: Iterable[int | Enqueued[Any]],
+        *,
+        returns: Any = None,
+        timeout: timedelta | float | None = None,
+        return_exceptions: bool = False,
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Return the results of all these jobs, in their order, once all have ended; as `wait`, which see.
+
+        When one is dead, JobDead is raised of the first of these; with `return_exceptions`, each error stands in the place of
+        its result instead. WaitTimeout names the first job that had not ended.
+        """
+        return answered(
+            self,
+            self._wait_all(names.listed(jobs, "jobs"), returns, timeout, return_exceptions),
+            "forge.wait_all",
         )
 
+    async def _wait(self, job: int | Enqueued[Any], returns: Any, timeout: timedelta | float | None) -> Any:
+        [result] = await self._wait_all([job], returns, timeout, False)
+        return result
 
-def _result(job: Job) -> Any:
-    if job.state in (State.DEAD, State.EXPIRED):
-        raise JobDead(job.id, job.error)
-    return None if job.result is None else decode(job.result, job.codec, what="result")
+    async def _wait_all(
+        self,
+        jobs: Iterable[int | Enqueued[Any]],
+        returns: Any,
+        timeout: timedelta | float | None,
+        return_exceptions: bool,
+    ) -> list[Any]:
+        from forge_jobs.client.results import results  # few programs wait
+        from forge_jobs.client.waits import Waits
+
+        job_ids, limit = [names.job_id(job) for job in jobs], as_duration(timeout, "timeout")
+        if self._waits is None or self._waits.loop is not asyncio.get_running_loop():
+            self._waits = Waits(self.storage, self.telemetry, lambda: self._opened > 0)
+        ends = await self._waits.ended(job_ids, limit, self.jobs.why)
+        return results(job_ids, ends, returns, return_exceptions=return_exceptions)
 
 
 def _require_begun() -> None:

@@ -134,6 +134,18 @@ class Arguments:
         return UnfitPayload(message)
 
 
+def fitted(value: Any, wanted: Any, what: str) -> Any:
+    """Return a plain value, which is `what` in errors, as an object of a type, as arguments are. Raises UnfitPayload."""
+    try:
+        return msgspec.convert(value, wanted, dec_hook=_from_plain)
+    except Exception as error:  # the class is a program's own code
+        raise UnfitPayload(f"The {what} is no {_type_of(wanted)}: {sentence(error)}.") from error
+
+
+def _type_of(wanted: Any) -> str:
+    return wanted.__qualname__ if isinstance(wanted, type) else str(wanted)
+
+
 def _parameters(function: Callable[..., Any], skip: int) -> Sequence[inspect.Parameter]:
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     for parameter in parameters:

@@ -332,6 +332,15 @@ class Job:
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 
+class EndedJob(msgspec.Struct, frozen=True, gc=False):
+    """How a job has ended, for those who waited for it."""
+
+    state: State
+    codec: str
+    result: bytes | None  # encoded with `codec`
+    error: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """How many jobs of one queue are in each state, and since when the oldest pending one waits."""

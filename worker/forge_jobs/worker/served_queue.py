@@ -6,6 +6,7 @@ from datetime import datetime
 
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.worker.hints import Hints
 from forge_jobs.worker.polling import SHORTEST_POLL
 
@@ -24,6 +25,13 @@ class Configuration:
     queues: Sequence[QueueConfig]
     paused_kinds: frozenset[str]
     paused_groups: Pauses = frozenset()
+
+    @classmethod
+    async def read(cls, storage: Storage, names: Collection[str]) -> "Configuration":
+        """Return what is configured about the queues of these names that there are."""
+        queues = [queue for queue in await storage.queues.all() if queue.name in names]
+        kinds = frozenset(paused.kind for paused in await storage.kinds.paused())
+        return cls(queues, kinds, frozenset((await storage.groups.paused()).items()))
 
 
 Limits = tuple[int | None, str | None]

@@ -24,6 +24,7 @@ from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import PollOnly, WorkerCutOff, WorkerStarted, WorkerStopping
 from forge_jobs.worker.allowance import Allowance
 from forge_jobs.worker.audit import ClaimAudit
+from forge_jobs.worker.awaited import AwaitedJobs
 from forge_jobs.worker.claimer import Claimer
 from forge_jobs.worker.ending import Ending, LastWrites
 from forge_jobs.worker.eras import Eras
@@ -157,6 +158,7 @@ class Session:
             self._configuring(),
             self._reporting_strays(),
             self._task(self._progress.run(), "progress"),
+            self._task(self._awaited.run(), "ends"),
         ]
         stopping = self._task(self._stop.wait(), "stop")
         cancelled = False
@@ -192,6 +194,7 @@ class Session:
         queues = {config.id: ServedQueue(config, paused) for config in configuration.queues}
         self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set, self._slots)
         held = HeldClaims(queues, recorder.add)
+        self._awaited = AwaitedJobs(self._storage.ends, self._telemetry)
         self._progress = progress = ProgressWriter(self._storage.progress, self._telemetry)
         self.runners = runners = Runners(
             self.info.concurrency, self._forge, hand, held, self._tokens, progress, recorder, offset
@@ -314,9 +317,7 @@ class Session:
         return offset, await self._configuration(), beat
 
     async def _configuration(self) -> Configuration:
-        queues = [queue for queue in await self._storage.queues.all() if queue.name in self.info.queues]
-        kinds = frozenset(paused.kind for paused in await self._storage.kinds.paused())
-        return Configuration(queues, kinds, frozenset((await self._storage.groups.paused()).items()))
+        return await Configuration.read(self._storage, self.info.queues)
 
     async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
         """Return what `beginning` returns; None when the session is stopped meanwhile."""
@@ -355,6 +356,7 @@ class Session:
             cancelled=lambda job_id: self._cancelled([job_id]),
             due=self._due.set,
             emptied=self._tokens.void,
+            awaited=self._awaited.heard,
             gate=self._gate_changed,
             reconnected=self._reconnected,
         )
@@ -437,6 +439,7 @@ class Session:
 
     def _recorded(self, verdicts: Sequence[Verdict], runs: Sequence[Run]) -> None:
         self._claimer.recorded(verdicts)
+        self._awaited.recorded(verdicts)
         self.counts.count(runs)
         if self.is_stopping:
             self.handed_back += sum(run.outcome is Outcome.HANDED_BACK for run in runs)

@@ -25,6 +25,7 @@ class Listeners:
     cancelled: Callable[[int], None]
     due: Callable[[], None]
     emptied: Callable[[str], None]
+    awaited: Callable[[str], None]  # the ends of these jobs
     gate: Callable[[str], None]  # of a pool's workers; "": of those without a pool
     reconnected: Callable[[], None]
 
@@ -64,6 +65,8 @@ class Wakeup:
             listeners.due()
         elif kind == "empty":
             listeners.emptied(subject)
+        elif kind == "wait":
+            listeners.awaited(subject)
         elif kind == "gate":
             listeners.gate(subject)
         elif kind == "reconnect":

@@ -18,6 +18,7 @@ from forge_jobs.storage.interface.audit import Audit
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.completions import Completions
 from forge_jobs.storage.interface.crons import Crons
+from forge_jobs.storage.interface.ends import Ends
 from forge_jobs.storage.interface.fires import Fires
 from forge_jobs.storage.interface.groups import Groups
 from forge_jobs.storage.interface.history import History
@@ -51,6 +52,7 @@ class Storage(Protocol):
     keys: Keys
     claims: Claims
     completions: Completions
+    ends: Ends
     saved_states: SavedStates
     progress: ProgressReports
     schedule: Schedule

@@ -14,6 +14,7 @@ from forge_jobs.storage.postgres.completions import PostgresCompletions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
+from forge_jobs.storage.postgres.ends import PostgresEnds
 from forge_jobs.storage.postgres.fires import PostgresFires
 from forge_jobs.storage.postgres.groups import PostgresGroups
 from forge_jobs.storage.postgres.history import PostgresHistory
@@ -73,6 +74,7 @@ class PostgresStorage(Storage):
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.completions = PostgresCompletions(database)
+        self.ends = PostgresEnds(database)
         self.saved_states = PostgresSavedStates(database)
         self.progress = PostgresProgress(database)
         self.schedule = PostgresSchedule(database)

@@ -8,6 +8,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context as Variables
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,9 @@ class PostgresWakeups(Wakeups):
     ) -> None:
         self.poll_only = False  # known once the storage is open
         self._database = database
+        self._listeners: list[Listener] = []
+        self._listening: asyncio.Task[None] | None = None  # for all listeners
+        self._hears = False
         self._check_every = check_every.total_seconds()
         self._answer_within = answer_within.total_seconds()
 
@@ -54,20 +58,49 @@ class PostgresWakeups(Wakeups):
         """Call `heard(kind, subject)` for each notice, until cancelled.
 
         Each time that listening begins, `heard("reconnect", "")` is called, since notices may have been missed before.
+        All who listen share one connection.
         """
+        if self._listening is not None and self._listening.get_loop() is not asyncio.get_running_loop():
+            self._listeners, self._listening, self._hears = [], None, False  # those of a loop that has ended
+        self._listeners.append(heard)
+        if self._hears:
+            heard("reconnect", "")
+        try:
+            while True:
+                if self._listening is None or self._listening.done():
+                    self._listening = asyncio.create_task(self._listen(), name="ear", context=Variables())
+                listening = self._listening
+                await asyncio.wait([listening])
+                if not listening.cancelled():
+                    listening.result()
+        finally:
+            self._listeners.remove(heard)
+            if not self._listeners and self._listening is not None:
+                self._listening.cancel()
+                await asyncio.wait([self._listening])
+
+    def _tell(self, kind: str, subject: str) -> None:
+        for heard in tuple(self._listeners):
+            heard(kind, subject)
+
+    async def _listen(self) -> None:
+        """Listen for all, on a connection that is made again when it is lost, until cancelled. Raises StorageBusy."""
         delay = FIRST_RETRY
         while True:
             if self._database.pooled:
                 await self._poll_only()
             try:
-                async with self._ear(heard) as ear:
-                    heard("reconnect", "")
+                async with self._ear() as ear:
+                    self._hears = True
+                    self._tell("reconnect", "")
                     delay = FIRST_RETRY
                     await self._watch(ear)
             except StorageBusy:
                 raise  # whoever listens reports it, since nobody else would
             except StorageUnavailable:
                 pass  # others need the database as well, and report it
+            finally:
+                self._hears = False
             await asyncio.sleep(delay * random.uniform(0.5, 1))
             delay = min(delay * 2, LAST_RETRY)
 
@@ -99,12 +132,12 @@ class PostgresWakeups(Wakeups):
         await self._database.execute(UNMARK_IDLE, worker_id)
 
     @asynccontextmanager
-    async def _ear(self, heard: Listener) -> AsyncIterator["Ear"]:
+    async def _ear(self) -> AsyncIterator["Ear"]:
         connection = await self._database.connect()
         try:
             with self._database.translating():
                 ear = Ear(connection)
-                await ear.listen(self._database.channel, heard)
+                await ear.listen(self._database.channel, self._tell)
                 yield ear
         finally:
             connection.terminate()

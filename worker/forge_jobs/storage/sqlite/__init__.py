@@ -12,6 +12,7 @@ from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.completions import SqliteCompletions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.crons import SqliteCrons
+from forge_jobs.storage.sqlite.ends import SqliteEnds
 from forge_jobs.storage.sqlite.fires import SqliteFires
 from forge_jobs.storage.sqlite.groups import SqliteGroups
 from forge_jobs.storage.sqlite.history import SqliteHistory
@@ -65,6 +66,7 @@ class SqliteStorage(Storage):
         self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)
         self.completions = SqliteCompletions(database)
+        self.ends = SqliteEnds(database)
         self.saved_states = SqliteSavedStates(database)
         self.progress = SqliteProgress(database)
         self.schedule = SqliteSchedule(database)
