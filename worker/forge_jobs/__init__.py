@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.permit import KeyUse, Permit
     from forge_jobs.model.queue import QueueConfig
     from forge_jobs.model.rate_limit import RateLimit
+    from forge_jobs.model.statistics import KindStatistics, Times
     from forge_jobs.model.worker import WorkerInfo
     from forge_jobs.rules.why import Why
     from forge_jobs.settings.environment import Settings
@@ -98,6 +99,7 @@ else:
         "model.rate_limit",
         "model.permit",
         "model.cron",
+        "model.statistics",
         "model.worker",
         "settings.environment",
         "rules.why",
@@ -136,6 +138,7 @@ __all__ = [
     "KeyMode",
     "KeyUse",
     "Kind",
+    "KindStatistics",
     "Managed",
     "Missed",
     "NotOpenHere",
@@ -162,6 +165,7 @@ __all__ = [
     "StorageUnavailable",
     "StorageUnusable",
     "Throttled",
+    "Times",
     "UndeclaredKind",
     "UnfitPayload",
     "Unhandled",

@@ -147,6 +147,11 @@ class Forge(Producer, HandlerDecorator):
         return client.Workers(self.storage)
 
     @property
+    def statistics(self) -> "client.Statistics":
+        """Read what attempts came to, by queue, kind and minute."""
+        return client.Statistics(self.storage)
+
+    @property
     def versions(self) -> "client.Versions":
         """Versions of worker pools, and the gates that let them claim; for operators."""
         return client.Versions(self.storage)

@@ -256,6 +256,33 @@ def test_how_far_a_job_is_is_listed_shown_and_watched(cli: CommandLine):
     assert cli("jobs", "watch", str(id)).lines == ['"sent"']
 
 
+def test_what_attempts_came_to_is_shown_since_a_time(cli: CommandLine):
+    async def work(forge: Forge) -> None:
+        @forge.handler
+        async def send() -> None: ...
+
+        await send.enqueue_many([{}] * 3)
+        await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    assert cli("stats", "--since", "1h").out == "No attempt ended in this time.\n"
+    cli.using(work)
+
+    document = cli.fine("stats", "--since", "1h")
+    assert (document["since_seconds"], document["every_seconds"]) == (3600.0, None)
+    [send] = document["kinds"]
+    assert (send["queue"], send["kind"], send["outcomes"]) == ("default", "send", {"done": 3})
+    assert send["run"]["count"] == 3 and send["wait"]["p99_seconds"] > 0
+    heads, row = cli("stats", "--since", "1h").lines
+    assert heads.split()[:3] == ["queue", "kind", "done"] and row.split()[:3] == ["default", "send", "3"]
+    assert cli("stats", "--since", "1h", "--every", "5m").lines[0].startswith("at ")
+    assert cli.fine("stats", "--since", "1h", "--kind", "bill")["kinds"] == []
+
+
+def test_filters_of_statistics_need_a_time(cli: CommandLine):
+    answer = cli("stats", "--queue", "mail")
+    assert (answer.code, "go with --since" in answer.error) == (2, True)
+
+
 def test_a_job_that_dies_while_it_is_watched_fails_the_command(cli: CommandLine):
     id = cli.fine("enqueue", "send")["id"]
     cli.fine("jobs", "cancel", str(id))

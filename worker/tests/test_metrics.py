@@ -20,7 +20,7 @@ from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.probes.metrics import Metrics
 from forge_jobs.rules.verdict import Verdict, as_written, failed, handed_back
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry import counters, events
+from forge_jobs.telemetry import events, job_series
 from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.run_counts import RunCounts
@@ -152,7 +152,7 @@ async def test_a_handler_that_goes_on_though_it_was_told_to_stop_is_counted_and_
 async def test_endlessly_many_kinds_do_not_become_endlessly_many_series(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counters, "MAX_SERIES", 3)
+    monkeypatch.setattr(job_series, "MAX_SERIES", 3)
     metrics = Metrics(telemetry)
 
     telemetry.emit(JobsEnded([run(kind=f"kind-{number}") for number in range(10)]))

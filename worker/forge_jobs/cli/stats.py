@@ -1,4 +1,4 @@
-"""`forge-jobs stats`: how many jobs of each queue are in each state, once or for as long as one watches."""
+"""`forge-jobs stats`: how many jobs of each queue are in each state, or what attempts came to, once or for as long as one watches."""
 
 import asyncio
 import sys
@@ -12,11 +12,14 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import CommandGroup, Option
 from forge_jobs.cli.output import Report, print_report, rendered_all
 from forge_jobs.cli.queues import state
+from forge_jobs.cli.statistics import ended_since
 from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
+from forge_jobs.errors import InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Counts
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.statistics import MINUTE
 from forge_jobs.rules.words import count
 from forge_jobs.system.terminal import is_terminal, live
 
@@ -57,17 +60,43 @@ async def stats(
             parser=values.duration("--interval", least=timedelta(milliseconds=100)),
         ),
     ] = timedelta(seconds=2),
+    since: Annotated[
+        timedelta | None,
+        Option(
+            metavar="DURATION",
+            help="Show instead what attempts came to within this time, and how long jobs waited and ran: 10m, 1h, 7d.",
+            parser=values.duration("--since", least=MINUTE),
+        ),
+    ] = None,
+    every: Annotated[
+        timedelta | None,
+        Option(
+            metavar="DURATION",
+            help="With --since, a row for each stretch of so many minutes.",
+            parser=values.duration("--every", least=MINUTE),
+        ),
+    ] = None,
+    queue: Annotated[str | None, Option(metavar="QUEUE", help="With --since, only this queue.")] = None,
+    kind: Annotated[str | None, Option(metavar="KIND", help="With --since, only this kind.")] = None,
 ) -> Report | None:
-    """Count the jobs of each queue by state."""
+    """Count the jobs of each queue by state; with --since, sum up what attempts came to."""
+    if since is None and (every or queue or kind) is not None:
+        raise InvalidInput("--every, --queue and --kind go with --since.")
     async with opened(call) as forge:
+
+        async def report() -> Report:
+            if since is None:
+                return await taken(forge)
+            return await ended_since(forge, since, every, queue, kind)
+
         if not watch:
-            return await taken(forge)
+            return await report()
 
         async def next_report() -> Report:
             await asyncio.sleep(interval.total_seconds())
-            return await taken(forge)
+            return await report()
 
-        await _watch(await taken(forge), next_report, as_json=call.as_json)
+        await _watch(await report(), next_report, as_json=call.as_json)
     return None
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from forge_jobs.client.operations import Operations
     from forge_jobs.client.owners import Owners
     from forge_jobs.client.queues import Queues
+    from forge_jobs.client.statistics import Statistics
     from forge_jobs.client.versions import Versions
     from forge_jobs.client.workers import Workers
 else:
@@ -31,6 +32,7 @@ else:
         "operations",
         "owners",
         "queues",
+        "statistics",
         "versions",
         "workers",
     )
@@ -45,6 +47,7 @@ __all__ = [
     "Operations",
     "Owners",
     "Queues",
+    "Statistics",
     "Versions",
     "Workers",
 ]

@@ -20,6 +20,7 @@ from forge_jobs.maintenance import (
     pauses,
     permits,
     scheduler,
+    statistics,
     sweeper,
     time_limits,
     unserved,
@@ -52,6 +53,7 @@ EXPIRE_EVERY = 1.0
 WORK_OFF_EVERY = 2.0
 MOVE_EVERY = 30.0
 LIFT_EVERY = 10.0  # while no queue has an `age_after`
+ADD_UP_EVERY = 30.0
 
 
 class LeadingWorker:
@@ -178,6 +180,11 @@ class LeadingWorker:
                 EXPIRE_EVERY,
                 lambda: time_limits.expire(self._storage, self._telemetry, epoch),
                 "ending jobs that are out of time",
+            ),
+            self._every(
+                ADD_UP_EVERY,
+                lambda: statistics.add_up(self._storage.statistics, epoch),
+                "adding up statistics",
             ),
             self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
             self._every(

@@ -26,6 +26,7 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.telemetry.counters import Counters
+from forge_jobs.telemetry.job_series import job_series
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Metrics:
         stale: timedelta = timedelta(seconds=30),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._counters = Counters()
+        self._counters = Counters(job_series(telemetry))
         self._storage, self._stale, self._clock = storage, stale, clock
         self._running, self._slots_in_use = running, slots_in_use
         self._snapshot: _Snapshot | None = None

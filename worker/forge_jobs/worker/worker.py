@@ -27,8 +27,10 @@ from forge_jobs.system import place, stop_signals
 from forge_jobs.system.exits import contained
 from forge_jobs.telemetry import logs
 from forge_jobs.telemetry.events import ExitContained, HeavyKind, SignalTaken, WorkerStopped, WorkerStopping
+from forge_jobs.telemetry.job_series import job_series
 from forge_jobs.worker.endpoints import Endpoints
 from forge_jobs.worker.handover import Handover
+from forge_jobs.worker.minutes import Minutes
 from forge_jobs.worker.session import Session
 from forge_jobs.worker.watchdog import Watchdog
 
@@ -189,6 +191,10 @@ class Worker:
         for kind, handler in self.forge.handlers.items():
             if handler.slots > self.concurrency:
                 self.forge.telemetry.emit(HeavyKind(kind, handler.slots, self.concurrency))
+        telemetry = self.forge.telemetry
+        await stack.enter_async_context(
+            Minutes(self.forge.storage.statistics, telemetry, job_series(telemetry))
+        )
 
     async def _close(self) -> None:
         """The forge is closed, which has what is left of the grace since the worker was told to stop."""

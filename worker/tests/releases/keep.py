@@ -17,6 +17,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.progress import ProgressReport
+from forge_jobs.model.statistics import Minute
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.migrate import Migration, migrations
 from forge_jobs.storage.postgres import connection, migrator
@@ -144,6 +145,14 @@ async def _fill(database: Database) -> None:
         await storage.operations.cancel((await storage.operations.add(asked)).id)
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
+
+        for number in (1, 2):
+            counts = {
+                ("default", "work"): {"done": 40, "failed": 2, "wait:3": 42, "run:6": 42, "run_us": 2_100_000}
+            }
+            await storage.statistics.hand_in(Minute(7, number, timedelta(0), counts))
+            if number == 1:
+                await storage.statistics.add_up(epoch=epoch)
 
         fires_at = MOMENT + timedelta(seconds=1)
         await storage.crons.set(cron(next_fire_at=fires_at))

@@ -28,6 +28,7 @@ from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome
+from forge_jobs.model.statistics import Minute
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface import storage as interface
@@ -94,6 +95,10 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
         **{"within": timedelta(days=1), "delay": timedelta(days=1), "duration": timedelta(days=1)},
         **{"job": job(key="k"), "jobs": [job(key="m"), job()], "name": "nightly"},
+        **{
+            "minute": Minute(1, 1, timedelta(0), {("default", "work"): {"done": 1}}),
+            "since": timedelta(hours=1),
+        },
         **{"result": b"1", "reports": [ProgressReport(on.claim, 0.5)]},
         **{"operation": OPERATIONS[Move.CANCEL], "operation_id": on.operation_ids[Move.CANCEL]},
         **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},

@@ -37,6 +37,7 @@ from forge_jobs.storage.interface.saved_states import SavedStates
 from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.interface.slots import Slots
+from forge_jobs.storage.interface.statistics import RunStatistics
 from forge_jobs.storage.interface.time_limits import JobTimeLimits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.storage.interface.versions import Versions
@@ -75,6 +76,7 @@ class Storage(Protocol):
     leadership: Leadership
     history: History
     audit: Audit
+    statistics: RunStatistics
     wakeups: Wakeups
     url: str  # without its password
     shared: bool  # whether other hosts may use it at the same time

@@ -33,6 +33,7 @@ from forge_jobs.storage.postgres.saved_states import PostgresSavedStates
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.slots import PostgresSlots
+from forge_jobs.storage.postgres.statistics import PostgresStatistics
 from forge_jobs.storage.postgres.time_limits import PostgresTimeLimits
 from forge_jobs.storage.postgres.tokens import PostgresTokens
 from forge_jobs.storage.postgres.versions import PostgresVersions
@@ -97,6 +98,7 @@ class PostgresStorage(Storage):
         self.leadership = PostgresLeadership(database)
         self.history = PostgresHistory(database)
         self.audit = PostgresAudit(database)
+        self.statistics = PostgresStatistics(database)
         self.wakeups = PostgresWakeups(database)
 
     async def open(self) -> None:

@@ -32,6 +32,7 @@ from forge_jobs.storage.sqlite.saved_states import SqliteSavedStates
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
 from forge_jobs.storage.sqlite.slots import SqliteSlots
+from forge_jobs.storage.sqlite.statistics import SqliteStatistics
 from forge_jobs.storage.sqlite.time_limits import SqliteTimeLimits
 from forge_jobs.storage.sqlite.tokens import SqliteTokens
 from forge_jobs.storage.sqlite.versions import SqliteVersions
@@ -89,6 +90,7 @@ class SqliteStorage(Storage):
         self.leadership = SqliteLeadership(database)
         self.history = SqliteHistory(database)
         self.audit = SqliteAudit(database)
+        self.statistics = SqliteStatistics(database)
         self.wakeups = SqliteWakeups(database)
 
     async def open(self) -> None:

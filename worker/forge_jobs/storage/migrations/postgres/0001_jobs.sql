@@ -265,6 +265,29 @@ CREATE TABLE {schema}.tally (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE {schema}.tally REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
+-- What processes have counted of the attempts that ended in a minute, handed in once by each. The leader adds it to
+-- `minute_statistic`; a row stays for an hour after that, so that nothing that is handed in again is added twice.
+CREATE TABLE {schema}.handed_in (
+    process bigint NOT NULL,  -- random
+    number  integer NOT NULL,  -- of the minutes that the process has handed in
+    queue   text NOT NULL,
+    kind    text NOT NULL,
+    minute  timestamptz NOT NULL,
+    counts  jsonb NOT NULL,  -- by name: outcomes, and buckets of how long jobs waited and ran
+    added   boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (process, number, queue, kind)
+);
+CREATE INDEX handed_in_minute ON {schema}.handed_in (added, minute);
+
+-- The same, of all processes together, for 30 days.
+CREATE TABLE {schema}.minute_statistic (
+    minute timestamptz NOT NULL,
+    queue  text NOT NULL,
+    kind   text NOT NULL,
+    counts jsonb NOT NULL,
+    PRIMARY KEY (minute, queue, kind)
+);
+
 
 -- Workers
 

@@ -252,6 +252,29 @@ CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
 END;
 
+-- What processes have counted of the attempts that ended in a minute, handed in once by each. The leader adds it to
+-- `minute_statistic`; a row stays for an hour after that, so that nothing that is handed in again is added twice.
+CREATE TABLE handed_in (
+    process INTEGER NOT NULL,  -- random
+    number  INTEGER NOT NULL,  -- of the minutes that the process has handed in
+    queue   TEXT NOT NULL,
+    kind    TEXT NOT NULL,
+    minute  INTEGER NOT NULL,
+    counts  TEXT NOT NULL,  -- by name: outcomes, and buckets of how long jobs waited and ran
+    added   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (process, number, queue, kind)
+) WITHOUT ROWID;
+CREATE INDEX handed_in_minute ON handed_in (added, minute);
+
+-- The same, of all processes together, for 30 days.
+CREATE TABLE minute_statistic (
+    minute INTEGER NOT NULL,
+    queue  TEXT NOT NULL,
+    kind   TEXT NOT NULL,
+    counts TEXT NOT NULL,
+    PRIMARY KEY (minute, queue, kind)
+) WITHOUT ROWID;
+
 
 -- Workers
 
