@@ -237,6 +237,17 @@ class Context:
         """
         return self.answer(reporting.save(self, state, connection), "ctx.save", connection)
 
+    def save_for_key(self, state: Any, *, connection: Any = None) -> Any:
+        """All later jobs of this kind with the key of this one may go on from this state; None: there is none any more.
+
+        As `save`. Raises ClaimLost also when the key went to another job, and InvalidInput when the job has none.
+        """
+        return self.answer(reporting.save_for_key(self, state, connection), "ctx.save_for_key", connection)
+
+    def state_of_key(self) -> Any:
+        """Return what was saved for the key of the job last; None: nothing. To be awaited in an async handler."""
+        return self.answer(reporting.state_of_key(self), "ctx.state_of_key")
+
     def set_result(self, result: Any, *, connection: Any = None) -> Any:
         """The result of the job is written, the last one counts: also when it dies, unless its handler returns one. As `save`."""
         return self.answer(reporting.set_result(self, result, connection), "ctx.set_result", connection)

@@ -3,7 +3,7 @@
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forge_jobs.codecs.plain import encode
+from forge_jobs.codecs.plain import decode, encode
 from forge_jobs.errors import ClaimLost, InvalidInput
 from forge_jobs.model.error_text import kept
 from forge_jobs.model.progress import ProgressReport
@@ -44,6 +44,23 @@ async def save(context: "Context", state: Any, connection: Any) -> None:
     claim.state = encoded
 
 
+async def save_for_key(context: "Context", state: Any, connection: Any) -> None:
+    """The key of the job has this state; None: none any more. Raises InvalidPayload, ClaimLost, InvalidInput."""
+    claim = context.claim
+    _require_key(context, "ctx.save_for_key")
+    encoded = None if state is None else encode(state, claim.codec, limit=LARGEST_STATE, what="state")
+    _require_held(context, "ctx.save_for_key")
+    states = context.forge.storage.saved_states
+    await _written(context, states.save_for_key(claim, encoded, connection=connection))
+
+
+async def state_of_key(context: "Context") -> Any:
+    """Return the state that was saved for the key of the job last; None: none. Raises InvalidInput."""
+    _require_key(context, "ctx.state_of_key")
+    found = await context.forge.storage.saved_states.of_key(context.claim)
+    return None if found is None else decode(*found, what="state")
+
+
 async def set_result(context: "Context", result: Any, connection: Any) -> None:
     """The job has this result, unless its handler returns one. Raises InvalidPayload, ClaimLost, InvalidInput."""
     claim, states = context.claim, context.forge.storage.saved_states
@@ -61,6 +78,13 @@ def progress_report(context: "Context", share: object, note: object) -> Progress
     if note is not None and not isinstance(note, str):
         raise InvalidInput(f"The note of the progress is {names.shown(note)}, allowed is a text.")
     return ProgressReport(context.claim, float(share), None if note is None else kept(note[:LONGEST_NOTE]))
+
+
+def _require_key(context: "Context", what: str) -> None:
+    if context.key is None:
+        raise InvalidInput(
+            f"{what} is called in job {context.job_id}, which has no key, allowed is one with a key."
+        )
 
 
 def _require_held(context: "Context", what: str) -> None:

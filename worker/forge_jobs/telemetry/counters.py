@@ -131,8 +131,6 @@ class Counters:
         if self._is_alone:
             self._series(event)
         match event:
-            case events.JobsEnded() | events.JobsOutOfTime():
-                pass  # `series` counts these
             case events.JobsTakenBack():
                 for run in event.runs:
                     self._add("forge_jobs_taken_back", 1, run.queue)

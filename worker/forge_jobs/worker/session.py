@@ -314,10 +314,7 @@ class Session:
             await self.handovers[0].carry_out(self._storage, self._telemetry)
             del self.handovers[0]
         offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
-        return offset, await self._configuration(), beat
-
-    async def _configuration(self) -> Configuration:
-        return await Configuration.read(self._storage, self.info.queues)
+        return offset, await Configuration.read(self._storage, self.info.queues), beat
 
     async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
         """Return what `beginning` returns; None when the session is stopped meanwhile."""
@@ -398,7 +395,7 @@ class Session:
         )
 
     async def _configure(self) -> None:
-        self._claimer.configure(await self._configuration())
+        self._claimer.configure(await Configuration.read(self._storage, self.info.queues))
 
     def _configuration_changed(self) -> None:
         self._config_changed.set()

@@ -119,6 +119,7 @@ async def _fill(database: Database) -> None:
         await storage.slots.take(mail.id, me, 3)
 
         sent = await running(storage, me, payload=b'{"to":"ada@example.com"}', key="ada")
+        await storage.saved_states.save_for_key(sent, b'"page 3"')
         await storage.claims.finish([done(sent, result=b'"sent"', duration=1.5)])
         await ended(storage, me, State.DEAD, payload=b'{"to":"nobody"}')
         for facts in ({"key": "bob"}, {"max_attempts": 0}):

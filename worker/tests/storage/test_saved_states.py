@@ -218,3 +218,48 @@ async def test_a_job_that_saved_a_state_ends_and_waits_as_others_do(storage):
     assert await state(storage, await ended(storage, me)) is State.DONE
     assert await storage.claims.postpone([failed(second)]) == []
     assert await state(storage, first.job_id) is State.DEAD
+
+
+async def test_the_next_job_of_a_key_reads_what_was_saved_for_it(storage):
+    me = await worker(storage)
+    first = await running(storage, me, key="k", codec="msgpack")
+    assert await storage.saved_states.of_key(first) is None
+    assert await storage.saved_states.save_for_key(first, b"1")
+    assert await storage.saved_states.save_for_key(first, b"2")
+    await storage.claims.finish([done(first)])
+    await storage.jobs.delete(first.job_id)
+
+    second = await running(storage, me, key="k")
+    other_key, other_kind = await running(storage, me, key="m"), await running(storage, me, "other", key="k")
+
+    assert await storage.saved_states.of_key(second) == (b"2", "msgpack")
+    assert (
+        await storage.saved_states.of_key(other_key) is await storage.saved_states.of_key(other_kind) is None
+    )
+    await storage.saved_states.save_for_key(second, None)
+    assert await storage.saved_states.of_key(second) is None
+
+
+async def test_only_the_attempt_that_has_the_key_saves_for_it(storage):
+    me = await worker(storage)
+    first = await running(storage, me, key="k")
+    second = await again(storage, me, first)
+    assert not await storage.saved_states.save_for_key(first, b"1")
+    await enqueue(storage, key="k", key_mode=KeyMode.REPLACE)
+    assert not await storage.saved_states.save_for_key(second, b"1")  # it lost its key to the new one
+
+    [third] = await claim(storage, me)
+
+    assert await storage.saved_states.of_key(third) is None
+    assert await storage.saved_states.save_for_key(third, b"1")
+
+
+async def test_what_is_saved_for_a_key_shares_the_fate_of_a_callers_transaction(storage, database):
+    claimed = await running(storage, await worker(storage), key="k")
+    async with database.transaction() as connection:
+        assert await storage.saved_states.save_for_key(claimed, b"1", connection=connection)
+    with contextlib.suppress(RolledBack):
+        async with database.transaction() as connection:
+            assert await storage.saved_states.save_for_key(claimed, b"2", connection=connection)
+            raise RolledBack
+    assert await storage.saved_states.of_key(claimed) == (b"1", "json")

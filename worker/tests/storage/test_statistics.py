@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from forge_jobs.model.statistics import BUCKETS, Minute, Times
 from tests.storage.factories import leader
 
@@ -27,7 +29,7 @@ async def test_what_processes_counted_is_summed_by_queue_and_kind(storage):
         assert (bill.queue, bill.kind, bill.outcomes, bill.runs) == ("default", "bill", {"dead": 1}, Times())
         assert (send.queue, send.kind, send.outcomes) == ("mail", "send", {"done": 15, "failed": 2})
         assert (send.waits.buckets[:3], send.waits.count, send.waits.seconds) == ((16, 0, 1), 17, 0.006)
-        assert send.runs.mean == 0.025 and send.ended("done", "dead") == 15
+        assert send.runs.mean == pytest.approx(0.025) and send.ended("done", "dead") == 15
         await storage.statistics.add_up(epoch=epoch)
 
 
@@ -128,7 +130,7 @@ def test_quantiles_lie_within_their_buckets():
     assert (times.count, times.mean) == (100, 0.012)
     assert times.quantile(0.45) == 0.0075
     assert times.quantile(0.9) == 0.01
-    assert times.quantile(0.95) == 0.075
+    assert times.quantile(0.95) == pytest.approx(0.075)
     assert times.quantile(1.0) == 0.1
     assert (Times().quantile(0.5), Times().mean) == (None, None)
 

@@ -273,7 +273,7 @@ def test_a_handler_in_a_process_of_its_own_reads_its_state_and_may_not_say_more(
     ctx = ChildContext(claim, "default", Forge("sqlite://:memory:"))
 
     assert ctx.state == [1]
-    for say in (ctx.save, ctx.set_result, ctx.progress):
+    for say in (ctx.save, ctx.save_for_key, ctx.set_result, ctx.progress):
         with pytest.raises(InvalidInput, match="executor='process'"):
             say(1)
 
@@ -308,3 +308,36 @@ async def test_reports_that_the_database_does_not_take_are_written_later(
         await forge.wait(job, timeout=30)
 
     assert [event.doing for event in events.of(DatabaseLost)] == ["writing progress"]
+
+
+async def test_the_next_job_of_a_key_goes_on_from_what_was_saved_for_it(forge: Forge) -> None:
+    @forge.handler(singleton=True)
+    async def sync(ctx: Context) -> list[int]:
+        seen = await ctx.state_of_key() or []
+        await ctx.save_for_key([*seen, ctx.job_id])
+        return seen
+
+    ids = []
+    for _ in range(3):
+        ids.append((await sync.ensure()).id)
+        await run(forge)
+
+    assert await forge.wait_all(ids) == [[], ids[:1], ids[:2]]
+
+
+async def test_a_job_without_a_key_has_no_state_of_one(forge: Forge) -> None:
+    def work(ctx: Context) -> list[str]:
+        said = []
+        for call in (ctx.state_of_key, lambda: ctx.save_for_key(1)):
+            try:
+                call()
+            except InvalidInput as error:
+                said.append(str(error))
+        return said
+
+    job = await one(forge, work)
+
+    assert await forge.wait(job.id) == [
+        f"ctx.{name} is called in job {job.id}, which has no key, allowed is one with a key."
+        for name in ("state_of_key", "save_for_key")
+    ]

@@ -17,3 +17,12 @@ class SavedStates(Protocol):
 
     async def set_result(self, claim: Claim, result: bytes | None, *, connection: Any = None) -> bool:
         """This is the result of the job, also if it dies, unless its handler returns one; as `save`."""
+
+    async def save_for_key(self, claim: Claim, state: bytes | None, *, connection: Any = None) -> bool:
+        """All later jobs of the kind with the key of this one may read this state; None: there is none any more. As `save`.
+
+        False also when the key went to another job, or was removed.
+        """
+
+    async def of_key(self, claim: Claim) -> tuple[bytes, str] | None:
+        """Return what was saved for the key of the job last, and its codec; None: nothing."""

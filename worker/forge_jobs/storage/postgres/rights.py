@@ -24,6 +24,7 @@ _WORKED_ON = (
     "job_group",
     "job_key",
     "job_tag",
+    "key_state",
     "kind",
     "leader",
     "minute_statistic",

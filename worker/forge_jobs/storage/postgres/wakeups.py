@@ -90,7 +90,7 @@ class PostgresWakeups(Wakeups):
             if self._database.pooled:
                 await self._poll_only()
             try:
-                async with self._ear() as ear:
+                async with self._ear(self._tell) as ear:
                     self._hears = True
                     self._tell("reconnect", "")
                     delay = FIRST_RETRY
@@ -132,12 +132,12 @@ class PostgresWakeups(Wakeups):
         await self._database.execute(UNMARK_IDLE, worker_id)
 
     @asynccontextmanager
-    async def _ear(self) -> AsyncIterator["Ear"]:
+    async def _ear(self, heard: Listener) -> AsyncIterator["Ear"]:
         connection = await self._database.connect()
         try:
             with self._database.translating():
                 ear = Ear(connection)
-                await ear.listen(self._database.channel, self._tell)
+                await ear.listen(self._database.channel, heard)
                 yield ear
         finally:
             connection.terminate()

@@ -148,12 +148,7 @@ class SqliteClaims:
         )
         claims = [_claimed(row) for row in rows]
         if any([claim.links is not None for claim in claims]):
-            await self._database.read(
-                lambda transaction: (
-                    time_limits.read(transaction, claims),
-                    saved_states.read(transaction, claims),
-                )
-            )
+            await self._database.read(lambda transaction: _read_links(transaction, claims))
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
@@ -200,6 +195,11 @@ class SqliteClaims:
             lambda transaction: transaction.rows(LOST, (limit,)) if leads(transaction, epoch) else []
         )
         return [_claimed(row) for row in rows]
+
+
+def _read_links(transaction: Transaction, claims: Sequence[Claim]) -> None:
+    time_limits.read(transaction, claims)
+    saved_states.read(transaction, claims)
 
 
 def _claimed(row: Row) -> Claim:

@@ -20,6 +20,12 @@ ON CONFLICT (job_id) DO UPDATE SET state = excluded.state
 """
 SET_RESULT = SAVE.replace("state)", "result)").replace("state =", "result =").replace(".state", ".result")
 
+KEY = "SELECT kind, key FROM job_key WHERE job_id = ?"
+
+SAVE_FOR_KEY = "INSERT OR REPLACE INTO key_state (kind, key, codec, state) VALUES (?, ?, ?, ?)"
+
+OF_KEY = "SELECT state, codec FROM key_state WHERE kind = ? AND key = ?"
+
 READ = """
 SELECT job_id, state FROM saved_state
 WHERE job_id IN (SELECT value FROM json_each(?)) AND state IS NOT NULL
@@ -37,6 +43,26 @@ class SqliteSavedStates:
 
     async def set_result(self, claim: Claim, result: bytes | None, *, connection: Any = None) -> bool:
         return await self._write(SET_RESULT, claim, result, connection)
+
+    async def save_for_key(self, claim: Claim, state: bytes | None, *, connection: Any = None) -> bool:
+        def save(transaction: Transaction) -> bool:
+            if transaction.row(HELD, proof(claim)) is None:
+                return False
+            key = transaction.row(KEY, (claim.job_id,))
+            if key is None:  # it went to another job, which runs beside this one
+                return False
+            if state is None:
+                transaction.execute("DELETE FROM key_state WHERE kind = ? AND key = ?", key)
+            else:
+                transaction.execute(SAVE_FOR_KEY, (*key, claim.codec, state))
+            return True
+
+        if connection is not None:
+            return await self._database.within(connection, save)
+        return await self._database.write(save)
+
+    async def of_key(self, claim: Claim) -> tuple[bytes, str] | None:
+        return await self._database.read(lambda transaction: transaction.row(OF_KEY, (claim.kind, claim.key)))
 
     async def _write(self, statement: str, claim: Claim, value: bytes | None, connection: Any) -> bool:
         def write(transaction: Transaction) -> bool:

@@ -31,6 +31,8 @@ CREATE TABLE queue (
     pause_reason    TEXT,  -- in the words of whoever paused it
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
+    group_limit     INTEGER CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
+    age_after       INTEGER CHECK (age_after > 0),  -- a job rises each time it has been pending so long; null: none does
     -- the defaults for jobs that do not set their own
     max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         INTEGER CHECK (timeout > 0),
@@ -82,8 +84,9 @@ CREATE TABLE paused_kind (
 
 -- Jobs
 
--- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, or moves it to
--- another queue, and once, when its handler saves a state or reports progress for the first time. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
+-- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, moves it to
+-- another queue or priority, or when it rises, and once, when its handler saves a state or reports progress for the first
+-- time. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
@@ -99,7 +102,8 @@ CREATE TABLE job (
     links        INTEGER,  -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
-    rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
+    rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
+    asked_priority INTEGER  -- what was asked for, where `priority` has risen since; null: it has not
 );
 CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -147,6 +151,16 @@ CREATE TABLE saved_state (
     state  BLOB,  -- as the codec of the job writes it; null: none was saved
     result BLOB  -- the result of the job where its handler returns none; null: none was set
 );
+
+-- What handlers have saved for a key: each job of the kind with this key may go on from there, one after the other. It stays
+-- until a handler takes it away.
+CREATE TABLE key_state (
+    kind  TEXT NOT NULL,
+    key   TEXT NOT NULL,
+    codec TEXT NOT NULL,  -- of the job that saved it
+    state BLOB NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
 
 -- How far jobs are, as their handlers have reported. The row stays when the attempt has ended.
 CREATE TABLE progress (
@@ -257,6 +271,29 @@ CREATE TABLE tally (
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
 END;
+
+-- What processes have counted of the attempts that ended in a minute, handed in once by each. The leader adds it to
+-- `minute_statistic`; a row stays for an hour after that, so that nothing that is handed in again is added twice.
+CREATE TABLE handed_in (
+    process INTEGER NOT NULL,  -- random
+    number  INTEGER NOT NULL,  -- of the minutes that the process has handed in
+    queue   TEXT NOT NULL,
+    kind    TEXT NOT NULL,
+    minute  INTEGER NOT NULL,
+    counts  TEXT NOT NULL,  -- by name: outcomes, and buckets of how long jobs waited and ran
+    added   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (process, number, queue, kind)
+) WITHOUT ROWID;
+CREATE INDEX handed_in_minute ON handed_in (added, minute);
+
+-- The same, of all processes together, for 30 days.
+CREATE TABLE minute_statistic (
+    minute INTEGER NOT NULL,
+    queue  TEXT NOT NULL,
+    kind   TEXT NOT NULL,
+    counts TEXT NOT NULL,
+    PRIMARY KEY (minute, queue, kind)
+) WITHOUT ROWID;
 
 
 -- Workers
@@ -515,9 +552,13 @@ CREATE TABLE cron (
     -- the time limits of its jobs, in seconds from when they are enqueued
     start_by      REAL,
     deadline      REAL,
+    key           TEXT,  -- of its jobs
+    key_mode      TEXT NOT NULL DEFAULT 'dedupe',
+    tags          TEXT NOT NULL DEFAULT '[]',  -- of its jobs, a JSON array
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
+    missed_within REAL,  -- seconds; fires that are older are not made up for
     managed_by    TEXT,
     next_fire_at  INTEGER,
     last_fire_at  INTEGER,
@@ -550,7 +591,7 @@ SELECT job.id,
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
-       job.priority,
+       coalesce(job.asked_priority, job.priority) AS priority,
        coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
@@ -622,13 +663,16 @@ DELETE FROM operator;
 DELETE FROM operation;
 DELETE FROM occupant;
 DELETE FROM notice;
+DELETE FROM minute_statistic;
 DELETE FROM migration;
 DELETE FROM leader;
 DELETE FROM kind;
+DELETE FROM key_state;
 DELETE FROM job_tag;
 DELETE FROM job_key;
 DELETE FROM job_group;
 DELETE FROM job;
+DELETE FROM handed_in;
 DELETE FROM fire;
 DELETE FROM finished;
 DELETE FROM failure;
@@ -636,9 +680,9 @@ DELETE FROM claimed;
 DELETE FROM blocked;
 DELETE FROM cron;
 DELETE FROM queue;
-INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', NULL, NULL, 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, NULL, 1767225601000000, NULL, 0);
 INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (16, 1, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 1);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (8, 1004, 1767225600000000, NULL, 1, 2);
@@ -649,36 +693,40 @@ INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUE
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
 INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 21);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (7, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (8, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (9, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (10, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (19, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 18);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (20, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (21, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 1, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 1);
+INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 2, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 0);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (7, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (8, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (9, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (10, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (19, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 18, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (20, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) VALUES (21, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO job_group (id, name, said, said_at, set_limit) VALUES (1, 'customer:42', 1, 1767225600000000, NULL);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 9);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 10);
 INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 18);
 INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 18);
+INSERT OR REPLACE INTO key_state (kind, key, codec, state) VALUES ('work', 'ada', 'json', X'2270616765203322');
 INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, 1767225600000000, 'shop');
 INSERT OR REPLACE INTO leader (one, worker_id, epoch, until) VALUES (1, 1003, 1, 2631225600000000);
 INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1, 'jobs', 1767225600000000, 0);
+INSERT OR REPLACE INTO minute_statistic (minute, queue, kind, counts) VALUES (1767225600000000, 'default', 'work', '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}');
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '9', 15);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 19);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 8);

@@ -141,6 +141,16 @@ CREATE TABLE {schema}.saved_state (
     result bytea  -- the result of the job where its handler returns none; null: none was set
 );
 
+-- What handlers have saved for a key: each job of the kind with this key may go on from there, one after the other. It stays
+-- until a handler takes it away.
+CREATE TABLE {schema}.key_state (
+    kind  text NOT NULL,
+    key   text NOT NULL,
+    codec text NOT NULL,  -- of the job that saved it
+    state bytea NOT NULL,
+    PRIMARY KEY (kind, key)
+);
+
 -- How far jobs are, as their handlers have reported. The row stays when the attempt has ended.
 CREATE TABLE {schema}.progress (
     job_id  bigint PRIMARY KEY,

@@ -142,6 +142,16 @@ CREATE TABLE saved_state (
     result BLOB  -- the result of the job where its handler returns none; null: none was set
 );
 
+-- What handlers have saved for a key: each job of the kind with this key may go on from there, one after the other. It stays
+-- until a handler takes it away.
+CREATE TABLE key_state (
+    kind  TEXT NOT NULL,
+    key   TEXT NOT NULL,
+    codec TEXT NOT NULL,  -- of the job that saved it
+    state BLOB NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+
 -- How far jobs are, as their handlers have reported. The row stays when the attempt has ended.
 CREATE TABLE progress (
     job_id  INTEGER PRIMARY KEY,
