@@ -15,9 +15,9 @@ import asyncpg
 from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, WARM_UP
 from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.postgres.bulk import JOB_COLUMNS, READY_COLUMNS
 from forge_jobs.storage.postgres.claims import CLAIM
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.copied import JOB_COLUMNS, READY_COLUMNS
 from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 
@@ -131,6 +131,7 @@ def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
             None,
             now + timedelta(microseconds=number),
             ENCODED,
+            None,
             None,
             None,
             None,

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.queue import QueueConfig
     from forge_jobs.model.rate_limit import RateLimit
     from forge_jobs.model.statistics import KindStatistics, Times
+    from forge_jobs.model.tenant import TenantStatus
     from forge_jobs.model.worker import WorkerInfo
     from forge_jobs.rules.why import Why
     from forge_jobs.settings.environment import Settings
@@ -97,6 +98,7 @@ else:
         "model.kind",
         "model.queue",
         "model.rate_limit",
+        "model.tenant",
         "model.permit",
         "model.cron",
         "model.statistics",
@@ -164,6 +166,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "StorageUnusable",
+    "TenantStatus",
     "Throttled",
     "Times",
     "UndeclaredKind",

@@ -132,6 +132,11 @@ class Forge(Producer, HandlerDecorator):
         return client.Groups(self.storage)
 
     @property
+    def tenants(self) -> "client.Tenants":
+        """List the tenants of queues, and set their weights."""
+        return client.Tenants(self.storage)
+
+    @property
     def limits(self) -> "client.Limits":
         """List, set, empty and delete rate limits."""
         return client.Limits(self.storage)

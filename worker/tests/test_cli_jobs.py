@@ -423,6 +423,22 @@ def test_groups_are_said_looked_at_and_set(cli: CommandLine):
     assert cli.fine("stats")["queues"][0]["blocked"] == 0
 
 
+def test_tenants_are_said_looked_at_and_weighed(cli: CommandLine):
+    first = cli.fine("enqueue", "send", "--tenant", "ada", "--count", "3")["ids"][0]
+
+    assert cli.fine("jobs", "show", str(first))["tenant"] == "ada"
+    assert "ada" in cli("jobs", "show", str(first)).out
+    assert cli.fine("tenants", "list") == [{"queue": "default", "tenant": "ada", "weight": 1.0, "waiting": 3}]
+    assert cli("tenants", "set", "ada", "--weight", "2.5").lines == [
+        "Tenant 'ada' has weight 2.5 in queue 'default'."
+    ]
+    assert cli.fine("tenants", "list", "--queue", "default")[0]["weight"] == 2.5
+    assert cli.fine("tenants", "unset", "ada")["changed"] is True
+    assert cli("tenants", "unset", "ada").lines == [
+        "Tenant 'ada' had no weight of its own in queue 'default'."
+    ]
+
+
 def test_groups_are_paused_and_resumed(cli: CommandLine):
     job = cli.fine("enqueue", "send", "--group", "a")["id"]
 

@@ -4,9 +4,12 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
+from msgspec import structs
+
 from forge_jobs.model.job import Claim
+from forge_jobs.model.tenant import FAIR
 from forge_jobs.storage.interface.claims import Front
-from forge_jobs.worker.hints import LATE, MARGIN, Hints
+from forge_jobs.worker.hints import LATE, LATEST_TURNS, MARGIN, Hints
 
 LONG_AGO, EARLIER, NOW = 1_000_000, 50_000_000, 90_000_000
 
@@ -32,6 +35,14 @@ def test_a_full_look_is_followed_by_one_from_its_end():
     took(hints, [claimed(EARLIER), claimed(EARLIER + 5)], is_full=True)
 
     assert hints.options() == {"hint": (0, EARLIER + 5 - MARGIN)}
+
+
+def test_of_jobs_of_tenants_a_full_look_goes_some_batches_back():
+    hints = Hints()
+    fair = [structs.replace(claimed(EARLIER + turn), links=FAIR) for turn in (0, 7, 20)]
+    took(hints, fair, is_full=True)
+
+    assert hints.options() == {"hint": (0, EARLIER + 20 - MARGIN - LATEST_TURNS * 20)}
 
 
 def test_a_look_that_was_not_full_keeps_its_hints_and_the_next_goes_a_moment_back():

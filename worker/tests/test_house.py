@@ -169,6 +169,7 @@ FACADES = {
     "Operations",
     "Owners",
     "Queues",
+    "Tenants",
     "Versions",
     "Workers",
 }

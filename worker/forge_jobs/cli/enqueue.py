@@ -164,6 +164,10 @@ async def enqueue(
         str | None,
         Option(metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"),
     ] = None,
+    tenant: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="On whose behalf it is: the tenants of a queue take turns."),
+    ] = None,
     tag: Annotated[
         list[str] | None,
         Option(metavar="TAG", help="A tag, by which the job can be found; may be given several times."),
@@ -216,6 +220,8 @@ async def enqueue(
         options["group"] = Group(group, group_limit, overflow or Overflow.WAIT)
     elif group_limit is not None or overflow is not None:
         raise InvalidInput("--group-limit or --overflow is given and --group is not, allowed is both.")
+    if tenant is not None:
+        options["tenant"] = tenant
     if tag:
         options["tags"] = tag
     async with opened(call, declares=True) as forge:

@@ -23,6 +23,7 @@ from forge_jobs.cli import (
     owners,
     queues,
     stats,
+    tenants,
     worker,
     workers,
 )
@@ -51,6 +52,7 @@ app.add_command(kinds.group, "kinds")
 app.add_command(cron.group, "cron")
 app.add_command(workers.group, "workers")
 app.add_command(groups.group, "groups")
+app.add_command(tenants.group, "tenants")
 app.add_command(limits.group, "limits")
 app.add_command(owners.group, "owners")
 stats.register(app)

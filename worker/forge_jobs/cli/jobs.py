@@ -132,6 +132,7 @@ def _card(job: Job) -> str:
         "timeout": in_words(job.timeout) if job.timeout else None,
         "key": job.key,
         "groups": ", ".join(group.name for group in job.groups) or None,
+        "tenant": job.tenant,
         "tags": ", ".join(job.tags) or None,
         "rerun of": None if job.rerun_of is None else f"{job.rerun_of}",
         "run again as": ", ".join(map(str, job.reruns)) or None,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from forge_jobs.client.owners import Owners
     from forge_jobs.client.queues import Queues
     from forge_jobs.client.statistics import Statistics
+    from forge_jobs.client.tenants import Tenants
     from forge_jobs.client.versions import Versions
     from forge_jobs.client.workers import Workers
 else:
@@ -33,6 +34,7 @@ else:
         "owners",
         "queues",
         "statistics",
+        "tenants",
         "versions",
         "workers",
     )
@@ -48,6 +50,7 @@ __all__ = [
     "Owners",
     "Queues",
     "Statistics",
+    "Tenants",
     "Versions",
     "Workers",
 ]

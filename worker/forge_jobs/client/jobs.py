@@ -166,6 +166,7 @@ class Jobs:
             job.timeout,
             job.key,
             groups=encoded([await self._as_it_is(group) for group in job.groups]),
+            tenant=job.tenant,
             tags=job.tags,
             rerun_of=job.id,
             declared=True,

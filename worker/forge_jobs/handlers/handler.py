@@ -19,6 +19,7 @@ from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.fairness import Fairness
 from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
@@ -71,6 +72,7 @@ class Handler(Generic[P, R, Q, V]):
         deadline: timedelta | float | None = None,
         unique: Unique | None = None,
         group: Groups | Callable[..., Groups | None] | None = None,
+        fair_by: str | Callable[..., object] | None = None,
         tags: Iterable[str] | None = None,
         singleton: bool = False,
         codec: str = "json",
@@ -94,6 +96,9 @@ class Handler(Generic[P, R, Q, V]):
         if singleton and unique is not None:
             raise InvalidInput("unique and singleton are both given, allowed is one of them.")
         self.is_singleton = singleton
+        if fair_by is not None and group is not None:
+            raise InvalidInput("fair_by and group are both given, allowed is one of them.")
+        self.fairness = None if fair_by is None else Fairness.given(fair_by)
         self.defaults = Options(
             queue=queue,
             priority=priority,
@@ -134,14 +139,20 @@ class Handler(Generic[P, R, Q, V]):
                 raise InvalidInput(f"batch and {name} are both given, allowed is one of them.")
         if self.limits and self.placement is Placement.LOOP:
             self.function, self.takes_context = self._in_turn, True
-        if unique is not None:
-            require_arguments(unique, self.kind, self.arguments)
-        if self.defaults.group is not None:
-            self.defaults.group.require_arguments(self.kind, self.arguments)
+        self._check_arguments()
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
+
+    def _check_arguments(self) -> None:
+        """Raise InvalidInput when an option names an argument that the function does not have."""
+        if self.defaults.unique is not None:
+            require_arguments(self.defaults.unique, self.kind, self.arguments)
+        if self.defaults.group is not None:
+            self.defaults.group.require_arguments(self.kind, self.arguments)
+        if self.fairness is not None:
+            self.fairness.require_arguments(self.kind, self.arguments)
 
     def _check_patience(self, batch: Batch | None) -> None:
         """Raise InvalidInput when a job would be timed out while others are gathered for its batch."""

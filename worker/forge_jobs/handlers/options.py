@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
+from uuid import UUID
 
 import msgspec
 
@@ -18,7 +19,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.model.time_limit import Limit
-from forge_jobs.rules import names, time_limits
+from forge_jobs.rules import names, tenants, time_limits
 from forge_jobs.rules.option_names import unknown_option
 
 
@@ -49,6 +50,7 @@ class OptionValues(TypedDict, total=False):
     key_mode: KeyMode | str  # what becomes of the job when another one has the key
     unique: Unique
     group: Groups | Callable[..., Groups | None]  # of the arguments
+    tenant: str | int | UUID  # on whose behalf it is
     tags: Iterable[str]
     connection: Any
 
@@ -65,6 +67,7 @@ class HandlerValues(TypedDict, total=False):
     deadline: timedelta | float | None
     unique: Unique | None
     group: Groups | Callable[..., Groups | None] | None
+    fair_by: str | Callable[..., object] | None  # an argument, or a function of arguments
     tags: Iterable[str] | None
     singleton: bool
     codec: str
@@ -93,6 +96,7 @@ class Options:
     key_mode: KeyMode | None = None
     unique: Unique | None = None
     group: Grouping | None = None
+    tenant: str | None = None
     tags: tuple[str, ...] | None = None
     connection: Any = None
 
@@ -121,6 +125,8 @@ class Options:
             checked_values["key_mode"] = names.key_mode(checked_values["key_mode"])
         if checked_values.get("group") is not None:
             checked_values["group"] = Grouping.given(checked_values["group"])
+        if checked_values.get("tenant") is not None:
+            checked_values["tenant"] = tenants.tenant(checked_values["tenant"])
         if "tags" in checked_values:
             checked_values["tags"] = names.tags(checked_values["tags"])
         return cls(**checked_values).checked()
@@ -193,6 +199,7 @@ class Options:
             delay=self.delay,
             run_at=self.run_at,
             groups=None if self.group is None else self.group.fixed,
+            tenant=self.tenant,
             tags=self.tags or (),
             declared=declared,
             start_by=self.start_by,

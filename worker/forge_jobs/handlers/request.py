@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, UnfitPayload
+from forge_jobs.handlers.fairness import Fairness
 from forge_jobs.handlers.grouping import Grouping
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.options import NAMES, Options
@@ -27,6 +28,7 @@ class Request:
     encode: Callable[[Payload], bytes]
     unique: Unique | None
     group: Grouping | None  # where it differs from job to job
+    fairness: Fairness | None  # where the tenant does
     defaults: Mapping[str, Any]  # of the handler's arguments
 
     def job(self, arguments: Payload) -> NewJob:
@@ -34,11 +36,23 @@ class Request:
         job = replace(self.pattern, payload=self.encode(arguments))
         if self.group is not None:
             job = replace(job, groups=self.group.of(job.kind, arguments, self.defaults))
-        return job if self.unique is None else self.unique.applied(job, self.defaults)
+        if self.fairness is not None:
+            job = replace(job, tenant=self.fairness.of(job.kind, arguments, self.defaults))
+        if self.unique is not None:
+            job = self.unique.applied(job, self.defaults)
+        if job.tenant is not None and job.groups is not None:
+            raise InvalidInput(
+                f"A job of {job.kind!r} has the tenant {job.tenant!r} and a group, allowed is one of them."
+            )
+        return job
+
+    @property
+    def _contradicts(self) -> bool:
+        return self.pattern.tenant is not None and self.pattern.groups is not None
 
     def jobs(self, payloads: Sequence[Payload]) -> Alike | list[NewJob]:
         """Return a job for each of the payloads, which are encoded when they are needed unless each job has to be known."""
-        if self.unique is None and self.group is None:
+        if self.unique is None and self.group is None and self.fairness is None and not self._contradicts:
             return Alike(self.pattern, payloads, self.encode)
         return [self.job(payload) for payload in payloads]
 
@@ -83,9 +97,15 @@ def requested(
             raise
 
     pattern = merged.job(kind, b"", codec, declared=handler is not None)
+    fairness = None if handler is None or merged.tenant is not None else handler.fairness
     grouping = None if merged.group is None or merged.group.function is None else merged.group
     return Request(
-        pattern, encoded, merged.unique, grouping, {} if handler is None else handler.arguments.defaults
+        pattern,
+        encoded,
+        merged.unique,
+        grouping,
+        fairness,
+        {} if handler is None else handler.arguments.defaults,
     )
 
 

@@ -22,6 +22,7 @@ from forge_jobs.maintenance import (
     scheduler,
     statistics,
     sweeper,
+    tenants,
     time_limits,
     unserved,
 )
@@ -48,6 +49,7 @@ SWEEP_EVERY = 60.0
 FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
 AUDIT_GROUPS_EVERY = 30.0
+FORGET_TURNS_EVERY = 10.0
 RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
 WORK_OFF_EVERY = 2.0
@@ -164,6 +166,11 @@ class LeadingWorker:
                 AUDIT_GROUPS_EVERY,
                 lambda: groups.audit(self._storage.groups, self._telemetry, epoch),
                 "looking after groups",
+            ),
+            self._every(
+                FORGET_TURNS_EVERY,
+                lambda: tenants.forget(self._storage.tenants, epoch),
+                "forgetting turns that have come",
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(

@@ -65,3 +65,4 @@ class Waiting:
     tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
     full_groups: Sequence[FullGroup] = ()  # of the job's groups, those that have no place
     paused_kind: PausedKind | None = None  # None: its kind is not paused
+    ahead_of_tenant: int = 0  # of the first `ahead_limit` jobs before this one, how many have its tenant

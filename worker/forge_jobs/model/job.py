@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge_jobs.model.group import GROUPS, Group, has_groups
+from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     delay: timedelta | None = None
     run_at: datetime | None = None
     groups: str | None = None  # as `model.group.encoded` returns them
+    tenant: str | None = None  # on whose behalf it is; excludes groups
     tags: tuple[str, ...] = ()
     rerun_of: int | None = None  # the job that it runs again; excludes a hold, and a key mode
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
@@ -149,7 +151,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     def links(self) -> int | None:
         """What its end concerns besides itself, as in `Claim`."""
         links = (0 if self.groups is None else GROUPS) + (LIMITED if self.is_limited else 0)
-        return links or None
+        return (links if self.tenant is None else links + FAIR) or None
 
     @property
     def is_put(self) -> bool:
@@ -206,13 +208,13 @@ class Claim(msgspec.Struct, gc=False):
     payload: bytes | None  # None: a large one, which was not read yet
     codec: str
     priority: int
-    pos: int  # when it became ready, database clock, microseconds since the epoch
+    pos: int  # its place in the queue: its turn if it has a tenant, else when it became ready, microseconds since the epoch
     max_attempts: int  # FOREVER: no end
     timeout: float | None  # seconds
     key: str | None
     created: float  # when it was enqueued, database clock, seconds since the epoch
     links: int | None = (
-        None  # what its end concerns besides itself, the sum of GROUPS and LIMITED; None: nothing
+        None  # what its end concerns besides itself, the sum of GROUPS, LIMITED and FAIR; None: nothing
     )
     cancel_requested: bool = False
     state: bytes | None = None  # what its handler has saved, encoded with `codec`; None: nothing
@@ -230,6 +232,11 @@ class Claim(msgspec.Struct, gc=False):
     def created_at(self) -> datetime:
         """When it was enqueued, database clock. Few handlers ask: to make it for every job costs a twentieth of a worker."""
         return datetime.fromtimestamp(self.created, UTC)
+
+    @property
+    def since(self) -> float:
+        """When it became ready, seconds since the epoch; of a job that has a tenant, whose pos is its turn, when it was enqueued."""
+        return self.created if has_tenant(self.links) else self.pos / 1_000_000
 
     @property
     def is_last_attempt(self) -> bool:
@@ -321,6 +328,7 @@ class Job:
     result: bytes | None = None  # encoded with `codec`: of a done job, or what its handler has set
     progress: JobProgress | None = None  # None: its handler has not reported any
     groups: tuple[Group, ...] = ()
+    tenant: str | None = None  # on whose behalf it is
     start_by: datetime | None = (
         None  # when it has to have been begun; None: no limit, or it was, or has ended
     )

@@ -223,7 +223,7 @@ def _pending(
         return
     serving = _Serving(job, waiting, workers, stale)
     held = [*_hindrances(job, waiting, serving), *_competition(waiting, serving)]
-    before = [*_line(waiting)]
+    before = [*_line(job, waiting)]
     overdue = [] if held else [*_overdue(waiting, waiting.ready_at, serving)]
     yield from (*held, *before, *overdue) or [
         "Nothing holds it back; the next free worker of its queue takes it."
@@ -294,11 +294,18 @@ def _competition(waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"Every worker that could take it is busy: their {slots} {'is' if slots == '1 slot' else 'are'} in use."
 
 
-def _line(waiting: Waiting) -> Iterator[str]:
-    if waiting.ahead >= waiting.ahead_limit > 0:
-        yield f"{waiting.ahead_limit:,}+ jobs of its queue are ahead of it."
-    elif waiting.ahead:
-        yield f"{count(waiting.ahead, 'job')} of its queue {'is' if waiting.ahead == 1 else 'are'} ahead of it."
+def _line(job: Job, waiting: Waiting) -> Iterator[str]:
+    if not waiting.ahead:
+        return
+    is_many = waiting.ahead >= waiting.ahead_limit > 0
+    jobs = f"{waiting.ahead_limit:,}+ jobs" if is_many else count(waiting.ahead, "job")
+    line = f"{jobs} of its queue {'is' if waiting.ahead == 1 else 'are'} ahead of it"
+    if job.tenant is None:
+        yield f"{line}."
+        return
+    of_them = f"of the first {waiting.ahead_limit:,}" if is_many else "of them"
+    of_tenant = f"{waiting.ahead_of_tenant:,} {of_them}"
+    yield f"It waits for a turn of tenant {job.tenant!r}: {line}, {of_tenant} of its tenant."
 
 
 def _rise(job: Job, waiting: Waiting) -> Iterator[str]:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.model.job import Claim, End, Postponement, Settled, State
 from forge_jobs.model.run import Outcome
+from forge_jobs.model.tenant import ends_alone
 from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.unsent import may_be_carried_out
@@ -63,7 +64,9 @@ def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
         return [verdicts] if verdicts else []
     kinds: dict[tuple[type[Write], bool], list[Verdict]] = {}
     for verdict in verdicts:
-        kinds.setdefault((type(verdict.write), verdict.run.claim.links is not None), []).append(verdict)
+        links = verdict.run.claim.links
+        is_linked = not ends_alone(links) if type(verdict.write) is End else links is not None
+        kinds.setdefault((type(verdict.write), is_linked), []).append(verdict)
     return list(kinds.values())
 
 

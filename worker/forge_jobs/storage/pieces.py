@@ -31,11 +31,17 @@ def are_plain(jobs: Jobs) -> bool:
     return all(job.key is None and job.hold is None for job in looked_at)
 
 
-def with_groups(jobs: Jobs) -> Sequence[int]:
-    """Return the positions of those that have groups, without encoding a payload."""
+def let_in(jobs: Jobs) -> Sequence[int]:
+    """Return the positions of those that are scheduled to be let in, without encoding a payload: they have groups, or
+    a tenant, and may take the place of another job.
+    """
     if isinstance(jobs, Alike):
-        return range(len(jobs)) if jobs.pattern.groups is not None else ()
-    return [position for position, job in enumerate(jobs) if job.groups is not None]
+        return range(len(jobs)) if _is_let_in(jobs.pattern) else ()
+    return [position for position, job in enumerate(jobs) if _is_let_in(job)]
+
+
+def _is_let_in(job: NewJob) -> bool:
+    return job.groups is not None or (job.tenant is not None and job.is_put)
 
 
 def keys(jobs: Jobs) -> list[tuple[str, str]]:

@@ -18,11 +18,15 @@ from typing import Any
 from weakref import WeakSet
 
 from forge_jobs.model.job import Claim
+from forge_jobs.model.tenant import has_tenant
 from forge_jobs.storage.interface.claims import Front
 
 MARGIN = 1_000
 """Microseconds, and as many jobs of a bulk: a full batch misses jobs that commit later than their
 neighbours by more than this."""
+
+LATEST_TURNS = 3
+"""Of jobs of tenants, whose turns are not moments, a full batch misses those that commit later than so many batches."""
 
 LATE = timedelta(seconds=2)
 """How far a look goes back when the look before did not find all it asked for."""
@@ -87,8 +91,13 @@ class Hints:
         if look not in self._on_their_way:
             return
         self.is_full = is_full and not look.told  # the next one may not go on where this one ended
-        for priority, pos in {claim.priority: claim.pos for claim in claims}.items():
-            self._raise(priority, look.up_to(priority, pos - MARGIN))
+        lasts = {claim.priority: claim for claim in claims}
+        for priority, last in lasts.items():
+            margin = MARGIN
+            if has_tenant(last.links):
+                first = next(claim for claim in claims if claim.priority == priority)
+                margin += LATEST_TURNS * (last.pos - first.pos)
+            self._raise(priority, look.up_to(priority, last.pos - margin))
 
     def lower(self, priority: int, pos: int) -> None:
         """A job became ready at this place, perhaps one that looks have passed."""

@@ -268,7 +268,7 @@ class Runners:
         if started > self._fence_at:  # others may have it by now; the session ends in a moment
             self._record(handed_back(claim, config))
             return started
-        wait = time.time() + self._clock_offset - claim.pos / 1_000_000
+        wait = time.time() + self._clock_offset - (claim.pos / 1e6 if claim.links is None else claim.since)
         if wait < 0.0:  # two clocks were compared
             wait = 0.0
         attempt = self._running[claim.job_id] = Attempt(claim, queue, task, started, wait)

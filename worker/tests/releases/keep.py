@@ -139,6 +139,7 @@ async def _fill(database: Database) -> None:
         await enqueue_many(storage, 3, payload=b'{"of":"many"}')
         for _ in range(2):
             await enqueue(storage, groups=encoded([Group("customer:42", limit=1)]))
+            await enqueue(storage, tenant="ada")
         await enqueue(storage, delay=timedelta(days=1), groups=encoded([Group("customer:42"), Group("all")]))
         tagged = await enqueue(storage, delay=timedelta(days=1), tags=("customer:42", "paid"))
         await enqueue(storage, delay=timedelta(days=1), rerun_of=tagged)

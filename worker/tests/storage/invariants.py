@@ -7,6 +7,7 @@ from typing import Any
 
 from forge_jobs.model.group import GROUPS, decoded
 from forge_jobs.model.job import Counts
+from forge_jobs.model.tenant import has_tenant
 from forge_jobs.storage.interface.storage import Storage
 from tests.storage.databases import Database
 
@@ -37,6 +38,7 @@ READ = {
     "occupants": "SELECT job_id, group_id FROM occupant",
     "linked jobs": "SELECT id, links, groups FROM job WHERE links & 3 <> 0 OR groups IS NOT NULL",
     "linked scheduled jobs": "SELECT job_id FROM scheduled WHERE links & 3 <> 0",
+    "jobs of tenants": "SELECT id, links, tenant FROM job WHERE links IS NOT NULL OR tenant IS NOT NULL",
     "occupants of paused groups": (
         "SELECT occupant.job_id FROM occupant JOIN job_group ON job_group.id = occupant.group_id "
         "JOIN paused_group ON paused_group.name = job_group.name"
@@ -94,6 +96,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _done_jobs_are_noted_with_their_moments(rows)
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
     _no_job_is_blocked_whose_groups_have_a_place(rows)
+    _jobs_of_tenants_are_linked_to_them(rows)
     await _counts_are_true(storage, rows)
     assert await database.left_open(storage) == []
 
@@ -152,6 +155,10 @@ def _no_job_is_blocked_whose_groups_have_a_place(rows: Rows) -> None:
         of_job = {line} if groups is None else {int(number) for number in re.findall(r"\d+", groups)}
         assert line in of_job <= set(limits), f"job {job} stands in a line that is not of its groups"
         assert of_job & full, f"job {job} is blocked, and no group of it is full"
+
+
+def _jobs_of_tenants_are_linked_to_them(rows: Rows) -> None:
+    assert all(has_tenant(links) == (tenant is not None) for _, links, tenant in rows["jobs of tenants"])
 
 
 def _jobs_are_found_by_their_tags(rows: Rows) -> None:

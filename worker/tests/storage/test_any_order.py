@@ -57,6 +57,7 @@ class Walker:
         key = self.dice.choice([None, None, "a", "b", "c"])
         delay = self.dice.choice([None, None, timedelta(seconds=30)])
         name = self.dice.choice(QUEUES)
+        groups = self.some_groups()
         return NewJob(
             "work",
             queue=name,
@@ -64,7 +65,8 @@ class Walker:
             key_mode=self.dice.choice(list(KeyMode)),
             delay=delay,
             priority=self.dice.choice([0, 0, 1]),
-            groups=self.some_groups(),
+            groups=groups,
+            tenant=self.dice.choice([None, None, "a", "b"]) if groups is None else None,
         )
 
     def some_groups(self):

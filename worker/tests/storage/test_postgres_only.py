@@ -88,6 +88,29 @@ async def test_sql_may_enqueue_bytes_in_any_codec_with_every_option(postgres, st
     assert timedelta(minutes=59) < found.run_at - found.created_at <= timedelta(hours=1)
 
 
+async def test_sql_may_say_on_whose_behalf_a_job_is(postgres, storage):
+    me = await worker(storage)
+    await enqueue_many(storage, 20, tenant="b")
+    [[job_id]] = await postgres.rows("SELECT forge_jobs.enqueue('work', tenant => 'a')")
+    await storage.schedule.make_pending()
+
+    assert (await storage.jobs.get(job_id)).tenant == "a"
+    assert job_id in await claim_ids(storage, me, limit=2)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("tenant => ''", 'tenant is "", allowed are 1 to 128 characters'),
+        ("tenant => 'a', group_name => 'g'", "tenant and group_name are both given, allowed is one of them"),
+    ],
+)
+async def test_sql_that_says_it_wrongly_enqueues_nothing(postgres, storage, said, sentence):
+    with pytest.raises(asyncpg.PostgresError, match=sentence):
+        await postgres.rows(f"SELECT forge_jobs.enqueue('work', {said})")
+    assert await storage.jobs.find() == []
+
+
 async def test_sql_may_enqueue_for_later(postgres, storage, ear):
     [[job_id]] = await postgres.rows(
         "SELECT forge_jobs.enqueue('work', run_at => now() + interval '2 seconds')"

@@ -134,6 +134,12 @@ async def in_groups(storage: PostgresStorage) -> None:
         await storage.jobs.enqueue(NewJob("work", groups=encoded([Group("a", limit=limit)])))
 
 
+async def of_tenants(storage: PostgresStorage) -> None:
+    for tenant in ("a", "a", "b"):
+        await storage.jobs.enqueue(NewJob("work", tenant=tenant))
+    await storage.jobs.enqueue_many([NewJob("work", tenant="a")] * 300)
+
+
 async def in_sql(storage: PostgresStorage) -> None:
     for given in (
         "",
@@ -150,6 +156,7 @@ WAYS: list[Callable[[PostgresStorage], Awaitable[None]]] = [
     in_bulk,
     in_a_transaction,
     in_groups,
+    of_tenants,
     in_sql,
 ]
 
@@ -370,7 +377,7 @@ async def test_why_says_which_right_the_workers_lack(
         async def is_said() -> bool:
             [reason, *_] = (await visitor.jobs.why(job.id)).reasons
             return "reports: It could not look for jobs for" in reason and (
-                "lacks a right on table 'ready' (who enqueues needs INSERT, a worker needs SELECT, INSERT, UPDATE, DELETE"
+                "lacks a right on table 'ready' (who enqueues needs INSERT, SELECT, a worker needs SELECT, INSERT, UPDATE, DELETE"
                 in reason
             )
 

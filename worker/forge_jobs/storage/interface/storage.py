@@ -38,6 +38,7 @@ from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.interface.slots import Slots
 from forge_jobs.storage.interface.statistics import RunStatistics
+from forge_jobs.storage.interface.tenants import Tenants
 from forge_jobs.storage.interface.time_limits import JobTimeLimits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.storage.interface.versions import Versions
@@ -61,6 +62,7 @@ class Storage(Protocol):
     slots: Slots
     ageing: Ageing
     groups: Groups
+    tenants: Tenants
     time_limits: JobTimeLimits
     kinds: Kinds
     removals: Removals

@@ -34,6 +34,7 @@ from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.slots import PostgresSlots
 from forge_jobs.storage.postgres.statistics import PostgresStatistics
+from forge_jobs.storage.postgres.tenants import PostgresTenants
 from forge_jobs.storage.postgres.time_limits import PostgresTimeLimits
 from forge_jobs.storage.postgres.tokens import PostgresTokens
 from forge_jobs.storage.postgres.versions import PostgresVersions
@@ -83,6 +84,7 @@ class PostgresStorage(Storage):
         self.slots = PostgresSlots(database)
         self.ageing = PostgresAgeing(database)
         self.groups = PostgresGroups(database)
+        self.tenants = PostgresTenants(database)
         self.time_limits = PostgresTimeLimits(database)
         self.kinds = PostgresKinds(database)
         self.removals = PostgresRemovals(database)

@@ -37,7 +37,8 @@ WITH RECURSIVE said AS MATERIALIZED (
             SELECT coalesce(job.asked_priority, job.priority) AS priority
             FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id) AS asked
         WHERE ready.queue_id = $1 AND ready.priority = class.priority AND ready.pos <= now - turn * age
-          AND ready.pos > CASE WHEN turn = {turns} THEN -1 ELSE since - turn * age END
+          AND ready.since IS NULL  -- one that has a tenant waits for its turn: its place is no moment
+          AND ready.pos > CASE WHEN turn = {turns} THEN -1 ELSE bounds.since - turn * age END
           AND greatest(best, asked.priority - (now - ready.pos) / age) < class.priority
         ORDER BY ready.pos LIMIT $3) AS one
     WHERE class.priority > best

@@ -167,7 +167,7 @@ WITH {places}, ranked AS MATERIALIZED (
 """.replace("{places}", _PLACES.strip()).replace("{these}", "job_id = ANY ($1::bigint[])")
 
 # A job in no state becomes pending, at its old place and with the attempts that its history knows of. One with groups
-# is scheduled for now, so that it joins its groups.
+# or a tenant is scheduled for now, so that it joins its groups, or takes a turn.
 PLACE = (
     _REPLACED.replace("{excess}", "number > 1")
     .replace(
@@ -179,16 +179,16 @@ PLACE = (
     WHERE id = ANY ($1) AND NOT EXISTS (SELECT FROM place WHERE place.job_id = job.id)
 ), again AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT id, {schema}.micros(created_at), queue_id, attempt, priority FROM nowhere WHERE {no_groups}
+    SELECT id, {schema}.micros(created_at), queue_id, attempt, priority FROM nowhere WHERE {not_let_in}
     RETURNING queue_id
 ), due AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
-    SELECT id, now(), queue_id, attempt, priority, 'rescheduled', links FROM nowhere WHERE {grouped}
+    SELECT id, now(), queue_id, attempt, priority, 'rescheduled', links FROM nowhere WHERE {let_in}
     RETURNING queue_id
 ), """,
     )
-    .replace("{grouped}", endings.HAVE_GROUPS)
-    .replace("{no_groups}", endings.HAVE_NO_GROUPS)
+    .replace("{let_in}", endings.ARE_LET_IN)
+    .replace("{not_let_in}", endings.ARE_NOT_LET_IN)
     .replace(
         "{counted}",
         "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0, 0, 0 FROM again UNION ALL SELECT queue_id, 0, 1, 0, 0, 0, 0, 0 FROM due",

@@ -1,60 +1,32 @@
-"""Enqueueing a large batch in PostgreSQL: COPY of `job` and `ready` in one transaction.
-
-The server has more to do with a row than we have, so whatever can be made while it works
-(rows, answers) is made in the generators that COPY reads.
-"""
+"""Enqueueing a large batch in PostgreSQL: COPY of `job` and `ready` in one transaction."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import accumulate, chain, repeat
-from operator import add, attrgetter
 from typing import Any
 
 from msgspec.structs import replace
 
 from forge_jobs.errors import KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.handlers.options import resolved
-from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
+from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.model.moments import EPOCH, MICROSECOND
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import pieces, refusals
-from forge_jobs.storage.postgres import key_wait, time_limits
+from forge_jobs.storage.postgres import key_wait, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.copied import CopiedJobs, TargetQueue
 from forge_jobs.storage.postgres.groups import settle_all
 from forge_jobs.storage.postgres.keys import is_lock_kept, put_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.schedule import join
-
-CHUNK = 2_000
-"""How many jobs are made into rows at a time: few enough that other tasks of the event loop get their turn."""
+from forge_jobs.storage.postgres.tenants import TurnTaker
 
 SOON = timedelta(seconds=10)
 """How often workers look for due jobs by themselves; they are told of a job that is due sooner."""
-
-JOB_COLUMNS = (
-    "id",
-    "queue_id",
-    "priority",
-    "max_attempts",
-    "timeout",
-    "kind",
-    "codec",
-    "key",
-    "created_at",
-    "payload",
-    "links",
-    "groups",
-    "tags",
-    "rerun_of",
-)
-READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
-SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason", "links")
-LIMIT_COLUMNS = ("job_id", "start_by", "deadline", "look_at")
 
 # The moment as a number: a caller's connection may have a codec of its own for moments.
 PREPARE = """
@@ -98,18 +70,6 @@ SELECT count(CASE WHEN $4::boolean OR EXISTS (SELECT FROM {schema}.idle WHERE id
 FROM given WHERE pending > 0
 """
 
-_kinds = attrgetter("kind")
-_codecs = attrgetter("codec")
-_payloads = attrgetter("payload")
-_tags = attrgetter("tags")
-_reruns = attrgetter("rerun_of")
-
-
-@dataclass(frozen=True, slots=True)
-class _Queue:
-    id: int
-    max_attempts: int
-
 
 async def enqueue_by_copy(
     database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any
@@ -119,6 +79,7 @@ async def enqueue_by_copy(
 
     async def attempt() -> list[Enqueued]:
         answers: list[Enqueued] = []
+        turns: list[TurnTaker] = []
         async with database.transaction(connection) as transaction:
             if not plain and connection is None:
                 await key_wait.bound(transaction)
@@ -127,9 +88,11 @@ async def enqueue_by_copy(
                 enqueued = _enqueue if plain else _enqueue_keyed
                 known = await _resolved(database, piece, transaction)
                 made, after = await enqueued(
-                    database, known, transaction, after, always_tell=connection is not None
+                    database, known, transaction, after, turns, always_tell=connection is not None
                 )
                 answers += made
+            # Last: whoever enqueues for the same tenants waits from then until the commit.
+            await tenants.place(database, turns, transaction)
         return answers
 
     try:
@@ -137,7 +100,7 @@ async def enqueue_by_copy(
         if connection is None and any(answer.replaced for answer in answers):
             with suppress(StorageUnavailable):  # then a worker sees to it
                 await settle_all(database)
-        if connection is None and (positions := pieces.with_groups(jobs)):
+        if connection is None and (positions := pieces.let_in(jobs)):
             answers = await _joined(database, answers, positions)
         return answers
     except StorageUnavailable as error:
@@ -149,11 +112,17 @@ async def enqueue_by_copy(
 
 
 async def _enqueue_keyed(
-    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
+    database: PostgresDatabase,
+    jobs: Sequence[NewJob],
+    connection: Any,
+    after: datetime,
+    turns: list[TurnTaker],
+    *,
+    always_tell: bool,
 ) -> tuple[list[Enqueued], datetime]:
     """Do as `_enqueue` does with jobs of which some may take the places of others, or have holds: those come last."""
     others = [job for job in jobs if not job.is_put]
-    answers, after = await _enqueue(database, others, connection, after, always_tell=always_tell)
+    answers, after = await _enqueue(database, others, connection, after, turns, always_tell=always_tell)
     if len(others) == len(jobs):
         return answers, after
     made = await _put(database, [job for job in jobs if job.is_put], connection)
@@ -162,9 +131,18 @@ async def _enqueue_keyed(
 
 
 async def _enqueue(
-    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
+    database: PostgresDatabase,
+    jobs: Sequence[NewJob],
+    connection: Any,
+    after: datetime,
+    turns: list[TurnTaker],
+    *,
+    always_tell: bool,
 ) -> tuple[list[Enqueued], datetime]:
-    """Return the answers for this piece, and a moment that is later than the places of all its jobs."""
+    """Return the answers for this piece, and a moment that is later than the places of all its jobs.
+
+    `turns` gets those that have yet to take turns of their tenants.
+    """
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
     assert record is not None
@@ -174,12 +152,13 @@ async def _enqueue(
         answers = await _hold_keys(database, jobs, ids, connection)
         fresh = [number for number, answer in enumerate(answers) if not answer.duplicate]
         jobs, ids = [jobs[number] for number in fresh], [ids[number] for number in fresh]
-    batch = _Batch(jobs, ids, now, queues)
+    batch = CopiedJobs(jobs, ids, now, queues, in_callers=always_tell)
     try:
         await batch.copy(database.schema, connection)
     except (OverflowError, TypeError) as error:  # COPY encodes on our side, and the error says which value
         raise refusals.refused_value(error) from error
     await _tell(database, batch, connection, always_tell)
+    turns += batch.without_turns
     return batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND
 
 
@@ -190,10 +169,12 @@ async def _resolved(database: PostgresDatabase, jobs: Sequence[NewJob], connecti
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 
-async def _queues(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> dict[str, _Queue]:
+async def _queues(
+    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
+) -> dict[str, TargetQueue]:
     names = {job.queue or DEFAULT_QUEUE for job in jobs}
     records = await database.fetch(QUEUES, sorted(names), connection=connection)
-    queues = {record["name"]: _Queue(record["id"], record["max_attempts"]) for record in records}
+    queues = {record["name"]: TargetQueue(record["id"], record["max_attempts"]) for record in records}
     for name in sorted(names - queues.keys()):
         raise await unknown_queue(database, name, connection=connection)
     return queues
@@ -278,138 +259,14 @@ async def _of_keys(
 
 
 async def _joined(database: PostgresDatabase, answers: list[Enqueued], of: Sequence[int]) -> list[Enqueued]:
-    """The jobs at these positions have joined their groups, or a worker sees to it. Return the answers as they are by then."""
+    """The jobs at these positions have joined their groups, or have their turns, or a worker sees to it. Return the answers as they are by then."""
     dropped: set[int] = set()
     with suppress(StorageUnavailable):
         dropped.update(await join(database, [answers[one].id for one in of if not answers[one].duplicate]))
     return [replace(answer, dropped=True) if answer.id in dropped else answer for answer in answers]
 
 
-class _Batch:
-    """Jobs that are copied together; after `copy` it is known whom to tell of them."""
-
-    def __init__(
-        self, jobs: Sequence[NewJob], ids: Sequence[int], now: datetime, queues: dict[str, _Queue]
-    ) -> None:
-        self.now = now
-        self.answers: list[Enqueued] = []
-        self.chunks: list[_Chunk] = []
-        self._jobs = jobs
-        self._ids = ids
-        self._queues = queues
-
-    async def copy(self, schema: str, connection: Any) -> None:
-        """The jobs are in `job`, and in `ready` or `scheduled`."""
-        patience = (
-            30 + len(self._jobs) / 1000
-        )  # seconds; the connection's own bound is too short for millions of jobs
-        for table, columns, rows in (
-            ("job", JOB_COLUMNS, self._job_rows()),
-            ("ready", READY_COLUMNS, self._ready_rows()),
-            ("scheduled", SCHEDULED_COLUMNS, self._scheduled_rows()),
-            ("time_limit", LIMIT_COLUMNS, self._limit_rows()),
-        ):
-            if table in ("job", "ready") or any(
-                chunk.later if table == "scheduled" else chunk.are_linked for chunk in self.chunks
-            ):
-                await connection.copy_records_to_table(
-                    table, schema_name=schema, columns=columns, records=rows, timeout=patience
-                )
-
-    def _job_rows(self) -> Iterator[tuple[Any, ...]]:
-        return chain.from_iterable(chunk.job_rows() for chunk in self._made())
-
-    def _ready_rows(self) -> Iterator[tuple[Any, ...]]:
-        return chain.from_iterable(chunk.ready_rows() for chunk in self._answered())
-
-    def _scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
-        return chain.from_iterable(chunk.scheduled_rows() for chunk in self.chunks)
-
-    def _limit_rows(self) -> Iterator[tuple[Any, ...]]:
-        return chain.from_iterable(chunk.limit_rows() for chunk in self.chunks)
-
-    def _made(self) -> Iterator["_Chunk"]:
-        for start in range(0, len(self._jobs), CHUNK):
-            part = slice(start, start + CHUNK)
-            chunk = _Chunk(self._jobs[part], self._ids[part], self.now, start, self._queues)
-            self.chunks.append(chunk)
-            yield chunk
-
-    def _answered(self) -> Iterator["_Chunk"]:
-        for chunk in self.chunks:
-            self.answers += [Enqueued(job_id) for job_id in chunk.ids]
-            yield chunk
-
-
-class _Chunk:
-    """Some of the jobs, with the ids and the places that they get."""
-
-    def __init__(
-        self, jobs: Sequence[NewJob], ids: Sequence[int], now: datetime, start: int, queues: dict[str, _Queue]
-    ) -> None:
-        self.jobs = jobs
-        self.ids = ids
-        self.now = now
-        self.are_linked = any([job.links is not None for job in jobs])
-        self.first = (
-            now + start * MICROSECOND
-        )  # created_at of the first job; of each further one it is a microsecond later
-        self.priorities = [job.priority or 0 for job in jobs]
-        into = [queues[job.queue or DEFAULT_QUEUE] for job in jobs]
-        self.queue_ids = [queue.id for queue in into]
-        self.max_attempts = [
-            queue.max_attempts if job.max_attempts is None else job.max_attempts
-            for job, queue in zip(jobs, into, strict=True)
-        ]
-        # A job with groups joins them when it is due, also when that is now: no row of a group is locked meanwhile.
-        self.later = {
-            number: due
-            for number, job in enumerate(jobs)
-            if (job.run_at is not None or job.delay is not None or job.groups is not None)
-            and ((due := _due(job, now)) > now or job.groups is not None)
-        }
-
-    def job_rows(self) -> Iterator[tuple[Any, ...]]:
-        # zip over maps makes a row without a step of the interpreter.
-        jobs = self.jobs
-        return zip(
-            self.ids,
-            self.queue_ids,
-            self.priorities,
-            self.max_attempts,
-            [_seconds(job.timeout) for job in jobs],
-            map(_kinds, jobs),
-            map(_codecs, jobs),
-            [job.key for job in jobs],
-            accumulate(repeat(MICROSECOND, len(jobs) - 1), add, initial=self.first),
-            map(_payloads, jobs),
-            [job.links for job in jobs] if self.are_linked else repeat(None, len(jobs)),
-            [job.groups for job in jobs],
-            [job.tags or None for job in jobs] if any(map(_tags, jobs)) else repeat(None, len(jobs)),
-            [job.rerun_of for job in jobs] if any(map(_reruns, jobs)) else repeat(None, len(jobs)),
-            strict=True,
-        )
-
-    def ready_rows(self) -> Iterator[tuple[Any, ...]]:
-        first = (self.first - EPOCH) // MICROSECOND
-        places = range(first, first + len(self.jobs))
-        rows = zip(self.ids, places, self.queue_ids, repeat(0), self.priorities, strict=False)
-        if not self.later:
-            return rows
-        return (row for number, row in enumerate(rows) if number not in self.later)
-
-    def scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
-        for number, due in self.later.items():
-            place = (self.queue_ids[number], 0, self.priorities[number])
-            yield self.ids[number], due, *place, Reason.DELAYED.value, self.jobs[number].links
-
-    def limit_rows(self) -> Iterator[tuple[Any, ...]]:
-        for job_id, job in zip(self.ids, self.jobs, strict=True):
-            if job.is_limited:
-                yield time_limits.row(job_id, job, max(_due(job, self.now), self.now))
-
-
-async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, always_tell: bool) -> None:
+async def _tell(database: PostgresDatabase, batch: CopiedJobs, connection: Any, always_tell: bool) -> None:
     """The counts are written; workers that wait for jobs are notified when the transaction commits."""
     every: Counter[int] = Counter()
     scheduled: Counter[int] = Counter()
@@ -432,11 +289,3 @@ async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, alwa
         batch.now,
         connection=connection,
     )
-
-
-def _due(job: NewJob, now: datetime) -> datetime:
-    return now + (job.delay or timedelta(0)) if job.run_at is None else job.run_at
-
-
-def _seconds(duration: timedelta | None) -> float | None:
-    return None if duration is None else duration.total_seconds()

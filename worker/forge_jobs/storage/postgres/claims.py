@@ -19,9 +19,10 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.moments import MICROSECOND
+from forge_jobs.model.tenant import FAIR, ends_alone
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import groups, saved_states, time_limits
+from forge_jobs.storage.postgres import groups, saved_states, tenants, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import (
@@ -196,11 +197,18 @@ WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
 
 HELD = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
-       {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links,
+       {pos}, job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links,
        claimed.cancel_requested_at IS NOT NULL
 FROM {schema}.claimed JOIN {schema}.job ON job.id BETWEEN claimed.job_id AND claimed.job_id
 WHERE claimed.worker_id = $1
-"""
+""".replace(
+    "{pos}",  # the turn of a job that has a tenant has come
+    f"""coalesce(
+           CASE WHEN job.links & {FAIR} <> 0 THEN (
+               SELECT max(clock.pos) FROM {{schema}}.tenant_clock AS clock
+               WHERE clock.queue_id = job.queue_id AND clock.priority = job.priority) END,
+           {{schema}}.micros(claimed.claimed_at))""",
+)
 
 LOST = HELD.replace(
     "WHERE claimed.worker_id = $1",
@@ -272,6 +280,7 @@ class PostgresClaims:
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
+            await tenants.came(self._database, claims)
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
@@ -306,7 +315,7 @@ class PostgresClaims:
                 results if any([result is not None for result in results]) else None,
             )
         else:
-            is_linked = any(end.claim.links is not None for end in ends)
+            is_linked = not all(ends_alone(end.claim.links) for end in ends)
             records = await self._database.outcomes.fetch(
                 FINISH_LINKED if is_linked else FINISH,
                 ids,
@@ -403,7 +412,7 @@ def _are_plain(ends: Sequence[End], worker_id: int) -> bool:
             and end.keep
             and end.error is None
             and (claim := end.claim).key is None
-            and claim.links is None
+            and (claim.links is None or claim.links == FAIR)
             and claim.worker_id == worker_id
             for end in ends
         ]

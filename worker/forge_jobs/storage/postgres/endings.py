@@ -6,6 +6,7 @@ from that is written here once, as further CTEs. `of` is what stands after FROM:
 
 from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT, SUPERSEDED
+from forge_jobs.model.tenant import LET_IN
 
 # ANY (ARRAY) everywhere: a join might read whole tables, since the planner guesses that they are small,
 # or, where that is forbidden, compare each row of a batch with each other row.
@@ -78,12 +79,17 @@ def cancelled(
 ), {forgotten("unkept")}, {unkeyed(f"gone WHERE {which}")}"""
 
 
-def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: str = "0") -> str:
-    """The jobs are ready in this order, behind all that are ready, or where `pos` says: `placed`."""
+def placed(
+    of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: str = "0", since: str = ""
+) -> str:
+    """The jobs are ready in this order, behind all that are ready, or where `pos` says: `placed`.
+
+    `since` says when they became ready, where `pos` does not.
+    """
     pos = pos or f"{{schema}}.micros(now()) + row_number() OVER (ORDER BY {order})"
     return f"""placed AS (
-    INSERT INTO {{schema}}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {pos}, queue_id, {attempt}, priority FROM {of}
+    INSERT INTO {{schema}}.ready (job_id, pos, queue_id, attempt, priority{", since" if since else ""})
+    SELECT job_id, {pos}, queue_id, {attempt}, priority{f", {since}" if since else ""} FROM {of}
     RETURNING queue_id, job_id
 )"""
 
@@ -91,12 +97,16 @@ def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: s
 HAVE_GROUPS = f"coalesce(links & {GROUPS}, 0) <> 0"
 HAVE_NO_GROUPS = f"coalesce(links & {GROUPS}, 0) = 0"
 
+ARE_LET_IN = f"coalesce(links & {LET_IN}, 0) <> 0"
+"""Jobs that have groups to join, or a tenant whose turns they take: by whoever makes jobs pending."""
+ARE_NOT_LET_IN = f"coalesce(links & {LET_IN}, 0) = 0"
+
 
 def due_now(attempt: str) -> str:
-    """Those of `gone` with groups are scheduled for now: whoever makes jobs pending lets them join these, as jobs that are not new: `due`."""
+    """Those of `gone` that have to be let in are scheduled for now: whoever makes jobs pending lets them in, as jobs that are not new: `due`."""
     return f"""due AS (
     INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
-    SELECT job_id, now(), queue_id, {attempt}, priority, 'rescheduled', links FROM gone WHERE {HAVE_GROUPS}
+    SELECT job_id, now(), queue_id, {attempt}, priority, 'rescheduled', links FROM gone WHERE {ARE_LET_IN}
     RETURNING job_id
 )"""
 

@@ -12,7 +12,7 @@ from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
 from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.storage import refusals
 from forge_jobs.storage.pieces import are_plain, pieces
-from forge_jobs.storage.postgres import key_wait, tags, time_limits
+from forge_jobs.storage.postgres import key_wait, tags, tenants, time_limits
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.groups import settle
@@ -118,6 +118,7 @@ _OF_GROUPS = (
     "links",
     "not_dropped",
     "plain",
+    "counted",
     "link",
     "has_groups",
     "or_later",
@@ -158,7 +159,7 @@ WITH asked AS MATERIALIZED (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason{link})
     SELECT id, due, queue_id, 0, priority, 'delayed'{has_groups} FROM known WHERE due > {moment}{or_later}
 ), sums AS MATERIALIZED (
-    SELECT queue_id, count(*) FILTER (WHERE due <= {moment}{plain}) AS pending,
+    SELECT queue_id, count(*) FILTER (WHERE due <= {moment}{counted}) AS pending,
            count(*) FILTER (WHERE due > {moment}{or_later}) AS scheduled,
            min(due) FILTER (WHERE due > {moment}{or_later}) AS soonest
     FROM known GROUP BY queue_id
@@ -178,28 +179,32 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
 _START_BY = f"coalesce(begins_by, greatest(due, {MOMENT}) + make_interval(secs => begins_within))"
 _DEADLINE = f"coalesce(ends_by, greatest(due, {MOMENT}) + make_interval(secs => ends_within))"
 
-# Where some have groups, tags or time limits, or run others again. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
-# now: whoever hears of the commit makes them pending, or blocked.
+# Where some have groups, tenants, tags or time limits, or run others again. Inside a caller's transaction nothing that others need may be locked, so jobs
+# that have to be let in are scheduled for now: whoever hears of the commit makes them pending, or blocked.
 ENQUEUE_LINKED = (
     filled(
         ENQUEUE_BATCH,
-        groups_given=", $12::text[], $13::timestamptz[], $14::double precision[], $15::timestamptz[], $16::double precision[], $17::text[], $18::bigint[]",
-        groups=", groups, begins_by, begins_within, ends_by, ends_within, tags, rerun_of",
+        groups_given=", $12::text[], $13::timestamptz[], $14::double precision[], $15::timestamptz[], $16::double precision[], $17::text[], $18::bigint[], $19::text[]",
+        groups=", groups, begins_by, begins_within, ends_by, ends_within, tags, rerun_of, tenant",
         joined=f""", linked AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
            true AS is_new
     FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
-), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")})""",
-        linked=", links, groups, tags, rerun_of",
-        links=f", {{links}}, groups, {tags.DECODED}, rerun_of",
+), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")}), fair AS MATERIALIZED (
+    SELECT id AS job_id, queue_id, priority, 0 AS attempt, tenant, {{schema}}.micros(created_at) AS since, number
+    FROM known WHERE tenant IS NOT NULL AND due <= {MOMENT} AND NOT $10
+), {filled(tenants.TURNS, of="fair", order="number")}""",
+        linked=", links, groups, tags, rerun_of, tenant",
+        links=f", {{links}}, groups, {tags.DECODED}, rerun_of, tenant",
         not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
-        plain=" AND groups IS NULL",
+        plain=" AND groups IS NULL AND tenant IS NULL",
+        counted=" AND groups IS NULL AND (tenant IS NULL OR NOT $10)",
         link=", links",
         has_groups=", {links}",
-        or_later=" OR $10 AND groups IS NOT NULL",
+        or_later=" OR $10 AND coalesce(groups, tenant) IS NOT NULL",
         and_joined=", joined.* FROM joined",
     )
-    .replace("{links}", f"{{schema}}.links_of(groups, {_START_BY}, {_DEADLINE})")
+    .replace("{links}", f"{{schema}}.links_of(groups, {_START_BY}, {_DEADLINE}, tenant)")
     .replace(
         "), placed AS (",
         f"""), limited AS (
@@ -332,6 +337,7 @@ async def _enqueue_batch(
                 *time_limits.columns(jobs),
                 tags.encoded(jobs),
                 [job.rerun_of for job in jobs],
+                [job.tenant for job in jobs],
             ]
             if is_linked
             else []

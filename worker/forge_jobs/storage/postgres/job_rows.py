@@ -31,7 +31,8 @@ WITH page AS MATERIALIZED ({page}
 SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
-       near.priority - near.stands_in AS risen, near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of, near.start_by, near.deadline,
+       near.priority - near.stands_in AS risen, near.started_at, near.finished_at, near.result, near.groups, near.tenant, near.tags,
+       near.rerun_of, near.start_by, near.deadline,
        near.progress, near.progress_note, near.progress_attempt, near.progress_at,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure

@@ -33,14 +33,14 @@ LAST_ID = 2**63 - 1
 
 COUNTS = """
 SELECT queue, pending, scheduled, blocked, in_progress, done, dead, expired,
-       timestamptz 'epoch' + oldest_pos * interval '1 microsecond' AS oldest_pending_at
+       timestamptz 'epoch' + oldest_since * interval '1 microsecond' AS oldest_pending_at
 FROM {schema}.depth ORDER BY queue
 """
 
 WAITING_FACTS = (
     """
 SELECT {columns}, now() AS now, held.slots, held.slots_held,
-    timestamptz 'epoch' + place.pos * interval '1 microsecond' AS ready_at,
+    timestamptz 'epoch' + coalesce(place.since, place.pos) * interval '1 microsecond' AS ready_at,
     (SELECT max(at) FROM (
         SELECT max(claimed_at) AS at FROM {schema}.claimed WHERE claimed.queue_id = queue.id
         UNION ALL (SELECT done.started_at
@@ -51,14 +51,19 @@ SELECT {columns}, now() AS now, held.slots, held.slots_held,
                    WHERE finished.queue_id = queue.id AND finished.state <> 'done'
                    ORDER BY finished_at DESC LIMIT 1)) AS taken) AS taken_at,
     (SELECT ({filled})::double precision FROM {schema}.rate_limit WHERE rate_limit.scope = queue.rate_limit) AS tokens,
-    (SELECT count(*) FROM (
-        SELECT FROM {schema}.ready
-        WHERE ready.queue_id = job.queue_id AND (ready.priority, ready.pos) < (job.priority, coalesce(
-            place.pos, (SELECT {schema}.micros(run_at) FROM {schema}.scheduled WHERE scheduled.job_id = $1), 0))
-        LIMIT {limit}) AS counted) AS ahead
+    before.ahead, before.ahead_of_tenant
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
-LEFT JOIN LATERAL (SELECT pos FROM {schema}.ready WHERE ready.ctid = {schema}.place($1)) AS place ON true
+LEFT JOIN LATERAL (SELECT pos, since FROM {schema}.ready WHERE ready.ctid = {schema}.place($1)) AS place ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS ahead, count(*) FILTER (WHERE job.tenant IS NOT NULL AND (
+               SELECT other.tenant FROM {schema}.job AS other WHERE other.id = first.job_id) = job.tenant) AS ahead_of_tenant
+    FROM (
+        SELECT ready.job_id FROM {schema}.ready
+        WHERE ready.queue_id = job.queue_id AND (ready.priority, ready.pos) < (job.priority, coalesce(
+            place.pos, (SELECT {schema}.micros(run_at) FROM {schema}.scheduled WHERE scheduled.job_id = $1), 0))
+        LIMIT {limit}) AS first
+) AS before
 CROSS JOIN LATERAL (
     SELECT count(*) AS slots, count(slot.worker_id) AS slots_held FROM {schema}.slot WHERE slot.queue_id = queue.id
 ) AS held
@@ -169,6 +174,7 @@ class PostgresJobs:
                 "taken_at",
                 "tokens",
                 "ahead",
+                "ahead_of_tenant",
             )
         }
         full = await groups.full_groups(self._database, job_id)

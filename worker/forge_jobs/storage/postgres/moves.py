@@ -66,7 +66,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS
     )
 )
 
-_UNLINKED = f"gone WHERE {endings.HAVE_NO_GROUPS}"
+_UNLINKED = f"gone WHERE {endings.ARE_NOT_LET_IN}"
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
 # Keys are taken in one order, so that batches that need the same keys do not deadlock.
@@ -103,8 +103,8 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
     .replace(
         "{tallied}",
         endings.tallied(
-            pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})",
-            scheduled=f"count(*) FILTER (WHERE {endings.HAVE_GROUPS}) - sum(scheduled)",
+            pending=f"count(*) FILTER (WHERE {endings.ARE_NOT_LET_IN})",
+            scheduled=f"count(*) FILTER (WHERE {endings.ARE_LET_IN}) - sum(scheduled)",
             dead="-sum(dead)",
             expired="-nullif(sum(expired), 0)",
         ),
@@ -201,8 +201,8 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
     .replace(
         "{tallied}",
         endings.tallied(
-            pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})",
-            scheduled=f"-count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})",
+            pending=f"count(*) FILTER (WHERE {endings.ARE_NOT_LET_IN})",
+            scheduled=f"-count(*) FILTER (WHERE {endings.ARE_NOT_LET_IN})",
         ),
     )
     .replace("{woken}", endings.WOKEN)

@@ -5,6 +5,7 @@ Each takes jobs out of `claimed` whose claims still hold; what follows comes fro
 
 from collections.abc import Mapping
 
+from forge_jobs.model.tenant import FAIR
 from forge_jobs.storage.postgres import endings, time_limits
 from forge_jobs.storage.postgres.statement import filled
 
@@ -167,7 +168,7 @@ def _postpone(*, keyed: bool, linked: bool = False) -> str:
     UPDATE {{schema}}.time_limit SET start_by = NULL, look_at = deadline
     WHERE start_by IS NOT NULL AND deadline IS NOT NULL AND {were_begun}
 )"""
-    # A linked job is scheduled even when it is due: it has to stand in line again, behind those that wait already.
+    # A linked job is scheduled even when it is due: it has to stand in line, or to take a turn, again.
     is_later, is_ready = ("true", "false") if linked else ("due > now()", "due <= now()")
     links = ", (SELECT job.links FROM {schema}.job WHERE job.id = gone.job_id)" if linked else ""
     told = ", (SELECT {schema}.tell('due:') WHERE min(due) <= now() + interval '10 seconds')"
@@ -209,7 +210,10 @@ FROM gone
 def _hand_back(*, keyed: bool, linked: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed, linked=linked, never_ran="true")
     limits = filled(_LIMITS, not_begun="", due="now()") if linked else ""
-    left = f", {endings.handed_back(ended)}" if linked else ""
+    left = since = ""
+    if linked:
+        left = f", {endings.handed_back(ended)}"
+        since = f"(SELECT {{schema}}.micros(job.created_at) FROM {{schema}}.job WHERE job.id = job_id AND job.links & {FAIR} <> 0)"
     given = {
         "job_id": "bigint",
         "worker_id": "bigint",
@@ -220,7 +224,7 @@ def _hand_back(*, keyed: bool, linked: bool = False) -> str:
     }
     return f"""
 WITH {_gone(given, keyed=keyed, limits=limits)}, {ends}, {
-        endings.placed(f"gone WHERE NOT {ended}", pos="pos", attempt="attempt - 1")
+        endings.placed(f"gone WHERE NOT {ended}", pos="pos", attempt="attempt - 1", since=since)
     }, {
         endings.tallied(
             _MOVES,

@@ -6,9 +6,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.errors import StorageBusy
+from forge_jobs.model.tenant import FAIR
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
-from forge_jobs.storage.postgres import endings, groups
+from forge_jobs.storage.postgres import endings, groups, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.joining import DROPPED, JOINED
 from forge_jobs.storage.postgres.statement import filled
@@ -30,17 +31,22 @@ WITH gone AS (
            CASE WHEN gone.reason = 'delayed' THEN greatest({schema}.micros(gone.run_at), {schema}.micros(job.created_at))
                 ELSE {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) END AS pos
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE {grouped}
-), joined AS MATERIALIZED ({joined}), {dropped}
+), joined AS MATERIALIZED ({joined}), {dropped}, fair AS MATERIALIZED (
+    SELECT gone.*, coalesce(job.tenant, '') AS tenant, {schema}.micros(greatest(gone.run_at, job.created_at)) AS since
+    FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links & {fair_bit} <> 0
+), {turns}
 SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
 """.replace("{grouped}", endings.HAVE_GROUPS.replace("links", "gone.links"))
     .replace(
         "{placed}",
-        endings.placed(f"gone WHERE {endings.HAVE_NO_GROUPS}", order="run_at, job_id", attempt="attempt"),
+        endings.placed(f"gone WHERE {endings.ARE_NOT_LET_IN}", order="run_at, job_id", attempt="attempt"),
     )
     .replace(
         "{tallied}",
         endings.tallied(scheduled="-count(*)", pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})"),
     )
+    .replace("{turns}", filled(tenants.TURNS, of="fair", order="run_at, job_id"))
+    .replace("{fair_bit}", str(FAIR))
     .replace("{joined}", JOINED.replace("{of}", "linked"))
     .replace("{dropped}", DROPPED)
     .replace("{woken}", endings.WOKEN)

@@ -33,6 +33,7 @@ from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
 from forge_jobs.storage.sqlite.slots import SqliteSlots
 from forge_jobs.storage.sqlite.statistics import SqliteStatistics
+from forge_jobs.storage.sqlite.tenants import SqliteTenants
 from forge_jobs.storage.sqlite.time_limits import SqliteTimeLimits
 from forge_jobs.storage.sqlite.tokens import SqliteTokens
 from forge_jobs.storage.sqlite.versions import SqliteVersions
@@ -75,6 +76,7 @@ class SqliteStorage(Storage):
         self.slots = SqliteSlots(database)
         self.ageing = SqliteAgeing(database)
         self.groups = SqliteGroups(database)
+        self.tenants = SqliteTenants(database)
         self.time_limits = SqliteTimeLimits(database)
         self.kinds = SqliteKinds(database)
         self.removals = SqliteRemovals(database)

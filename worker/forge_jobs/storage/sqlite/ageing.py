@@ -28,6 +28,7 @@ SELECT ready.job_id, ready.priority, ready.pos, ready.pos + :turn * :age AS at,
        max(:best, coalesce(job.asked_priority, job.priority) - (:now - ready.pos) / :age) AS target
 FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = :queue_id AND ready.priority = :priority AND ready.pos > :after AND ready.pos <= :now - :turn * :age
+  AND ready.since IS NULL  -- one that has a tenant waits for its turn: its place is no moment
   AND max(:best, coalesce(job.asked_priority, job.priority) - (:now - ready.pos) / :age) < :priority
 ORDER BY ready.pos LIMIT :limit
 """

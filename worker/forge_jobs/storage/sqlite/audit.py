@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from forge_jobs.model.finding import Finding, Look
-from forge_jobs.model.group import has_groups
+from forge_jobs.model.tenant import is_let_in
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
     COUNTED,
@@ -285,7 +285,7 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
         attempt = transaction.value(
             "SELECT coalesce(max(attempt), 0) FROM failure WHERE job_id = ?", (job_id,)
         )
-        if has_groups(job["links"]):  # it has to join them
+        if is_let_in(job["links"]):  # it has to join its groups, or to take a turn
             due = (
                 job_id,
                 transaction.now,

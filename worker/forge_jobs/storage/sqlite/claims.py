@@ -17,9 +17,10 @@ from forge_jobs.model.job import (
     End,
     Postponement,
 )
+from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import outcomes, saved_states, time_limits
+from forge_jobs.storage.sqlite import outcomes, saved_states, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -102,10 +103,15 @@ WHERE claimed.job_id = ? AND claimed.worker_id = ? AND claimed.attempt = ?
 
 CLAIMED = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, x'', job.codec, job.priority,
-       claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at / 1e6, job.links,
+       {pos}, job.max_attempts, job.timeout, job.key, job.created_at / 1e6, job.links,
        claimed.cancel_requested_at IS NOT NULL
 FROM claimed JOIN job ON job.id = claimed.job_id
-"""
+""".replace(
+    "{pos}",  # the turn of a job that has a tenant has come
+    f"""CASE WHEN coalesce(job.links & {FAIR}, 0) = 0 THEN claimed.claimed_at ELSE coalesce((
+           SELECT pos FROM tenant_clock AS clock
+           WHERE clock.queue_id = job.queue_id AND clock.priority = job.priority), claimed.claimed_at) END""",
+)
 HELD = CLAIMED + "WHERE claimed.worker_id = ? ORDER BY job.id"
 LOST = CLAIMED + (
     "WHERE NOT EXISTS (SELECT 1 FROM worker WHERE worker.id = claimed.worker_id) ORDER BY job.id LIMIT ?"
@@ -240,6 +246,8 @@ def _claim(
         rows = _take(transaction, wanted, statements)
         taken += rows
         left -= len(rows)
+    if any([row[13] is not None for row in taken]) and any(has_tenant(row[13]) for row in taken):
+        tenants.came(transaction, wanted["queue_id"], {row[7]: row[8] for row in taken})
     if taken:
         count_move(transaction, [wanted["queue_id"]] * len(taken), "pending", "in_progress")
     return taken

@@ -11,7 +11,8 @@ SELECT queue.id, queue.name AS queue, {", ".join(COUNTED)}
 FROM queue JOIN tally ON tally.queue_id = queue.id WHERE {IS_OPEN} ORDER BY queue.name
 """
 
-# The first pos of each priority: a few steps in the index, however many jobs wait.
+# The first job of each priority: a few steps in the index, however many jobs wait. Of jobs that have tenants, it is the
+# one whose turn is next.
 OLDEST = """
 WITH RECURSIVE class (priority) AS (
     SELECT min(priority) FROM ready WHERE queue_id = :queue_id
@@ -19,7 +20,8 @@ WITH RECURSIVE class (priority) AS (
     SELECT (SELECT min(priority) FROM ready WHERE queue_id = :queue_id AND ready.priority > class.priority)
     FROM class WHERE class.priority IS NOT NULL
 )
-SELECT min((SELECT min(pos) FROM ready WHERE queue_id = :queue_id AND ready.priority = class.priority))
+SELECT min((SELECT coalesce(since, pos) FROM ready
+            WHERE queue_id = :queue_id AND ready.priority = class.priority ORDER BY pos, job_id LIMIT 1))
 FROM class WHERE class.priority IS NOT NULL
 """
 

@@ -6,7 +6,7 @@ from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import are_plain, pieces
-from forge_jobs.storage.sqlite import groups, moves, tags, time_limits
+from forge_jobs.storage.sqlite import groups, moves, tags, tenants, time_limits
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, put, require_new
 from forge_jobs.storage.sqlite.kinds import named
@@ -50,6 +50,7 @@ def _add(
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str, int | None]] = []
     joining: list[groups.Joining] = []
+    turns: list[tenants.TurnTaker] = []
     tagged: list[tuple[int, tuple[str, ...]]] = []
     limited: list[tuple[int, NewJob, int]] = []
     # Ids are chosen here, not by the table, since `ready` needs them too; nobody else writes meanwhile.
@@ -76,6 +77,8 @@ def _add(
             scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value, links))
         elif job.groups is not None:
             joining.append(groups.Joining(job_id, now, queue_id, 0, priority, job.groups, now, is_new=True))
+        elif job.tenant is not None:
+            turns.append(tenants.TurnTaker(job_id, queue_id, 0, priority, job.tenant, now))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many(INSERT, rows)
@@ -87,8 +90,9 @@ def _add(
         [(kind, key, holder) for (kind, key), (holder, _) in keys.items()],
     )
     make_ready(transaction, ready)
+    tenants.take_turns(transaction, turns)
     make_scheduled(transaction, scheduled)
-    count_move(transaction, [job[2] for job in ready], None, "pending")
+    count_move(transaction, [job[2] for job in ready] + [job.queue_id for job in turns], None, "pending")
     count_move(transaction, [job[2] for job in scheduled], None, "scheduled")
     return _joined(transaction, joining, answers) if joining else answers
 
@@ -109,6 +113,7 @@ def _row(job_id: int, queue_id: int, attempts: int, links: int | None, job: NewJ
         job.groups,
         tags.encoded(job.tags) if job.tags else None,
         job.rerun_of,
+        job.tenant,
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from forge_jobs.errors import UnknownGroup
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import FullGroup
-from forge_jobs.model.group import Group, GroupStatus, Overflow, decoded
+from forge_jobs.model.group import Group, GroupStatus, Overflow, decoded, has_groups
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
@@ -322,7 +322,7 @@ def say(transaction: Transaction, groups: str | None) -> None:
 
 def leave_of(transaction: Transaction, claims: Iterable[Claim]) -> None:
     """The jobs of these claims, which were taken back, have no places in groups; others get what is free now."""
-    if linked := [claim.job_id for claim in claims if claim.links is not None]:
+    if linked := [claim.job_id for claim in claims if has_groups(claim.links)]:
         leave(transaction, linked)
 
 

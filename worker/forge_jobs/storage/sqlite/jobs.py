@@ -53,7 +53,7 @@ SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
-       coalesce(finished.result, saved_state.result) AS result, job.groups, job.tags, job.rerun_of,
+       coalesce(finished.result, saved_state.result) AS result, job.groups, job.tenant, job.tags, job.rerun_of,
        time_limit.start_by, time_limit.deadline, progress.share, progress.note, progress.attempt AS reported_by,
        progress.at AS reported_at
 FROM job
@@ -132,6 +132,18 @@ SELECT max(at) FROM (
 """
 
 RERUNS = "SELECT id FROM job WHERE rerun_of = ? ORDER BY id DESC LIMIT ?"
+
+SINCE = (
+    "SELECT coalesce(since, pos) FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?"
+)
+
+AHEAD = """
+SELECT count(*) FROM (
+    SELECT job_id FROM ready
+    WHERE queue_id = :queue_id AND (priority, pos, job_id) < (:priority, :pos, :id) LIMIT :limit) AS first
+WHERE true{of_these}
+"""
+AND_OF_TENANT = " AND (SELECT tenant FROM job WHERE job.id = first.job_id) = :tenant"
 
 SLOTS_HELD = "SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id IS NOT NULL"
 
@@ -289,9 +301,10 @@ class SqliteJobs:
                 queue=queue,
                 slots=queue.concurrency or 0,
                 slots_held=transaction.value(SLOTS_HELD, of_queue),
-                ready_at=moment(place.pos),
+                ready_at=moment(_ready_at(transaction, place)),
                 taken_at=moment(transaction.value(TAKEN_AT, of_queue)),
                 ahead=_ahead(transaction, place),
+                ahead_of_tenant=_ahead(transaction, place, AND_OF_TENANT),
                 ahead_limit=AHEAD_LIMIT,
                 full_groups=groups.full_groups(transaction, job_id),
                 now=moment(transaction.now),
@@ -308,9 +321,18 @@ class SqliteJobs:
         return 0
 
 
-def _ahead(transaction: Transaction, place: places.Place) -> int:
-    """Return how many jobs are claimed before this pending one, counted up to AHEAD_LIMIT."""
-    if place.state is not State.PENDING:
+def _ready_at(transaction: Transaction, place: places.Place) -> int | None:
+    """Return since when the job is pending; None: it is not."""
+    if place.state is not State.PENDING or place.tenant is None:
+        return place.pos
+    found = (place.queue_id, place.priority, place.pos, place.id)
+    since: int | None = transaction.value(SINCE, found)
+    return since
+
+
+def _ahead(transaction: Transaction, place: places.Place, of_these: str = "") -> int:
+    """Return how many jobs (`of_these`) are claimed before this pending one, counted up to AHEAD_LIMIT."""
+    if place.state is not State.PENDING or (of_these and place.tenant is None):
         return 0
     wanted = {
         "queue_id": place.queue_id,
@@ -318,15 +340,9 @@ def _ahead(transaction: Transaction, place: places.Place) -> int:
         "pos": place.pos,
         "id": place.id,
         "limit": AHEAD_LIMIT,
+        "tenant": place.tenant,
     }
-    ahead: int = transaction.value(
-        """
-        SELECT count(*) FROM (
-            SELECT 1 FROM ready
-            WHERE queue_id = :queue_id AND (priority, pos, job_id) < (:priority, :pos, :id) LIMIT :limit)
-        """,
-        wanted,
-    )
+    ahead: int = transaction.value(AHEAD.replace("{of_these}", of_these), wanted)
     return ahead
 
 
@@ -401,6 +417,7 @@ def _job(row: Record, attempt: int) -> Job:
         error=row["error"],
         result=row["result"],
         groups=tuple(decoded(row["groups"]).values()),
+        tenant=row["tenant"],
         tags=tags.decoded(row["tags"]),
         risen=row["risen"],
         rerun_of=row["rerun_of"],

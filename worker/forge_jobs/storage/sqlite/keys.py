@@ -10,7 +10,7 @@ import msgspec
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
-from forge_jobs.storage.sqlite import groups, moves, places, tags, time_limits
+from forge_jobs.storage.sqlite import groups, moves, places, tags, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -25,7 +25,7 @@ HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job
 
 UPDATE = """
 UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?,
-    asked_priority = NULL
+    tenant = ?, asked_priority = NULL
 WHERE id = ?
 """
 
@@ -37,8 +37,8 @@ VALUES (:job_id, :group_id, :pos, :queue_id, 0, :priority, :groups)
 # The columns are named: a later release may add some while this one still runs.
 INSERT = """
 INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags,
-                 rerun_of)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 rerun_of, tenant)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -149,7 +149,7 @@ def _rewrite(
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
-    linked = (job.links, job.groups, tags.encoded(job.tags))
+    linked = (job.links, job.groups, tags.encoded(job.tags), job.tenant)
     tags.forget(transaction, [place.id])
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
     tags.add(transaction, [(place.id, job.tags)])
@@ -162,10 +162,19 @@ def _rewrite(
         starts_at = min(starts_at, later(created_at, job.max_wait))
     time_limits.forget(transaction, [place.id])
     time_limits.begin(transaction, place.id, job, max(starts_at, now))
-    if stays and run_at is None and groups.keeps_place(place.groups, job.groups):
+    if (
+        stays
+        and run_at is None
+        and place.tenant == job.tenant
+        and groups.keeps_place(place.groups, job.groups)
+    ):
         if stood is None:
             assert place.pos is not None
-            make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
+            make_ready(
+                transaction,
+                [(place.id, place.pos, queue_id, 0, job.priority or 0)],
+                since={} if job.tenant is None else {place.id: created_at},
+            )
         else:
             transaction.execute(STAND, {**stood, "queue_id": queue_id, "priority": job.priority or 0})
         count_move(transaction, [queue_id], None, moves.COLUMNS[place.state])
@@ -188,7 +197,7 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
-    linked = (job.links, job.groups, tags.encoded(job.tags), job.rerun_of)
+    linked = (job.links, job.groups, tags.encoded(job.tags), job.rerun_of, job.tenant)
     transaction.execute(INSERT, (job_id, queue_id, *facts, *linked))
     tags.add(transaction, [(job_id, job.tags)])
     time_limits.begin(transaction, job_id, job, max(due(job, now), now))
@@ -220,6 +229,10 @@ def _wait(
                 )
             ],
         )
+    elif job.tenant is not None:
+        turn = tenants.TurnTaker(job_id, queue_id, 0, priority, job.tenant, transaction.now)
+        tenants.take_turns(transaction, [turn])
+        count_move(transaction, [queue_id], None, "pending")
     else:
         make_ready(transaction, [(job_id, transaction.now if pos is None else pos, queue_id, 0, priority)])
         count_move(transaction, [queue_id], None, "pending")

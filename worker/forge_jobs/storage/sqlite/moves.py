@@ -10,7 +10,7 @@ from typing import Protocol
 from forge_jobs.model.group import DROPPED_ERROR
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
 from forge_jobs.model.match import Move
-from forge_jobs.storage.sqlite import groups
+from forge_jobs.storage.sqlite import groups, tenants
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -192,13 +192,20 @@ def take_out(transaction: Transaction, places: Sequence[Place]) -> None:
 
 def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -> None:
     """The jobs are pending, each with this many attempts, in the order in which they were enqueued; or blocked."""
-    plain = [(place, attempt) for place, attempt in jobs if place.groups is None]
+    plain = [(place, attempt) for place, attempt in jobs if place.groups is None and place.tenant is None]
     make_ready(
         transaction,
         [(place.id, transaction.now, place.queue_id, attempt, place.priority) for place, attempt in plain],
     )
     count_move(transaction, [place.queue_id for place, _ in plain], None, "pending")
     now = transaction.now
+    turns = [
+        tenants.TurnTaker(place.id, place.queue_id, attempt, place.priority, place.tenant, now)
+        for place, attempt in jobs
+        if place.tenant is not None
+    ]
+    tenants.take_turns(transaction, turns)
+    count_move(transaction, [turn.queue_id for turn in turns], None, "pending")
     joining = [
         groups.Joining(
             place.id,

@@ -15,6 +15,7 @@ from forge_jobs.model.job import (
     Reason,
     State,
 )
+from forge_jobs.model.tenant import ends_alone, has_tenant, is_let_in
 from forge_jobs.storage.sqlite import groups, tags, time_limits
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -79,7 +80,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
 
 def _leave(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which have ended, have no places in groups and no time limits any more."""
-    time_limits.forget(transaction, [claim.job_id for claim in claims if claim.links is not None])
+    time_limits.forget(transaction, [claim.job_id for claim in claims if not ends_alone(claim.links)])
     groups.leave_of(transaction, claims)
 
 
@@ -107,7 +108,7 @@ def postpone(transaction: Transaction, postponements: Sequence[Postponement]) ->
             continue
         attempt = postponed.attempts
         due = _due(postponed, now)
-        if due > now or has_groups(claim.links):  # which has to stand in line again
+        if due > now or is_let_in(claim.links):  # which has to stand in line, or take a turn, again
             scheduled.append(
                 (
                     claim.job_id,
@@ -157,6 +158,7 @@ def hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
     make_ready(
         transaction,
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
+        since={claim.job_id: int(claim.created * 1e6) for claim in owned if has_tenant(claim.links)},
     )
     count_move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
     if any(has_groups(claim.links) for claim in owned):

@@ -7,7 +7,7 @@ from forge_jobs.model.job import State
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FIND = """
-SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at, job.groups
+SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at, job.groups, job.tenant
 FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
 """
 
@@ -30,6 +30,7 @@ class Place:
     pos: int | None  # of a pending job
     created_at: int
     groups: str | None  # as in `job`
+    tenant: str | None
 
 
 def place(transaction: Transaction, job_id: int) -> Place:
@@ -59,4 +60,5 @@ def place(transaction: Transaction, job_id: int) -> Place:
         pos,
         job["created_at"],
         job["groups"],
+        job["tenant"],
     )

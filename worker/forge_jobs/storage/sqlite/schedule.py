@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.model.group import has_groups
+from forge_jobs.model.tenant import has_tenant, is_let_in
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
-from forge_jobs.storage.sqlite import groups, moves
+from forge_jobs.storage.sqlite import groups, moves, tenants
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import count_move
@@ -62,7 +63,7 @@ class SqliteSchedule:
 def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
     due = transaction.records(
         """
-        SELECT job_id, queue_id, attempt, priority, links, reason FROM scheduled
+        SELECT job_id, run_at, queue_id, attempt, priority, links, reason FROM scheduled
         WHERE run_at <= ? ORDER BY run_at, job_id LIMIT ?
         """,
         (transaction.now, limit),
@@ -74,17 +75,28 @@ def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta 
             # among them, by their time
             (job["job_id"], transaction.now + place, job["queue_id"], job["attempt"], job["priority"])
             for place, job in enumerate(due)
-            if not has_groups(job["links"])
+            if not is_let_in(job["links"])
         ],
     )
-    plain = [job["queue_id"] for job in due if not has_groups(job["links"])]
-    count_move(transaction, plain, "scheduled", "pending")
-    if len(plain) < len(due):
+    tenants.take_turns(transaction, [_turn(transaction, job) for job in due if has_tenant(job["links"])])
+    pending = [job["queue_id"] for job in due if not has_groups(job["links"])]
+    count_move(transaction, pending, "scheduled", "pending")
+    if len(pending) < len(due):
         _join(
             transaction,
             [(job, transaction.now + place) for place, job in enumerate(due) if has_groups(job["links"])],
         )
     return len(due), _next(transaction)
+
+
+def _turn(transaction: Transaction, job: Record) -> tenants.TurnTaker:
+    [(tenant, created_at)] = transaction.rows(
+        "SELECT tenant, created_at FROM job WHERE id = ?", (job["job_id"],)
+    )
+    since = max(job["run_at"], created_at)
+    return tenants.TurnTaker(
+        job["job_id"], job["queue_id"], job["attempt"], job["priority"], tenant or "", since
+    )
 
 
 def _join(transaction: Transaction, jobs: Sequence[tuple[Record, int]]) -> None:

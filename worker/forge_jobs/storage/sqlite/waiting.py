@@ -1,17 +1,33 @@
 """How jobs begin to wait, in `ready` or in `scheduled`, whatever makes them wait."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
+NOTHING: Mapping[int, int] = MappingProxyType({})
 
-def make_ready(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int, int]]) -> None:
-    """These (job_id, pos, queue_id, attempt, priority) are ready; workers of their queues are told."""
+
+def make_ready(
+    transaction: Transaction,
+    jobs: Sequence[tuple[int, int, int, int, int]],
+    *,
+    since: Mapping[int, int] = NOTHING,
+) -> None:
+    """These (job_id, pos, queue_id, attempt, priority) are ready; workers of their queues are told.
+
+    `since` says, by their ids, when those of them became ready whose pos does not say it.
+    """
     if not jobs:
         return
     transaction.execute_many(
         "INSERT INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (?, ?, ?, ?, ?)", jobs
     )
+    if since:
+        transaction.execute_many(
+            "UPDATE ready SET since = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
+            [(since[job[0]], job[2], job[4], job[1], job[0]) for job in jobs if job[0] in since],
+        )
     for queue_id in {job[2] for job in jobs}:
         transaction.tell("queue", queue_id)
 

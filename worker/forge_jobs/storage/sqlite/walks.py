@@ -30,7 +30,7 @@ class StateWalk:
         standing = ", ".join(f"{column} AS at_{number}" for number, column in enumerate(self.standing))
         return f"""
             SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos} AS pos,
-                   job.created_at, job.groups, {standing}
+                   job.created_at, job.groups, job.tenant, {standing}
             FROM {self.table} AS place CROSS JOIN job ON job.id = place.job_id
             WHERE {self.after} AND place.job_id <= :last
             ORDER BY {", ".join(self.standing)} LIMIT :limit
@@ -82,7 +82,7 @@ WALKS = {
 # Along the tags, from job to job. The state is that of the view, which looks at a row of each table for each job.
 TAGGED = """
 SELECT job.id, job.queue_id, job.priority, job.kind, job.key, coalesce(jobs.attempt, ready.attempt) AS attempt, ready.pos,
-       job.created_at, job.groups, job.id AS at_0,
+       job.created_at, job.groups, job.tenant, job.id AS at_0,
        jobs.state = :state AND (:queue_id IS NULL OR job.queue_id = :queue_id) AND {has_all}
        AND jobs.cancel_requested_at IS NULL AND (jobs.finished_at IS NULL OR jobs.finished_at <= :until) AS is_meant
 FROM (SELECT job_id FROM job_tag
@@ -179,6 +179,7 @@ def _place(row: Any, state: State) -> Place:
         row["pos"],
         row["created_at"],
         row["groups"],
+        row["tenant"],
     )
 
 

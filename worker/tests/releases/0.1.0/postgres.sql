@@ -98,11 +98,13 @@ CREATE TABLE "forge_jobs".job (
     created_at   timestamptz NOT NULL,
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        smallint,  -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress, 8: a tenant
+    links        smallint,
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
     rerun_of     bigint,  -- the job that it runs again, which may be gone; null: none
-    asked_priority smallint  -- what was asked for, where `priority` has risen since; null: it has not
+    asked_priority smallint,  -- what was asked for, where `priority` has risen since; null: it has not
+    tenant       text  -- on whose behalf it is; null: nobody's
 );
 CREATE INDEX job_rerun ON "forge_jobs".job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -202,13 +204,14 @@ CREATE INDEX blocked_groups ON "forge_jobs".blocked USING gin (groups) WHERE gro
 
 -- The busiest table: narrow, with a single index, which is in the order of claims. There is no index on job_id: a job
 -- that has been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and
--- priority.
+-- priority. The pos of a job that has a tenant says when its turn comes, as the turns of `tenant_turn` do.
 CREATE TABLE "forge_jobs".ready (
     job_id   bigint NOT NULL,
     pos      bigint NOT NULL,  -- when the job became ready, in microseconds since the epoch
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
-    priority smallint NOT NULL
+    priority smallint NOT NULL,
+    since    bigint  -- when the job became ready, where pos does not say it; null: pos says it
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
 CREATE INDEX ready_claim ON "forge_jobs".ready (queue_id, priority, pos);
@@ -524,6 +527,45 @@ CREATE TABLE "forge_jobs".unsettled (
     CHECK (num_nonnulls(said, said_at) IN (0, 2))
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
+
+-- Tenants
+
+-- In a queue, and among its jobs of one priority, tenants take turns. The turn of a job is its `pos` in `ready`. A new job
+-- gets the next turn of its tenant: one stride after the last one that the tenant was given, or after the one that comes
+-- now, if that is later. So jobs of tenants with many are spread over the turns to come, and nobody waits for more than
+-- one of each other tenant's before the next one of its own.
+
+-- The weights that people have set. The stride of a tenant is that of a weight of 1, divided by its own.
+CREATE TABLE "forge_jobs".tenant_weight (
+    queue_id integer NOT NULL REFERENCES "forge_jobs".queue ON DELETE CASCADE,
+    tenant   text NOT NULL,
+    weight   double precision NOT NULL CHECK (weight > 0),
+    PRIMARY KEY (queue_id, tenant)
+);
+
+-- Where the last turn that a tenant was given ends, in thousandths of a `pos`. While a long transaction keeps rows from
+-- being cleared away that were deleted, nobody walks over them: a new row with the next number takes the place of the old
+-- one, and the row with the largest number is read. Of two that take turns for a tenant at once, the second waits until the
+-- first has taken the old row away. A row whose turn has come says nothing more, and goes some time later. The numbers of a tenant
+-- begin with its first turn, to the second, so they are larger then than before.
+CREATE TABLE "forge_jobs".tenant_turn (
+    queue_id integer NOT NULL,
+    priority smallint NOT NULL,
+    tenant   text NOT NULL,
+    number   bigint NOT NULL,
+    until    bigint NOT NULL,
+    PRIMARY KEY (queue_id, priority, tenant, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+-- Which turns have come: each claim that takes jobs of tenants adds the last `pos` that it took. The largest is read,
+-- for the same reason; the leader deletes the others. After a crash of the server the table is empty, and the first
+-- job that is ready says where the turns are.
+CREATE UNLOGGED TABLE "forge_jobs".tenant_clock (
+    queue_id integer NOT NULL,
+    priority smallint NOT NULL,
+    pos      bigint NOT NULL
+);
+CREATE INDEX tenant_clock_pos ON "forge_jobs".tenant_clock (queue_id, priority, pos);
 
 
 -- Bulk operations
@@ -1164,28 +1206,109 @@ BEGIN
 END
 $$;
 
+-- The turn that comes now, among the jobs of one priority of a queue: the last one of which a job was claimed, or, if that
+-- is later, the one before that of the first job that waits. Where none waits, the turns go on from the present moment, as
+-- the places of jobs without tenants do.
+CREATE FUNCTION "forge_jobs".coming_turn(queue_id integer, priority smallint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    last bigint;
+    foremost bigint;
+BEGIN
+    SELECT clock.pos INTO last FROM "forge_jobs".tenant_clock AS clock
+    WHERE clock.queue_id = coming_turn.queue_id AND clock.priority = coming_turn.priority ORDER BY clock.pos DESC LIMIT 1;
+    SELECT ready.pos INTO foremost FROM "forge_jobs".ready
+    WHERE ready.queue_id = coming_turn.queue_id AND ready.priority = coming_turn.priority AND ready.pos >= coalesce(last, 0)
+    ORDER BY ready.pos LIMIT 1;
+    RETURN greatest(last, coalesce(foremost - 10, "forge_jobs".micros(now())));
+END
+$$;
+
+-- Gives these jobs, which have tenants, their turns, in their order; wakes idle workers, and tells them where jobs stand that
+-- they may have passed. The caller makes the jobs ready at the turns that this returns.
+CREATE FUNCTION "forge_jobs".take_turns(ids bigint[], queue_ids integer[], priorities smallint[], tenants text[])
+RETURNS TABLE (job_id bigint, pos bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    line record;
+    of_class record;
+    last record;
+    stride bigint;
+    first bigint;
+    foremost bigint;  -- of those that are given
+    comes bigint;
+BEGIN
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    FOR of_class IN
+        SELECT DISTINCT asked.queue_id, asked.priority FROM unnest(queue_ids, priorities) AS asked (queue_id, priority)
+        ORDER BY 1, 2
+    LOOP
+        comes := "forge_jobs".coming_turn(of_class.queue_id, of_class.priority);
+        foremost := NULL;
+        FOR line IN  -- in one order, so that no two wait for each other
+            SELECT asked.tenant, array_agg(asked.job_id ORDER BY asked.number) AS jobs
+            FROM unnest(ids, queue_ids, priorities, tenants) WITH ORDINALITY
+                 AS asked (job_id, queue_id, priority, tenant, number)
+            WHERE asked.queue_id = of_class.queue_id AND asked.priority = of_class.priority
+            GROUP BY asked.tenant ORDER BY asked.tenant
+        LOOP
+            stride := greatest(1, round(10000 / coalesce((
+                SELECT weight FROM "forge_jobs".tenant_weight
+                WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
+            LOOP
+                DELETE FROM "forge_jobs".tenant_turn AS turn
+                WHERE turn.queue_id = of_class.queue_id AND turn.priority = of_class.priority AND turn.tenant = line.tenant
+                  AND turn.number = (
+                      SELECT newest.number FROM "forge_jobs".tenant_turn AS newest
+                      WHERE newest.queue_id = of_class.queue_id AND newest.priority = of_class.priority
+                        AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
+                RETURNING turn.number, turn.until INTO last;
+                CONTINUE WHEN NOT FOUND AND EXISTS (  -- another transaction was first, which has ended
+                    SELECT FROM "forge_jobs".tenant_turn AS turn
+                    WHERE turn.queue_id = of_class.queue_id AND turn.priority = of_class.priority
+                      AND turn.tenant = line.tenant);
+                first := greatest(comes * 1000, last.until);
+                INSERT INTO "forge_jobs".tenant_turn (queue_id, priority, tenant, number, until)
+                VALUES (of_class.queue_id, of_class.priority, line.tenant, coalesce(last.number + 1, first - first % 1000000000),
+                        first + cardinality(line.jobs) * stride)
+                ON CONFLICT DO NOTHING;
+                EXIT WHEN FOUND;  -- else another one was first to give a turn to this tenant
+            END LOOP;
+            foremost := least(foremost, (first + stride) / 1000);
+            RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
+                         FROM unnest(line.jobs) WITH ORDINALITY AS one (id, number);
+        END LOOP;
+        PERFORM "forge_jobs".wake(of_class.queue_id);
+        PERFORM "forge_jobs".tell('behind:' || concat_ws(',', of_class.queue_id, of_class.priority, foremost, 0))
+        WHERE foremost <= "forge_jobs".micros(now())
+          AND EXISTS (SELECT FROM "forge_jobs".idle WHERE idle.queue_id = of_class.queue_id);
+    END LOOP;
+END
+$$;
+
 -- A job that is in no state begins to wait: until `due`, or, when that is past or null, at the place `pos` in its queue,
 -- the last one unless it is given. In a transaction that others may outrun (`late`), workers are told in any case, and
 -- also where the job stands, since jobs after it may have been claimed by the time it is seen.
 CREATE FUNCTION "forge_jobs".begin_wait(
     job_id bigint, queue_id integer, priority smallint, due timestamptz, late boolean, pos bigint DEFAULT NULL,
-    links smallint DEFAULT NULL
+    links smallint DEFAULT NULL, since bigint DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- One with groups is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
-    IF coalesce(links & 1, 0) = 1 OR begin_wait.due > statement_timestamp() THEN
+    -- One with groups or a tenant is scheduled for now: nothing that others need is locked, and whoever makes it pending
+    -- sees to it.
+    IF coalesce(links & 9, 0) <> 0 OR begin_wait.due > statement_timestamp() THEN
         INSERT INTO "forge_jobs".scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
         VALUES (begin_wait.job_id, coalesce(begin_wait.due, statement_timestamp()), begin_wait.queue_id, 0,
                 begin_wait.priority, 'delayed', begin_wait.links);
         INSERT INTO "forge_jobs".tally (queue_id, scheduled) VALUES (begin_wait.queue_id, 1);
-        IF late OR coalesce(links & 1, 0) = 1 OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
+        IF late OR coalesce(links & 9, 0) <> 0 OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
             PERFORM "forge_jobs".tell('due:');
         END IF;
         RETURN;
     END IF;
-    INSERT INTO "forge_jobs".ready (job_id, pos, queue_id, attempt, priority)
+    INSERT INTO "forge_jobs".ready (job_id, pos, queue_id, attempt, priority, since)
     VALUES (begin_wait.job_id, coalesce(begin_wait.pos, "forge_jobs".micros(statement_timestamp())), begin_wait.queue_id, 0,
-            begin_wait.priority);
+            begin_wait.priority, begin_wait.since);
     INSERT INTO "forge_jobs".tally (queue_id, pending) VALUES (begin_wait.queue_id, 1);
     IF late OR EXISTS (SELECT FROM "forge_jobs".idle WHERE idle.queue_id = begin_wait.queue_id) THEN
         PERFORM "forge_jobs".tell('queue:' || begin_wait.queue_id);
@@ -1197,10 +1320,11 @@ BEGIN
 END
 $$;
 
--- What a job with these groups and time limits is linked to; null: nothing.
-CREATE FUNCTION "forge_jobs".links_of(groups text, start_by timestamptz, deadline timestamptz) RETURNS smallint
+-- What a job with these groups, time limits and tenant is linked to; null: nothing.
+CREATE FUNCTION "forge_jobs".links_of(groups text, start_by timestamptz, deadline timestamptz, tenant text) RETURNS smallint
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT nullif(($1 IS NOT NULL)::integer + 2 * (coalesce($2, $3) IS NOT NULL)::integer, 0)::smallint
+    SELECT nullif(($1 IS NOT NULL)::integer + 2 * (coalesce($2, $3) IS NOT NULL)::integer + 8 * ($4 IS NOT NULL)::integer,
+                  0)::smallint
 $$;
 
 -- Whether two payloads mean something different. JSON is compared by its meaning; what is no JSON that the database
@@ -1240,7 +1364,7 @@ $$;
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
     payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
-    deadline timestamptz, start_within interval, ends_within interval
+    deadline timestamptz, start_within interval, ends_within interval, tenant text
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1249,42 +1373,45 @@ DECLARE
     stays boolean;
     keeps boolean;
     groups_before text;
-    since timestamptz;
+    tenant_before text;
+    created timestamptz;
 BEGIN
     DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(rewrite_job.job_id)
-    RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at INTO waited;
+    RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at, ready.since INTO waited;
     IF NOT FOUND THEN
         DELETE FROM "forge_jobs".scheduled WHERE scheduled.job_id = rewrite_job.job_id
-        RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
+        RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at, NULL::bigint AS since INTO waited;
     END IF;
     IF NOT FOUND THEN
         DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = rewrite_job.job_id RETURNING blocked.* INTO stood;
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        SELECT stood.queue_id, stood.attempt, stood.pos, NULL::timestamptz AS run_at INTO waited;
+        SELECT stood.queue_id, stood.attempt, stood.pos, NULL::timestamptz AS run_at, NULL::bigint AS since INTO waited;
     END IF;
     INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
     VALUES (waited.queue_id, -(waited.run_at IS NULL AND stood.job_id IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer,
             -nullif((stood.job_id IS NOT NULL)::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
-    SELECT job.groups, job.created_at INTO groups_before, since FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
+    SELECT job.groups, job.tenant, job.created_at INTO groups_before, tenant_before, created
+    FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
-        due := least(rewrite_job.due, since + max_wait);
+        due := least(rewrite_job.due, created + max_wait);
     ELSIF stays THEN  -- with groups, it is scheduled for when it began to wait, and stands in its line as of then
-        due := coalesce(waited.run_at, timestamptz 'epoch' + waited.pos * interval '1 microsecond');
+        due := coalesce(waited.run_at, timestamptz 'epoch' + coalesce(waited.since, waited.pos) * interval '1 microsecond');
     END IF;
     start_by := coalesce(rewrite_job.start_by, greatest(rewrite_job.due, statement_timestamp()) + start_within);
     deadline := coalesce(rewrite_job.deadline, greatest(rewrite_job.due, statement_timestamp()) + ends_within);
     -- with another priority, it would stand elsewhere in the line of a group, whose row is not locked here
     keeps := stays AND waited.run_at IS NULL AND coalesce(stood.priority = rewrite_job.priority, true)
-             AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups);
+             AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups)
+             AND tenant_before IS NOT DISTINCT FROM rewrite_job.tenant;
     UPDATE "forge_jobs".job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
-        links = "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline), groups = rewrite_job.groups,
-        tags = rewrite_job.tags, asked_priority = NULL
+        links = "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline, rewrite_job.tenant),
+        groups = rewrite_job.groups, tags = rewrite_job.tags, asked_priority = NULL, tenant = rewrite_job.tenant
     WHERE job.id = rewrite_job.job_id;
     DELETE FROM "forge_jobs".time_limit WHERE time_limit.job_id = rewrite_job.job_id;
     INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
@@ -1299,8 +1426,9 @@ BEGIN
         PERFORM "forge_jobs".begin_wait(
             rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
             CASE WHEN stays THEN waited.pos END,
-            CASE WHEN keeps THEN "forge_jobs".links_of(NULL, rewrite_job.start_by, rewrite_job.deadline)
-                 ELSE "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline) END);
+            CASE WHEN keeps THEN "forge_jobs".links_of(NULL, rewrite_job.start_by, rewrite_job.deadline, NULL)
+                 ELSE "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline, rewrite_job.tenant) END,
+            waited.since);
     END IF;
     IF NOT keeps THEN
         PERFORM "forge_jobs".hand_over(rewrite_job.job_id, groups_before, late);
@@ -1334,6 +1462,7 @@ CREATE FUNCTION "forge_jobs".put_job(
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
     deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
+    tenant text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1376,7 +1505,7 @@ BEGIN
             IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
-                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within)
+                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1409,16 +1538,17 @@ BEGIN
     deadline := coalesce(put_job.deadline, greatest(put_job.due, moment) + ends_within);
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups, tags)
+                              groups, tags, tenant)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
             put_job.codec, put_job.key, moment, put_job.payload,
-            "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline), put_job.groups, put_job.tags);
+            "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline, put_job.tenant), put_job.groups,
+            put_job.tags, put_job.tenant);
     IF coalesce(put_job.start_by, put_job.deadline) IS NOT NULL THEN
         INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
         VALUES (put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline));
     END IF;
     PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
-                                "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline));
+                                "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline, put_job.tenant));
 END
 $$;
 
@@ -1482,7 +1612,7 @@ CREATE FUNCTION "forge_jobs".enqueue_bytes(
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
     group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
-    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, tenant text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1551,6 +1681,14 @@ BEGIN
         RAISE EXCEPTION 'group_limit or overflow is given and group_name is not, allowed is both.'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue_bytes.tenant = '' OR length(enqueue_bytes.tenant) > 128 THEN
+        RAISE EXCEPTION 'tenant is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.tenant, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.tenant IS NOT NULL AND enqueue_bytes.group_name IS NOT NULL THEN
+        RAISE EXCEPTION 'tenant and group_name are both given, allowed is one of them.'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF enqueue_bytes.group_name IS NOT NULL THEN
         its_groups := jsonb_build_object(enqueue_bytes.group_name, jsonb_strip_nulls(jsonb_build_object(
             'limit', enqueue_bytes.group_limit, 'overflow', nullif(enqueue_bytes.overflow, 'wait'))))::text;
@@ -1584,7 +1722,8 @@ BEGIN
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
                               NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
                               enqueue_bytes.start_by, enqueue_bytes.deadline,
-                              make_interval(secs => declared.start_by), make_interval(secs => declared.deadline)) AS made;
+                              make_interval(secs => declared.start_by), make_interval(secs => declared.deadline),
+                              enqueue_bytes.tenant) AS made;
         RETURN new_id;
     END IF;
     start_by := coalesce(enqueue_bytes.start_by, greatest(enqueue_bytes.run_at, statement_timestamp())
@@ -1603,16 +1742,18 @@ BEGIN
         END IF;
     END LOOP;
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups, tags)
+                              groups, tags, tenant)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
-            "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline), its_groups, enqueue_bytes.tags);
+            "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline, enqueue_bytes.tenant), its_groups,
+            enqueue_bytes.tags, enqueue_bytes.tenant);
     IF coalesce(enqueue_bytes.start_by, enqueue_bytes.deadline) IS NOT NULL THEN
         INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
         VALUES (new_id, enqueue_bytes.start_by, enqueue_bytes.deadline, least(enqueue_bytes.start_by, enqueue_bytes.deadline));
     END IF;
     PERFORM "forge_jobs".begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
-                                "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline));
+                                "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline,
+                                                  enqueue_bytes.tenant));
     RETURN new_id;
 END
 $$;
@@ -1622,7 +1763,7 @@ CREATE FUNCTION "forge_jobs".enqueue(
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
     group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
-    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, tenant text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1632,7 +1773,8 @@ BEGIN
     RETURN "forge_jobs".enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
-        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline);
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline,
+        enqueue.tenant);
 END
 $$;
 
@@ -1660,7 +1802,7 @@ SELECT job.id,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
        finished.started_at, finished.finished_at, finished.error, coalesce(finished.result, saved_state.result) AS result,
        job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline, progress.share AS progress,
-       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt
+       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt, job.tenant
 FROM "forge_jobs".job
 JOIN "forge_jobs".queue ON queue.id = job.queue_id
 LEFT JOIN "forge_jobs".finished ON finished.job_id = job.id
@@ -1671,14 +1813,15 @@ LEFT JOIN "forge_jobs".time_limit ON time_limit.job_id = job.id
 LEFT JOIN "forge_jobs".saved_state ON saved_state.job_id = job.id
 LEFT JOIN "forge_jobs".progress ON progress.job_id = job.id;
 
--- How many jobs of each queue are in each state, and the pos of the oldest pending job. That job is found by a loose
--- index scan, which takes one probe for each priority in use, however many jobs wait.
+-- How many jobs of each queue are in each state, and since when the oldest pending job is ready, in microseconds since
+-- the epoch. That job is found by a loose index scan, which takes one probe for each priority in use, however many jobs
+-- wait: of jobs that have tenants, it is the one whose turn is next.
 CREATE VIEW "forge_jobs".depth AS
 SELECT queue.id AS queue_id, queue.name AS queue,
        coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
        coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
        coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked,
-       coalesce(sums.expired, 0)::bigint AS expired, oldest.pos AS oldest_pos
+       coalesce(sums.expired, 0)::bigint AS expired, oldest.since AS oldest_since
 FROM "forge_jobs".queue
 LEFT JOIN (
     SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
@@ -1687,15 +1830,16 @@ LEFT JOIN (
 ) AS sums ON sums.queue_id = queue.id
 LEFT JOIN LATERAL (
     WITH RECURSIVE class AS (
-        (SELECT priority, pos FROM "forge_jobs".ready WHERE queue_id = queue.id ORDER BY priority, pos LIMIT 1)
+        (SELECT priority, coalesce(since, pos) AS since FROM "forge_jobs".ready
+         WHERE queue_id = queue.id ORDER BY priority, pos LIMIT 1)
         UNION ALL
-        SELECT next.priority, next.pos
+        SELECT next.priority, coalesce(next.since, next.pos)
         FROM class CROSS JOIN LATERAL (
-            SELECT ready.priority, ready.pos FROM "forge_jobs".ready
+            SELECT ready.priority, ready.pos, ready.since FROM "forge_jobs".ready
             WHERE ready.queue_id = queue.id AND ready.priority > class.priority
             ORDER BY ready.priority, ready.pos LIMIT 1) AS next
     )
-    SELECT min(pos) AS pos FROM class
+    SELECT min(since) AS since FROM class
 ) AS oldest ON true
 WHERE substr(queue.name, 1, length('deleting:' || queue.id || ':')) <> 'deleting:' || queue.id || ':';
 
@@ -1790,7 +1934,7 @@ SELECT depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.in_prog
        CASE WHEN queue.paused THEN depth.in_progress
             ELSE greatest(depth.in_progress, least(
                 depth.in_progress + workable.jobs + due.jobs, queue.concurrency)) END AS workload,
-       coalesce(greatest(("forge_jobs".micros(now()) - depth.oldest_pos) / 1000000.0, 0), 0)::double precision
+       coalesce(greatest(("forge_jobs".micros(now()) - depth.oldest_since) / 1000000.0, 0), 0)::double precision
            AS oldest_pending_age_seconds,
        coalesce(vain.unhandled, 0) AS unhandled
 FROM "forge_jobs".depth
@@ -1834,6 +1978,7 @@ DELETE FROM forge_jobs.worker_version;
 DELETE FROM forge_jobs.worker_label;
 DELETE FROM forge_jobs.worker;
 DELETE FROM forge_jobs.unique_hold;
+DELETE FROM forge_jobs.tenant_turn;
 DELETE FROM forge_jobs.tally;
 DELETE FROM forge_jobs.slot;
 DELETE FROM forge_jobs.scheduled;
@@ -1867,7 +2012,7 @@ DELETE FROM forge_jobs.queue;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', NULL, NULL, '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('17', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('9', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2') ON CONFLICT DO NOTHING;
@@ -1877,53 +2022,57 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '21') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '23') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '4', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('9', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('17', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, '{customer:42,paid}', NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('19', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, '18', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('20', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority) OVERRIDING SYSTEM VALUE VALUES ('21', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '4', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('9', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '8', NULL, NULL, NULL, NULL, 'ada') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('17', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '8', NULL, NULL, NULL, NULL, 'ada') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('19', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('20', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, '{customer:42,paid}', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('21', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, '20', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('22', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant) OVERRIDING SYSTEM VALUE VALUES ('23', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '9') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '10') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '18') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '18') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '20') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '20') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.key_state (kind, key, codec, state) OVERRIDING SYSTEM VALUE VALUES ('work', 'ada', 'json', E'\\x2270616765203322') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.minute_statistic (minute, queue, kind, counts) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', 'default', 'work', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', '19', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', '21', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.progress (job_id, attempt, share, note, at) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0.4', '40 of 100 rows', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000001', '1', '0', '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225600000002', '1', '0', '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('15', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('20', '1767225601000000', '2', '0', '-5') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('21', '1767225601000000', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000001', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225600000002', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('15', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('16', '1767225600000000', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('18', '1767225600000010', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('22', '1767225601000000', '2', '0', '-5', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('23', '1767225601000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.saved_state (job_id, state, result) OVERRIDING SYSTEM VALUE VALUES ('7', E'\\x7b22726f77223a34307d', E'\\x3430') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
@@ -1932,9 +2081,9 @@ INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('6', '2026-01-02 00:00:00+00', '1', '0', '0', 'rescheduled', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('11', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('17', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('18', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('19', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('19', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('20', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('21', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002') ON CONFLICT DO NOTHING;
@@ -1968,12 +2117,15 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tenant_turn (queue_id, priority, tenant, number, until) OVERRIDING SYSTEM VALUE VALUES ('1', '0', 'ada', '1767225599000000001', '1767225600000010000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '11') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
@@ -1983,6 +2135,6 @@ INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash,
 SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
-SELECT setval('forge_jobs.job_id_seq', 21);
+SELECT setval('forge_jobs.job_id_seq', 23);
 SELECT setval('forge_jobs.operation_id_seq', 1);
 SELECT setval('forge_jobs.queue_id_seq', 2);

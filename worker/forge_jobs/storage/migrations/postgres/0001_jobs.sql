@@ -87,11 +87,13 @@ CREATE TABLE {schema}.job (
     created_at   timestamptz NOT NULL,
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        smallint,  -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress, 8: a tenant
+    links        smallint,
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
     rerun_of     bigint,  -- the job that it runs again, which may be gone; null: none
-    asked_priority smallint  -- what was asked for, where `priority` has risen since; null: it has not
+    asked_priority smallint,  -- what was asked for, where `priority` has risen since; null: it has not
+    tenant       text  -- on whose behalf it is; null: nobody's
 );
 CREATE INDEX job_rerun ON {schema}.job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -191,13 +193,14 @@ CREATE INDEX blocked_groups ON {schema}.blocked USING gin (groups) WHERE groups 
 
 -- The busiest table: narrow, with a single index, which is in the order of claims. There is no index on job_id: a job
 -- that has been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and
--- priority.
+-- priority. The pos of a job that has a tenant says when its turn comes, as the turns of `tenant_turn` do.
 CREATE TABLE {schema}.ready (
     job_id   bigint NOT NULL,
     pos      bigint NOT NULL,  -- when the job became ready, in microseconds since the epoch
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
-    priority smallint NOT NULL
+    priority smallint NOT NULL,
+    since    bigint  -- when the job became ready, where pos does not say it; null: pos says it
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
 CREATE INDEX ready_claim ON {schema}.ready (queue_id, priority, pos);
@@ -513,6 +516,45 @@ CREATE TABLE {schema}.unsettled (
     CHECK (num_nonnulls(said, said_at) IN (0, 2))
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
+
+-- Tenants
+
+-- In a queue, and among its jobs of one priority, tenants take turns. The turn of a job is its `pos` in `ready`. A new job
+-- gets the next turn of its tenant: one stride after the last one that the tenant was given, or after the one that comes
+-- now, if that is later. So jobs of tenants with many are spread over the turns to come, and nobody waits for more than
+-- one of each other tenant's before the next one of its own.
+
+-- The weights that people have set. The stride of a tenant is that of a weight of 1, divided by its own.
+CREATE TABLE {schema}.tenant_weight (
+    queue_id integer NOT NULL REFERENCES {schema}.queue ON DELETE CASCADE,
+    tenant   text NOT NULL,
+    weight   double precision NOT NULL CHECK (weight > 0),
+    PRIMARY KEY (queue_id, tenant)
+);
+
+-- Where the last turn that a tenant was given ends, in thousandths of a `pos`. While a long transaction keeps rows from
+-- being cleared away that were deleted, nobody walks over them: a new row with the next number takes the place of the old
+-- one, and the row with the largest number is read. Of two that take turns for a tenant at once, the second waits until the
+-- first has taken the old row away. A row whose turn has come says nothing more, and goes some time later. The numbers of a tenant
+-- begin with its first turn, to the second, so they are larger then than before.
+CREATE TABLE {schema}.tenant_turn (
+    queue_id integer NOT NULL,
+    priority smallint NOT NULL,
+    tenant   text NOT NULL,
+    number   bigint NOT NULL,
+    until    bigint NOT NULL,
+    PRIMARY KEY (queue_id, priority, tenant, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+-- Which turns have come: each claim that takes jobs of tenants adds the last `pos` that it took. The largest is read,
+-- for the same reason; the leader deletes the others. After a crash of the server the table is empty, and the first
+-- job that is ready says where the turns are.
+CREATE UNLOGGED TABLE {schema}.tenant_clock (
+    queue_id integer NOT NULL,
+    priority smallint NOT NULL,
+    pos      bigint NOT NULL
+);
+CREATE INDEX tenant_clock_pos ON {schema}.tenant_clock (queue_id, priority, pos);
 
 
 -- Bulk operations
@@ -1153,28 +1195,109 @@ BEGIN
 END
 $$;
 
+-- The turn that comes now, among the jobs of one priority of a queue: the last one of which a job was claimed, or, if that
+-- is later, the one before that of the first job that waits. Where none waits, the turns go on from the present moment, as
+-- the places of jobs without tenants do.
+CREATE FUNCTION {schema}.coming_turn(queue_id integer, priority smallint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    last bigint;
+    foremost bigint;
+BEGIN
+    SELECT clock.pos INTO last FROM {schema}.tenant_clock AS clock
+    WHERE clock.queue_id = coming_turn.queue_id AND clock.priority = coming_turn.priority ORDER BY clock.pos DESC LIMIT 1;
+    SELECT ready.pos INTO foremost FROM {schema}.ready
+    WHERE ready.queue_id = coming_turn.queue_id AND ready.priority = coming_turn.priority AND ready.pos >= coalesce(last, 0)
+    ORDER BY ready.pos LIMIT 1;
+    RETURN greatest(last, coalesce(foremost - 10, {schema}.micros(now())));
+END
+$$;
+
+-- Gives these jobs, which have tenants, their turns, in their order; wakes idle workers, and tells them where jobs stand that
+-- they may have passed. The caller makes the jobs ready at the turns that this returns.
+CREATE FUNCTION {schema}.take_turns(ids bigint[], queue_ids integer[], priorities smallint[], tenants text[])
+RETURNS TABLE (job_id bigint, pos bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    line record;
+    of_class record;
+    last record;
+    stride bigint;
+    first bigint;
+    foremost bigint;  -- of those that are given
+    comes bigint;
+BEGIN
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    FOR of_class IN
+        SELECT DISTINCT asked.queue_id, asked.priority FROM unnest(queue_ids, priorities) AS asked (queue_id, priority)
+        ORDER BY 1, 2
+    LOOP
+        comes := {schema}.coming_turn(of_class.queue_id, of_class.priority);
+        foremost := NULL;
+        FOR line IN  -- in one order, so that no two wait for each other
+            SELECT asked.tenant, array_agg(asked.job_id ORDER BY asked.number) AS jobs
+            FROM unnest(ids, queue_ids, priorities, tenants) WITH ORDINALITY
+                 AS asked (job_id, queue_id, priority, tenant, number)
+            WHERE asked.queue_id = of_class.queue_id AND asked.priority = of_class.priority
+            GROUP BY asked.tenant ORDER BY asked.tenant
+        LOOP
+            stride := greatest(1, round(10000 / coalesce((
+                SELECT weight FROM {schema}.tenant_weight
+                WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
+            LOOP
+                DELETE FROM {schema}.tenant_turn AS turn
+                WHERE turn.queue_id = of_class.queue_id AND turn.priority = of_class.priority AND turn.tenant = line.tenant
+                  AND turn.number = (
+                      SELECT newest.number FROM {schema}.tenant_turn AS newest
+                      WHERE newest.queue_id = of_class.queue_id AND newest.priority = of_class.priority
+                        AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
+                RETURNING turn.number, turn.until INTO last;
+                CONTINUE WHEN NOT FOUND AND EXISTS (  -- another transaction was first, which has ended
+                    SELECT FROM {schema}.tenant_turn AS turn
+                    WHERE turn.queue_id = of_class.queue_id AND turn.priority = of_class.priority
+                      AND turn.tenant = line.tenant);
+                first := greatest(comes * 1000, last.until);
+                INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
+                VALUES (of_class.queue_id, of_class.priority, line.tenant, coalesce(last.number + 1, first - first % 1000000000),
+                        first + cardinality(line.jobs) * stride)
+                ON CONFLICT DO NOTHING;
+                EXIT WHEN FOUND;  -- else another one was first to give a turn to this tenant
+            END LOOP;
+            foremost := least(foremost, (first + stride) / 1000);
+            RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
+                         FROM unnest(line.jobs) WITH ORDINALITY AS one (id, number);
+        END LOOP;
+        PERFORM {schema}.wake(of_class.queue_id);
+        PERFORM {schema}.tell('behind:' || concat_ws(',', of_class.queue_id, of_class.priority, foremost, 0))
+        WHERE foremost <= {schema}.micros(now())
+          AND EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = of_class.queue_id);
+    END LOOP;
+END
+$$;
+
 -- A job that is in no state begins to wait: until `due`, or, when that is past or null, at the place `pos` in its queue,
 -- the last one unless it is given. In a transaction that others may outrun (`late`), workers are told in any case, and
 -- also where the job stands, since jobs after it may have been claimed by the time it is seen.
 CREATE FUNCTION {schema}.begin_wait(
     job_id bigint, queue_id integer, priority smallint, due timestamptz, late boolean, pos bigint DEFAULT NULL,
-    links smallint DEFAULT NULL
+    links smallint DEFAULT NULL, since bigint DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- One with groups is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
-    IF coalesce(links & 1, 0) = 1 OR begin_wait.due > statement_timestamp() THEN
+    -- One with groups or a tenant is scheduled for now: nothing that others need is locked, and whoever makes it pending
+    -- sees to it.
+    IF coalesce(links & 9, 0) <> 0 OR begin_wait.due > statement_timestamp() THEN
         INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
         VALUES (begin_wait.job_id, coalesce(begin_wait.due, statement_timestamp()), begin_wait.queue_id, 0,
                 begin_wait.priority, 'delayed', begin_wait.links);
         INSERT INTO {schema}.tally (queue_id, scheduled) VALUES (begin_wait.queue_id, 1);
-        IF late OR coalesce(links & 1, 0) = 1 OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
+        IF late OR coalesce(links & 9, 0) <> 0 OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
             PERFORM {schema}.tell('due:');
         END IF;
         RETURN;
     END IF;
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority, since)
     VALUES (begin_wait.job_id, coalesce(begin_wait.pos, {schema}.micros(statement_timestamp())), begin_wait.queue_id, 0,
-            begin_wait.priority);
+            begin_wait.priority, begin_wait.since);
     INSERT INTO {schema}.tally (queue_id, pending) VALUES (begin_wait.queue_id, 1);
     IF late OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = begin_wait.queue_id) THEN
         PERFORM {schema}.tell('queue:' || begin_wait.queue_id);
@@ -1186,10 +1309,11 @@ BEGIN
 END
 $$;
 
--- What a job with these groups and time limits is linked to; null: nothing.
-CREATE FUNCTION {schema}.links_of(groups text, start_by timestamptz, deadline timestamptz) RETURNS smallint
+-- What a job with these groups, time limits and tenant is linked to; null: nothing.
+CREATE FUNCTION {schema}.links_of(groups text, start_by timestamptz, deadline timestamptz, tenant text) RETURNS smallint
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT nullif(($1 IS NOT NULL)::integer + 2 * (coalesce($2, $3) IS NOT NULL)::integer, 0)::smallint
+    SELECT nullif(($1 IS NOT NULL)::integer + 2 * (coalesce($2, $3) IS NOT NULL)::integer + 8 * ($4 IS NOT NULL)::integer,
+                  0)::smallint
 $$;
 
 -- Whether two payloads mean something different. JSON is compared by its meaning; what is no JSON that the database
@@ -1229,7 +1353,7 @@ $$;
 CREATE FUNCTION {schema}.rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
     payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
-    deadline timestamptz, start_within interval, ends_within interval
+    deadline timestamptz, start_within interval, ends_within interval, tenant text
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1238,42 +1362,45 @@ DECLARE
     stays boolean;
     keeps boolean;
     groups_before text;
-    since timestamptz;
+    tenant_before text;
+    created timestamptz;
 BEGIN
     DELETE FROM {schema}.ready WHERE ready.ctid = {schema}.place(rewrite_job.job_id)
-    RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at INTO waited;
+    RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at, ready.since INTO waited;
     IF NOT FOUND THEN
         DELETE FROM {schema}.scheduled WHERE scheduled.job_id = rewrite_job.job_id
-        RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
+        RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at, NULL::bigint AS since INTO waited;
     END IF;
     IF NOT FOUND THEN
         DELETE FROM {schema}.blocked WHERE blocked.job_id = rewrite_job.job_id RETURNING blocked.* INTO stood;
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        SELECT stood.queue_id, stood.attempt, stood.pos, NULL::timestamptz AS run_at INTO waited;
+        SELECT stood.queue_id, stood.attempt, stood.pos, NULL::timestamptz AS run_at, NULL::bigint AS since INTO waited;
     END IF;
     INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked)
     VALUES (waited.queue_id, -(waited.run_at IS NULL AND stood.job_id IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer,
             -nullif((stood.job_id IS NOT NULL)::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
-    SELECT job.groups, job.created_at INTO groups_before, since FROM {schema}.job WHERE job.id = rewrite_job.job_id;
+    SELECT job.groups, job.tenant, job.created_at INTO groups_before, tenant_before, created
+    FROM {schema}.job WHERE job.id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
-        due := least(rewrite_job.due, since + max_wait);
+        due := least(rewrite_job.due, created + max_wait);
     ELSIF stays THEN  -- with groups, it is scheduled for when it began to wait, and stands in its line as of then
-        due := coalesce(waited.run_at, timestamptz 'epoch' + waited.pos * interval '1 microsecond');
+        due := coalesce(waited.run_at, timestamptz 'epoch' + coalesce(waited.since, waited.pos) * interval '1 microsecond');
     END IF;
     start_by := coalesce(rewrite_job.start_by, greatest(rewrite_job.due, statement_timestamp()) + start_within);
     deadline := coalesce(rewrite_job.deadline, greatest(rewrite_job.due, statement_timestamp()) + ends_within);
     -- with another priority, it would stand elsewhere in the line of a group, whose row is not locked here
     keeps := stays AND waited.run_at IS NULL AND coalesce(stood.priority = rewrite_job.priority, true)
-             AND {schema}.keeps_places(groups_before, rewrite_job.groups);
+             AND {schema}.keeps_places(groups_before, rewrite_job.groups)
+             AND tenant_before IS NOT DISTINCT FROM rewrite_job.tenant;
     UPDATE {schema}.job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
-        links = {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline), groups = rewrite_job.groups,
-        tags = rewrite_job.tags, asked_priority = NULL
+        links = {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline, rewrite_job.tenant),
+        groups = rewrite_job.groups, tags = rewrite_job.tags, asked_priority = NULL, tenant = rewrite_job.tenant
     WHERE job.id = rewrite_job.job_id;
     DELETE FROM {schema}.time_limit WHERE time_limit.job_id = rewrite_job.job_id;
     INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
@@ -1288,8 +1415,9 @@ BEGIN
         PERFORM {schema}.begin_wait(
             rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
             CASE WHEN stays THEN waited.pos END,
-            CASE WHEN keeps THEN {schema}.links_of(NULL, rewrite_job.start_by, rewrite_job.deadline)
-                 ELSE {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline) END);
+            CASE WHEN keeps THEN {schema}.links_of(NULL, rewrite_job.start_by, rewrite_job.deadline, NULL)
+                 ELSE {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline, rewrite_job.tenant) END,
+            waited.since);
     END IF;
     IF NOT keeps THEN
         PERFORM {schema}.hand_over(rewrite_job.job_id, groups_before, late);
@@ -1323,6 +1451,7 @@ CREATE FUNCTION {schema}.put_job(
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
     deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
+    tenant text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1365,7 +1494,7 @@ BEGIN
             IF {schema}.rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
-                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within)
+                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1398,16 +1527,17 @@ BEGIN
     deadline := coalesce(put_job.deadline, greatest(put_job.due, moment) + ends_within);
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups, tags)
+                              groups, tags, tenant)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
             put_job.codec, put_job.key, moment, put_job.payload,
-            {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline), put_job.groups, put_job.tags);
+            {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline, put_job.tenant), put_job.groups,
+            put_job.tags, put_job.tenant);
     IF coalesce(put_job.start_by, put_job.deadline) IS NOT NULL THEN
         INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
         VALUES (put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline));
     END IF;
     PERFORM {schema}.begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
-                                {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline));
+                                {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline, put_job.tenant));
 END
 $$;
 
@@ -1471,7 +1601,7 @@ CREATE FUNCTION {schema}.enqueue_bytes(
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
     group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
-    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, tenant text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1540,6 +1670,14 @@ BEGIN
         RAISE EXCEPTION 'group_limit or overflow is given and group_name is not, allowed is both.'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue_bytes.tenant = '' OR length(enqueue_bytes.tenant) > 128 THEN
+        RAISE EXCEPTION 'tenant is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.tenant, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.tenant IS NOT NULL AND enqueue_bytes.group_name IS NOT NULL THEN
+        RAISE EXCEPTION 'tenant and group_name are both given, allowed is one of them.'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF enqueue_bytes.group_name IS NOT NULL THEN
         its_groups := jsonb_build_object(enqueue_bytes.group_name, jsonb_strip_nulls(jsonb_build_object(
             'limit', enqueue_bytes.group_limit, 'overflow', nullif(enqueue_bytes.overflow, 'wait'))))::text;
@@ -1573,7 +1711,8 @@ BEGIN
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
                               NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
                               enqueue_bytes.start_by, enqueue_bytes.deadline,
-                              make_interval(secs => declared.start_by), make_interval(secs => declared.deadline)) AS made;
+                              make_interval(secs => declared.start_by), make_interval(secs => declared.deadline),
+                              enqueue_bytes.tenant) AS made;
         RETURN new_id;
     END IF;
     start_by := coalesce(enqueue_bytes.start_by, greatest(enqueue_bytes.run_at, statement_timestamp())
@@ -1592,16 +1731,18 @@ BEGIN
         END IF;
     END LOOP;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups, tags)
+                              groups, tags, tenant)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
-            {schema}.links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline), its_groups, enqueue_bytes.tags);
+            {schema}.links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline, enqueue_bytes.tenant), its_groups,
+            enqueue_bytes.tags, enqueue_bytes.tenant);
     IF coalesce(enqueue_bytes.start_by, enqueue_bytes.deadline) IS NOT NULL THEN
         INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
         VALUES (new_id, enqueue_bytes.start_by, enqueue_bytes.deadline, least(enqueue_bytes.start_by, enqueue_bytes.deadline));
     END IF;
     PERFORM {schema}.begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
-                                {schema}.links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline));
+                                {schema}.links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline,
+                                                  enqueue_bytes.tenant));
     RETURN new_id;
 END
 $$;
@@ -1611,7 +1752,7 @@ CREATE FUNCTION {schema}.enqueue(
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
     group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
-    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, tenant text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1621,7 +1762,8 @@ BEGIN
     RETURN {schema}.enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
-        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline);
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline,
+        enqueue.tenant);
 END
 $$;
 
@@ -1649,7 +1791,7 @@ SELECT job.id,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
        finished.started_at, finished.finished_at, finished.error, coalesce(finished.result, saved_state.result) AS result,
        job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline, progress.share AS progress,
-       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt
+       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt, job.tenant
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
 LEFT JOIN {schema}.finished ON finished.job_id = job.id
@@ -1660,14 +1802,15 @@ LEFT JOIN {schema}.time_limit ON time_limit.job_id = job.id
 LEFT JOIN {schema}.saved_state ON saved_state.job_id = job.id
 LEFT JOIN {schema}.progress ON progress.job_id = job.id;
 
--- How many jobs of each queue are in each state, and the pos of the oldest pending job. That job is found by a loose
--- index scan, which takes one probe for each priority in use, however many jobs wait.
+-- How many jobs of each queue are in each state, and since when the oldest pending job is ready, in microseconds since
+-- the epoch. That job is found by a loose index scan, which takes one probe for each priority in use, however many jobs
+-- wait: of jobs that have tenants, it is the one whose turn is next.
 CREATE VIEW {schema}.depth AS
 SELECT queue.id AS queue_id, queue.name AS queue,
        coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
        coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
        coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked,
-       coalesce(sums.expired, 0)::bigint AS expired, oldest.pos AS oldest_pos
+       coalesce(sums.expired, 0)::bigint AS expired, oldest.since AS oldest_since
 FROM {schema}.queue
 LEFT JOIN (
     SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
@@ -1676,15 +1819,16 @@ LEFT JOIN (
 ) AS sums ON sums.queue_id = queue.id
 LEFT JOIN LATERAL (
     WITH RECURSIVE class AS (
-        (SELECT priority, pos FROM {schema}.ready WHERE queue_id = queue.id ORDER BY priority, pos LIMIT 1)
+        (SELECT priority, coalesce(since, pos) AS since FROM {schema}.ready
+         WHERE queue_id = queue.id ORDER BY priority, pos LIMIT 1)
         UNION ALL
-        SELECT next.priority, next.pos
+        SELECT next.priority, coalesce(next.since, next.pos)
         FROM class CROSS JOIN LATERAL (
-            SELECT ready.priority, ready.pos FROM {schema}.ready
+            SELECT ready.priority, ready.pos, ready.since FROM {schema}.ready
             WHERE ready.queue_id = queue.id AND ready.priority > class.priority
             ORDER BY ready.priority, ready.pos LIMIT 1) AS next
     )
-    SELECT min(pos) AS pos FROM class
+    SELECT min(since) AS since FROM class
 ) AS oldest ON true
 WHERE substr(queue.name, 1, length('deleting:' || queue.id || ':')) <> 'deleting:' || queue.id || ':';
 
@@ -1779,7 +1923,7 @@ SELECT depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.in_prog
        CASE WHEN queue.paused THEN depth.in_progress
             ELSE greatest(depth.in_progress, least(
                 depth.in_progress + workable.jobs + due.jobs, queue.concurrency)) END AS workload,
-       coalesce(greatest(({schema}.micros(now()) - depth.oldest_pos) / 1000000.0, 0), 0)::double precision
+       coalesce(greatest(({schema}.micros(now()) - depth.oldest_since) / 1000000.0, 0), 0)::double precision
            AS oldest_pending_age_seconds,
        coalesce(vain.unhandled, 0) AS unhandled
 FROM {schema}.depth

@@ -89,11 +89,13 @@ CREATE TABLE job (
     created_at   INTEGER NOT NULL,
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        INTEGER,  -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress, 8: a tenant
+    links        INTEGER,
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
     rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
-    asked_priority INTEGER  -- what was asked for, where `priority` has risen since; null: it has not
+    asked_priority INTEGER,  -- what was asked for, where `priority` has risen since; null: it has not
+    tenant       TEXT  -- on whose behalf it is; null: nobody's
 );
 CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -201,10 +203,11 @@ CREATE INDEX blocked_line ON blocked (group_id, priority, pos, job_id);
 -- been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and priority.
 CREATE TABLE ready (
     job_id   INTEGER NOT NULL,
-    pos      INTEGER NOT NULL,  -- when the job became ready
+    pos      INTEGER NOT NULL,  -- when the job became ready, or, of one that has a tenant, when its turn comes
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
+    since    INTEGER,  -- when the job became ready, where pos does not say it; null: pos says it
     PRIMARY KEY (queue_id, priority, pos, job_id)
 ) WITHOUT ROWID;
 
@@ -485,6 +488,39 @@ CREATE TABLE occupant (
 CREATE INDEX occupant_group ON occupant (group_id, since);
 
 
+-- Tenants
+
+-- In a queue, and among its jobs of one priority, tenants take turns. The turn of a job is its `pos` in `ready`. A new job
+-- gets the next turn of its tenant: one stride after the last one that the tenant was given, or after the one that comes
+-- now, if that is later. So jobs of tenants with many are spread over the turns to come, and nobody waits for more than
+-- one of each other tenant's before the next one of its own.
+
+-- The weights that people have set. The stride of a tenant is that of a weight of 1, divided by its own.
+CREATE TABLE tenant_weight (
+    queue_id INTEGER NOT NULL REFERENCES queue ON DELETE CASCADE,
+    tenant   TEXT NOT NULL,
+    weight   REAL NOT NULL CHECK (weight > 0),
+    PRIMARY KEY (queue_id, tenant)
+) WITHOUT ROWID;
+
+-- Where the last turn that a tenant was given ends, in thousandths of a `pos`. A row goes when its turn has come, since it
+-- says nothing more then.
+CREATE TABLE tenant_turn (
+    queue_id INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    tenant   TEXT NOT NULL,
+    until    INTEGER NOT NULL,
+    PRIMARY KEY (queue_id, priority, tenant)
+) WITHOUT ROWID;
+
+-- Which turn has come: the last `pos` of which a job of a tenant was claimed.
+CREATE TABLE tenant_clock (
+    queue_id INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    pos      INTEGER NOT NULL,
+    PRIMARY KEY (queue_id, priority)
+) WITHOUT ROWID;
+
 
 -- Bulk operations
 
@@ -588,7 +624,7 @@ SELECT job.id,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
        finished.started_at, finished.finished_at, finished.error, coalesce(finished.result, saved_state.result) AS result,
        job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline, progress.share AS progress,
-       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt
+       progress.note AS progress_note, progress.at AS progress_at, progress.attempt AS progress_attempt, job.tenant
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id

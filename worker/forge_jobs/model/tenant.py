@@ -1,0 +1,47 @@
+"""What a tenant is: on whose behalf jobs are done. In a queue, tenants take turns."""
+
+from dataclasses import dataclass
+
+from forge_jobs.model.group import GROUPS
+
+FAIR = 8
+"""The bit of `links` that says that a job has a tenant."""
+
+LET_IN = GROUPS | FAIR
+"""The bits of `links` of jobs that whoever makes jobs pending lets in: to their groups, or at the turn of their tenant."""
+
+STRIDE = 10_000
+"""How far apart the turns of a tenant of weight 1 are, in thousandths of a `pos`.
+
+Ten microseconds: so no queue comes through its turns faster than time goes by, unless it starts 100,000 jobs a second.
+"""
+
+KEPT = 600_000_000
+"""How much later than its last turn, as a `pos` has it, nothing is kept of a tenant: ten minutes."""
+
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.1, 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStatus:
+    """A tenant that has turns in a queue before it, or a weight of its own there."""
+
+    queue: str
+    tenant: str
+    weight: float = 1.0  # how many turns it has for each one of a tenant of weight 1
+    waiting: int = 0  # how many turns it was given that have not come yet: about as many of its jobs wait
+
+
+def is_let_in(links: int | None) -> bool:
+    """Whether a job with these `links` is let in: to its groups, or at the turn of its tenant."""
+    return links is not None and bool(links & LET_IN)
+
+
+def has_tenant(links: int | None) -> bool:
+    """Whether a job with these `links` has a tenant."""
+    return links is not None and bool(links & FAIR)
+
+
+def ends_alone(links: int | None) -> bool:
+    """Whether the end of a job with these `links` concerns nothing besides it: a tenant has its turns at the beginning only."""
+    return links is None or links == FAIR

@@ -1,0 +1,148 @@
+"""Tenants in PostgreSQL. The function `take_turns` of the schema gives them their turns; see there."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.job import Claim
+from forge_jobs.model.tenant import KEPT, STRIDE, TenantStatus, has_tenant
+from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.queues import unknown_queue
+from forge_jobs.storage.postgres.statement import filled
+
+# Jobs of {of}, which have tenants, get their turns; their rows have to be there when the function is called.
+TURNS = """turns AS MATERIALIZED (
+    SELECT taken.* FROM (
+        SELECT array_agg(job_id ORDER BY {order}) AS ids, array_agg(queue_id ORDER BY {order}) AS queue_ids,
+               array_agg(priority ORDER BY {order}) AS priorities, array_agg(tenant ORDER BY {order}) AS tenants
+        FROM {of}
+    ) AS asked
+    CROSS JOIN LATERAL {schema}.take_turns(ids, queue_ids, priorities, tenants) AS taken
+), turned AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority, since)
+    SELECT job_id, turns.pos, queue_id, attempt, priority, since FROM {of} JOIN turns USING (job_id)
+)"""
+
+CAME = """
+INSERT INTO {schema}.tenant_clock (queue_id, priority, pos)
+SELECT * FROM unnest($1::integer[], $2::smallint[], $3::bigint[])
+"""
+
+ALL = filled(
+    """
+SELECT queue.name AS queue, tenant, coalesce(tenant_weight.weight, 1) AS weight, coalesce(ahead.jobs, 0)::bigint AS waiting
+FROM (
+    SELECT turn.queue_id, turn.tenant,
+           sum(greatest(turn.until - class.comes * 1000, 0) * coalesce(tenant_weight.weight, 1) / {stride}) AS jobs
+    FROM (
+        SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
+        FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn) AS used
+    ) AS class
+    JOIN {schema}.tenant_turn AS turn USING (queue_id, priority)
+    LEFT JOIN {schema}.tenant_weight ON tenant_weight.queue_id = turn.queue_id AND tenant_weight.tenant = turn.tenant
+    GROUP BY turn.queue_id, turn.tenant
+) AS ahead
+FULL JOIN {schema}.tenant_weight USING (queue_id, tenant)
+JOIN {schema}.queue ON queue.id = queue_id
+WHERE {open} AND ($1::text IS NULL OR queue.name = $1)
+ORDER BY queue.name, tenant LIMIT $2
+""",
+    stride=str(STRIDE),
+    open=IS_OPEN,
+)
+
+SET = """
+INSERT INTO {schema}.tenant_weight (queue_id, tenant, weight) SELECT id, $2, $3 FROM {schema}.queue WHERE id = $1
+ON CONFLICT (queue_id, tenant) DO UPDATE SET weight = excluded.weight WHERE tenant_weight.weight <> excluded.weight
+RETURNING true
+"""
+UNSET = "DELETE FROM {schema}.tenant_weight WHERE queue_id = $1 AND tenant = $2 RETURNING true"
+
+QUEUE = f"SELECT id FROM {{schema}}.queue WHERE name = $1 AND {IS_OPEN}"
+
+FORGET = filled(
+    """
+WITH used AS MATERIALIZED (
+    SELECT queue_id, priority, max(pos) AS pos FROM {schema}.tenant_clock WHERE {leads} GROUP BY queue_id, priority
+), ticked AS (
+    DELETE FROM {schema}.tenant_clock AS clock USING used
+    WHERE clock.queue_id = used.queue_id AND clock.priority = used.priority AND (
+        clock.pos < used.pos OR NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.id = clock.queue_id))
+), class AS MATERIALIZED (
+    SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
+    FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn WHERE {leads}) AS used
+)
+DELETE FROM {schema}.tenant_turn AS turn USING class
+WHERE turn.queue_id = class.queue_id AND turn.priority = class.priority AND (
+    turn.until < (class.comes - {kept}) * 1000
+    OR NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.id = turn.queue_id))
+""",
+    leads=LEADS.replace("{epoch}", "$1"),
+    kept=str(KEPT),
+)
+
+
+TurnTaker = tuple[int, int, int, str | None, int]
+"""A new job that is to get a turn: its id, its queue, its priority, its tenant, and when it became ready."""
+
+PLACE = """
+WITH fair AS MATERIALIZED (
+    SELECT given.*, 0 AS attempt
+    FROM unnest($1::bigint[], $2::integer[], $3::smallint[], $4::text[], $5::bigint[])
+         AS given (job_id, queue_id, priority, tenant, since)
+), {turns} SELECT count(*) FROM fair
+""".replace("{turns}", filled(TURNS, of="fair", order="job_id"))
+
+TOGETHER = 10_000
+"""How many jobs get their turns in one statement."""
+
+
+class PostgresTenants:
+    """`Tenants` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def all(self, *, queue: str | None = None, limit: int = 10_000) -> Sequence[TenantStatus]:
+        if queue is not None:
+            await self._queue(queue)
+        return [TenantStatus(**record) for record in await self._database.fetch(ALL, queue, limit)]
+
+    async def set_weight(self, queue: str, tenant: str, weight: float | None) -> bool:
+        queue_id = await self._queue(queue)
+        if weight is None:
+            return bool(await self._database.fetchval(UNSET, queue_id, tenant))
+        return bool(await self._database.fetchval(SET, queue_id, tenant, weight))
+
+    async def forget(self, *, epoch: LeaderEpoch) -> None:
+        await self._database.execute(FORGET, epoch)
+
+    async def _queue(self, name: str) -> int:
+        queue_id: int | None = await self._database.fetchval(QUEUE, name)
+        if queue_id is None:
+            raise await unknown_queue(self._database, name)
+        return queue_id
+
+
+async def place(database: PostgresDatabase, jobs: Sequence[TurnTaker], connection: Any) -> None:
+    """These jobs, which are in no state and counted as pending, are ready at their turns."""
+    for start in range(0, len(jobs), TOGETHER):
+        columns = map(list, zip(*jobs[start : start + TOGETHER], strict=True))
+        await database.execute(PLACE, *columns, connection=connection)
+
+
+async def came(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
+    """The turns of these jobs, in their order, have come: those that are given from now on come later.
+
+    Should this fail, they come with the next claim.
+    """
+    if not any(has_tenant(claim.links) for claim in claims):
+        return
+    last = {claim.priority: claim.pos for claim in claims}
+    queue_ids = [claims[0].queue_id] * len(last)
+    with suppress(StorageUnavailable):
+        await database.claims.fetch(CAME, queue_ids, list(last), list(last.values()))
