@@ -26,7 +26,8 @@ WAIT = """make_interval(secs => CASE
 WAIT = WAIT.replace("{longest}", "31536000000")  # 1000 years
 
 # All requests for one key take one update of its row; the sums say which of them comes when. The rows are
-# taken in one order, so that two such statements do not deadlock.
+# taken in one order, so that two such statements do not deadlock. A full join is never made by comparing each request with
+# each row, as the planner would, which thinks that there is one of each; it finds the same pairs, since all are in pairs.
 RESERVE = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::smallint[])
@@ -58,7 +59,7 @@ WITH given AS MATERIALIZED (
     RETURNING scope, key, full_at
 ), permitted AS (
     SELECT number, job_id, scope, key, take, cost, patience, numbered.full_at, {wait_of_new} AS wait
-    FROM (SELECT wanted.*, spent.full_at - in_all + so_far AS full_at FROM wanted JOIN spent USING (scope, key)) AS numbered
+    FROM (SELECT wanted.*, spent.full_at - in_all + so_far AS full_at FROM wanted FULL JOIN spent USING (scope, key)) AS numbered
 ), written AS (
     INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
     SELECT job_id, scope, key, take, cost, full_at, now() + wait + interval '24 hours'
