@@ -17,6 +17,8 @@ from forge_jobs.model.job import Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.run import Outcome
+from forge_jobs.rules import names
+from forge_jobs.rules.cost import checked_cost
 from forge_jobs.rules.returned import kept_result
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+AT_ONCE = timedelta(0)
 
 in_plain_handler: "ContextVar[Context | None]" = ContextVar("in_plain_handler", default=None)
 """The context of the plain handler whose thread or process this is; None outside of plain handlers."""
@@ -164,7 +168,7 @@ class Context:
 
         Raises AwaitsTurn, by which the job waits, when there are too few.
         """
-        await self.take_of_keys(tokens, wait=0)
+        await self.take_of_keys(tokens, wait=AT_ONCE)
 
     async def take_of_keys(
         self, tokens: Sequence[tuple[str, str, float]], *, wait: timedelta | float | None
@@ -361,7 +365,7 @@ class ContextTokens:
         InvalidInput when the rate limit can never hold so many.
         """
         if key is not None:
-            work = self._context.take_of_keys([(scope, key, tokens)], wait=wait)
+            work = self._context.take_of_keys([(scope, names.key(key), checked_cost(tokens))], wait=wait)
             return self._context.answer(work, "ctx.rate_limit")
         return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
 

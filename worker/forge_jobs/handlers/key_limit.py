@@ -29,7 +29,7 @@ class KeyLimit:
                 f"by of a limit is {self.by!r}, allowed is the name of an argument, or a function of the arguments."
             )
         if not callable(self.cost):
-            checked_cost(self.cost, "cost of a limit")
+            object.__setattr__(self, "cost", checked_cost(self.cost, "cost of a limit"))
 
     @property
     def is_plain(self) -> bool:
@@ -43,8 +43,8 @@ class KeyLimit:
             raise InvalidInput(
                 f"The key of rate limit {self.scope!r} is {key!r}, allowed is text or a whole number."
             )
-        cost = self.cost(**arguments) if callable(self.cost) else self.cost
-        return self.scope, names.key(str(key)), checked_cost(cost, "cost of a limit")
+        cost = checked_cost(self.cost(**arguments), "cost of a limit") if callable(self.cost) else self.cost
+        return self.scope, names.key(str(key)), cost
 
 
 def checked_limits(limits: object, kind: str, arguments: Arguments) -> Sequence[KeyLimit]:

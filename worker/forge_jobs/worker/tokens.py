@@ -19,8 +19,6 @@ from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, Stor
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.permit import PermitRequest
-from forge_jobs.rules import names
-from forge_jobs.rules.cost import checked_cost
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.system.own_task import OwnTask
@@ -106,9 +104,8 @@ class LeasedTokens:
         taken: list[PermitRequest],
     ) -> None:
         """See `ProcessTokens.take_of_keys`."""
-        checked = [(scope, names.key(key), checked_cost(cost)) for scope, key, cost in tokens]
         patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)
-        await self._of_keys.take(checked, patience, job_id, taken)
+        await self._of_keys.take(tokens, patience, job_id, taken)
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
         """The tokens (scope, key, cost) that the job will need to begin are asked for. Those that it does not take soon go back."""
