@@ -84,7 +84,12 @@ MISTAKES: list[tuple[Sequence[str], int, str]] = [
     (["enqueue", "send", '{"a": {"b": 1, "b": 2}}'], WRONG_USE, "the key 'b' is there twice"),
     (["enqueue", "send", '{"a": 1, "a": 1}'], WRONG_USE, "the key 'a' is there twice"),
     (["cron", "set", "c", "@daily", "--kind", "k", "--payload", '{"a": NaN}'], WRONG_USE, "NaN is no number"),
-    (["enqueue", "send", "[1]"], WRONG_USE, "The payload is [1], allowed is a JSON object"),
+    (["enqueue", "send", "3"], WRONG_USE, "The payload is 3, allowed is a JSON object"),
+    (
+        ["cron", "set", "c", "@daily", "--kind", "k", "--payload", "3"],
+        WRONG_USE,
+        "The payload is 3, allowed is",
+    ),
     (["enqueue", "send", "[" * 100_000], WRONG_USE, "The payload is"),
     (["enqueue", "send", "--queue", "nix"], WRONG_USE, "There is no queue 'nix'"),
     (["enqueue", "send", "--queue", "a,b"], WRONG_USE, "The queue is 'a,b', allowed are"),

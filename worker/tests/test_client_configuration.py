@@ -195,7 +195,8 @@ async def test_a_cron_is_configured_and_fires_by_hand(forge: Forge):
         ("@daily", {"timezone": "../etc/passwd"}, InvalidCron),
         ("@daily", {"queue": "nix"}, UnknownQueue),
         ("@daily", {"queue": "a b"}, InvalidInput),
-        ("@daily", {"payload": [1]}, InvalidInput),
+        ("@daily", {"payload": 1}, InvalidInput),
+        ("@daily", {"key": "k", "key_mode": "merge"}, InvalidInput),
         ("@daily", {"payload": {"a": object()}}, InvalidPayload),
         ("@daily", {"codec": "morse"}, InvalidInput),
         ("@daily", {"priority": 40_000}, InvalidInput),
@@ -348,8 +349,15 @@ async def test_no_call_takes_a_list_for_a_name(forge: Forge, given: Any):
             await call(given)
 
 
-@pytest.mark.parametrize("payload", [[], "", 0, False, ["a"]])
-async def test_the_payload_of_a_cron_is_a_mapping(forge: Forge, payload: Any):
+async def test_the_payload_of_a_cron_may_be_a_list_of_items(forge: Forge):
+    await forge.crons.set("daily", "@daily", "notify", payload=["a"], key="today", key_mode="merge")
+
+    [cron] = await forge.crons.list()
+    assert cron.payload == b'["a"]'
+
+
+@pytest.mark.parametrize("payload", ["", 0, False])
+async def test_the_payload_of_a_cron_is_a_mapping_or_a_list(forge: Forge, payload: Any):
     with pytest.raises(InvalidInput, match="allowed is a mapping of argument names"):
         await forge.crons.set("daily", "@daily", "send", payload=payload)
 

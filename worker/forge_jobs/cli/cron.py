@@ -45,7 +45,9 @@ async def set_cron(
         ),
     ],
     kind: Annotated[str, Option(metavar="KIND", help="The kind of job that it enqueues.")],
-    payload: Annotated[str | None, Option(metavar="JSON", help="The job's arguments, an object.")] = None,
+    payload: Annotated[
+        str | None, Option(metavar="JSON", help="The job's arguments, an object, or an array of items.")
+    ] = None,
     timezone: Annotated[str, Option(metavar="ZONE", help="An IANA name, like Europe/Berlin.")] = "UTC",
     queue: Annotated[
         str | None,

@@ -31,7 +31,10 @@ async def enqueue(
     kind: Annotated[str, Argument(help="The kind of job: its handler's name.", metavar="KIND")],
     payload: Annotated[
         str | None,
-        Argument(help='The arguments, a JSON object like \'{"to": "a@b"}\'.', metavar="[JSON]"),
+        Argument(
+            help='The arguments, a JSON object like \'{"to": "a@b"}\', or an array of items.',
+            metavar="[JSON]",
+        ),
     ] = None,
     payload_file: Annotated[
         str | None, Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")

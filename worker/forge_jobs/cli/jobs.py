@@ -294,7 +294,7 @@ async def rerun(
     id: Id,
     payload: Annotated[
         str | None,
-        Argument(help="Other arguments than it had, a JSON object.", metavar="[JSON]"),
+        Argument(help="Other arguments than it had, a JSON object, or an array of items.", metavar="[JSON]"),
     ] = None,
     payload_file: Annotated[
         str | None, Option(metavar="FILE", help="Read the other arguments from a file; - is stdin.")

@@ -160,21 +160,28 @@ def limit(text: str, option: str) -> datetime | timedelta:
     )
 
 
-def payload(text: str | None, name: str = "The payload") -> dict[str, Any]:
-    """Return the JSON object that `text` is, {} for none. Raises InvalidInput."""
+def payload(text: str | None, name: str = "The payload") -> dict[str, Any] | list[Any]:
+    """Return the JSON object or array that `text` is, {} for none. Raises InvalidInput."""
+    value = _json(text, name)
+    if not isinstance(value, dict | list):
+        raise InvalidInput(f"{name} is {shortened(text or '')}, allowed is {_OBJECT}, or an array of items.")
+    return value
+
+
+_OBJECT = 'a JSON object like \'{"to": "a@b"}\''
+
+
+def _json(text: str | None, name: str) -> Any:
     if text is None:
         return {}
     try:
-        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
     except ValueError as error:
         raise InvalidInput(
             f'{name} is not JSON ({error}), allowed is an object like \'{{"to": "a@b"}}\'.'
         ) from None
     except RecursionError:
         raise InvalidInput(f"{name} is nested too deeply.") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f'{name} is {shortened(text)}, allowed is a JSON object like \'{{"to": "a@b"}}\'.')
-    return value
 
 
 def _no_number(text: str) -> NoReturn:

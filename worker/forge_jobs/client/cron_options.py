@@ -9,6 +9,7 @@ from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import Options, OptionValues
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.job import KeyMode
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.rules import cron_times, names, time_limits
 from forge_jobs.rules.duration import checked_duration
@@ -36,7 +37,7 @@ LIMITS = ("start_by", "deadline")
 class CronValues(OptionValues, total=False):
     """The options of a cron besides its expression and kind; of the job options, JOB_OPTIONS only."""
 
-    payload: Mapping[str, Any] | None
+    payload: Mapping[str, Any] | list[Any] | None  # a list: items
     codec: str
     timezone: str  # an IANA name
     overlap: bool
@@ -67,9 +68,9 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
     _check_schedule(expression, timezone)
     payload, codec = values.get("payload"), values.get("codec", "json")
     payload = {} if payload is None else payload
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, Mapping | list):
         raise InvalidInput(
-            f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names."
+            f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names, or a list of items."
         )
     options = {option: values[option] for option in JOB_OPTIONS if option in values}  # type: ignore[literal-required]
     limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
@@ -79,7 +80,12 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         raise InvalidInput(
             "overlap is false and key is given, allowed is one of them: jobs with a key do not overlap."
         )
-    job = Options.given(options).job(kind, encode(dict(payload), codec), codec)  # type: ignore[arg-type]
+    encoded = encode(payload if isinstance(payload, list) else dict(payload), codec)
+    job = Options.given(options).job(kind, encoded, codec)  # type: ignore[arg-type]
+    if job.key_mode is KeyMode.MERGE and not (isinstance(payload, list) and codec == "json"):
+        raise InvalidInput(
+            f"key_mode is 'merge' and the payload of cron {name!r} is no list, allowed is a list."
+        )
     return CronConfig(
         name=name,
         expression=expression,

@@ -4,12 +4,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from forge_jobs.client.strange_kinds import StrangeKinds
-from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.handlers.options import NOTHING_SAID, UNSET, Options, OptionValues
-from forge_jobs.handlers.request import Payload, Request, requested
+from forge_jobs.handlers.request import Request, requested
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.rules import names

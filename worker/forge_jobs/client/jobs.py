@@ -13,9 +13,8 @@ import msgspec
 
 from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
-from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.errors import UnknownQueue, WrongState
-from forge_jobs.handlers.request import Payload
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import (

@@ -1,5 +1,8 @@
 """A payload that is bytes already."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from forge_jobs.errors import InvalidInput, InvalidPayload
@@ -26,3 +29,7 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
                 f"The payload has {len(self.payload):,} bytes as {self.codec}, allowed are {limit:,}."
             )
         return self.payload
+
+
+Payload = Mapping[str, Any] | list[Any] | tuple[Any, ...] | Encoded
+"""What a handler is called with, by name; the items, of a handler of lists; or bytes that say so."""

@@ -17,9 +17,7 @@ import msgspec
 
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.model.error_text import sentence
-
-MAX_PAYLOAD = 1024 * 1024
-"""How large a payload may be unless a setting says otherwise, in bytes."""
+from forge_jobs.model.job import MAX_PAYLOAD
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 

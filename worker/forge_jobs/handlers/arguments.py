@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import MAX_PAYLOAD, decode, encode, type_name
+from forge_jobs.codecs.plain import decode, encode, type_name
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.model.error_text import sentence
+from forge_jobs.model.job import MAX_PAYLOAD
 from forge_jobs.rules.words import count
 
 _asdict = msgspec.structs.asdict
@@ -34,7 +35,7 @@ class Arguments:
     def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
         self.function = _name_of(function)
         parameters = _parameters(function, skip)
-        hints = _hints(function, parameters)
+        self.hints = hints = _hints(function, parameters)
         extra = [p for p in parameters if p.kind is p.VAR_KEYWORD]
         named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.names = tuple(p.name for p in named)
@@ -57,8 +58,8 @@ class Arguments:
             ] = {}  # those that read all of a payload in one step
             if not extra:
                 self._decoders = {
-                    "json": msgspec.json.Decoder(self._struct, dec_hook=_from_plain).decode,
-                    "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=_from_plain).decode,
+                    "json": msgspec.json.Decoder(self._struct, dec_hook=from_plain).decode,
+                    "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=from_plain).decode,
                 }
         except (TypeError, ValueError, NotImplementedError) as error:
             raise InvalidInput(
@@ -114,11 +115,11 @@ class Arguments:
         return payload
 
     def _convert(self, plain: Any) -> dict[str, Any]:
-        struct = msgspec.convert(plain, self._struct, dec_hook=_from_plain)
+        struct = msgspec.convert(plain, self._struct, dec_hook=from_plain)
         arguments = {name: value for name, value in _asdict(struct).items() if value is not msgspec.UNSET}
         if self._takes_more:
             more = {name: value for name, value in plain.items() if name not in self.names}
-            arguments |= msgspec.convert(more, self._more, dec_hook=_from_plain)
+            arguments |= msgspec.convert(more, self._more, dec_hook=from_plain)
         return arguments
 
     def _refusal(self, payload: bytes, codec: str, error: Exception) -> InvalidPayload:
@@ -137,7 +138,7 @@ class Arguments:
 def fitted(value: Any, wanted: Any, what: str) -> Any:
     """Return a plain value, which is `what` in errors, as an object of a type, as arguments are. Raises UnfitPayload."""
     try:
-        return msgspec.convert(value, wanted, dec_hook=_from_plain)
+        return msgspec.convert(value, wanted, dec_hook=from_plain)
     except Exception as error:  # the class is a program's own code
         raise UnfitPayload(f"The {what} is no {_type_of(wanted)}: {sentence(error)}.") from error
 
@@ -189,7 +190,7 @@ def _field(parameter: inspect.Parameter, hint: Any) -> tuple[str, Any] | tuple[s
     return (parameter.name, hint, msgspec.UNSET)
 
 
-def _from_plain(wanted: type, value: Any) -> Any:
+def from_plain(wanted: type, value: Any) -> Any:
     """Return `value` as an object of a type that msgspec does not know."""
     if isinstance(value, wanted):
         return value

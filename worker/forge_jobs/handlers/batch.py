@@ -21,6 +21,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.context import Context
 from forge_jobs.model.moments import as_duration
+from forge_jobs.rules.outcomes import of_each
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -76,6 +77,10 @@ class Batches:
         self._make = _arguments_class(function, kind)
         self.arguments = Arguments(_like(self._make))
         self._gathering: dict[Hashable, _Gathering] = {}
+
+    def called(self, *, is_plain: bool) -> Callable[..., Any]:
+        """Return what an attempt calls; the function itself is never plain."""
+        return self.join
 
     async def join(self, ctx: Context, **arguments: Any) -> Any:
         """Return, or raise, the outcome of the job of `ctx` in the batch that it joins.
@@ -177,14 +182,14 @@ class _Gathering:
         """Call the function; whatever it does, each member has an outcome."""
         jobs = [member.job for member in members]
         try:
-            outcomes = _outcomes(await self._function(jobs), len(members))
+            outcomes = of_each(await self._function(jobs), len(members), "job")
         except BaseException as error:  # one that ends processes is the failure of these jobs
             for member in members:
                 member.fail(error)
             return
         for member, outcome in zip(members, outcomes, strict=True):
-            if isinstance(outcome, BaseException) or _is_exception_class(outcome):
-                member.fail(outcome if isinstance(outcome, BaseException) else outcome())
+            if isinstance(outcome, BaseException):
+                member.fail(outcome)
             else:
                 member.succeed(outcome)
 
@@ -237,24 +242,6 @@ async def run_isolated(connection: Any, work: Coroutine[Any, Any, T]) -> T | Exc
             return await work
     except Exception as error:
         return error
-
-
-def _is_exception_class(outcome: object) -> bool:
-    """Whether it could be raised as it is: `Dead` in place of `Dead()`."""
-    return isinstance(outcome, type) and issubclass(outcome, BaseException)
-
-
-def _outcomes(returned: Any, count: int) -> Sequence[Any]:
-    if returned is None:
-        return [None] * count
-    if not isinstance(returned, list | tuple):
-        raise TypeError(
-            f"a batch of {count} jobs returned a {type(returned).__name__}, "
-            "allowed is a list with an outcome for each job, or None"
-        )
-    if len(returned) != count:
-        raise ValueError(f"returned {len(returned)} outcomes for {count} jobs")
-    return returned
 
 
 def _arguments_class(function: BatchFunction, kind: str) -> type[Any]:

@@ -1,12 +1,14 @@
 """What a handler is given besides its payload."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
+from forge_jobs.codecs.encoded import Payload
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import ClaimLost, InvalidInput
 from forge_jobs.handlers import reporting
@@ -45,6 +47,11 @@ def answered(
     if context is None or (asyncio._get_running_loop() is not None and forge is not context.forge):
         return AwaitedCall(work, what)  # in a loop of the handler's own, another Forge was opened there
     return cast(Coroutine[Any, Any, T], context.answer(work, what, connection))
+
+
+def is_context(parameter: inspect.Parameter) -> bool:
+    """Whether a handler's parameter, the first one, gets its context."""
+    return parameter.name == "ctx" or parameter.annotation is Context or parameter.annotation == "Context"
 
 
 class ProcessTokens(Protocol):
@@ -195,7 +202,7 @@ class Context:
         for wait in tuple(self._waits or ()):
             wait.cancel()
 
-    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    def enqueue(self, kind: str, payload: Payload | None = None, **options: Any) -> Any:
         """Enqueue another job and return its Enqueued, as `forge.enqueue` does; to be awaited in an async handler."""
         return self.answer(
             self.forge._enqueue(kind, payload, **options), "ctx.enqueue", options.get("connection")
@@ -401,7 +408,7 @@ class ChildContext(Context):
         """Raises InvalidInput."""
         raise _refused("ctx.rate_limit")
 
-    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> NoReturn:
+    def enqueue(self, kind: str, payload: Payload | None = None, **options: Any) -> NoReturn:
         """Raises InvalidInput."""
         raise _refused("ctx.enqueue")
 

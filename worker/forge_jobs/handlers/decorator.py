@@ -5,7 +5,7 @@ function whose first parameter may be anything it cannot be told whether that is
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeVar, Unpack, cast, overload
 
 from forge_jobs.errors import InvalidInput
@@ -61,6 +61,18 @@ class Declaring(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Handler[P, R, P, R]: ...
 
 
+class DeclaringLists(Protocol):
+    """Makes a function a handler of lists, with the options that are said already."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], R], /
+    ) -> Handler[P, Any, Concatenate[Context, P], R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Handler[P, Any, P, R]: ...
+
+
 class HandlerDecorator:
     """What a Forge does to declare handlers."""
 
@@ -112,11 +124,43 @@ class HandlerDecorator:
         `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in one call: it takes a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's
         concurrency. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
         """
+        return self._declared(function, declared)
+
+    @overload
+    def batch_handler(
+        self, function: Callable[Concatenate[Context, P], R], /
+    ) -> Handler[P, Any, Concatenate[Context, P], R]: ...
+
+    @overload
+    def batch_handler(self, function: Callable[P, R], /) -> Handler[P, Any, P, R]: ...
+
+    @overload
+    def batch_handler(self, /, **declared: Unpack[HandlerValues]) -> DeclaringLists: ...
+
+    def batch_handler(self, function: Any = None, /, **declared: Any) -> Any:
+        """Declare a function to be the handler of a kind of job whose payload is a list: `async def notify(items: list[Item])`.
+
+        It is called with the items of one job, and returns None when all are done, or a list with one entry for each, in
+        their order: its result, or an exception. Only items that have failed are tried again, as the job's payload; an item
+        that has `Dead` is given up, and the job is dead when no other is left. The job's result is the list of its
+        items' results. Options are those of `handler`, but for `batch` and `limits`. Raises InvalidInput.
+        """
+        return self._declared(function, declared, takes_items=True)
+
+    def _declared(
+        self,
+        function: Callable[..., Any] | None,
+        declared: Mapping[str, Any],
+        *,
+        takes_items: bool = False,
+    ) -> Any:
         for name in declared.keys() - DECLARED:
             raise InvalidInput(unknown_option(name, DECLARED, OF_JOBS))
 
         def declare(function: Callable[..., Any]) -> Handler[..., Any]:
-            handler: Handler[..., Any] = Handler(cast("Forge", self), function, **declared)
+            handler: Handler[..., Any] = Handler(
+                cast("Forge", self), function, takes_items=takes_items, **declared
+            )
             self.handlers.add(handler)
             return handler
 
@@ -126,7 +170,7 @@ class HandlerDecorator:
 DECLARED = frozenset(
     name
     for name, parameter in inspect.signature(Handler).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "takes_items"
 )
 """The options of a handler."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.encoded import Payload
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.of_arguments import OfArguments
 from forge_jobs.model.group import Group, encoded
@@ -35,7 +35,7 @@ class Grouping:
         if self.function is not None:
             self.function.require_arguments(kind, arguments)
 
-    def of(self, kind: str, payload: Mapping[str, Any] | Encoded, defaults: Mapping[str, Any]) -> str | None:
+    def of(self, kind: str, payload: Payload, defaults: Mapping[str, Any]) -> str | None:
         """Return the groups of a job with this payload, as they are stored; what it leaves out has these `defaults`.
 
         Raises InvalidInput when the payload lacks an argument that the function takes, or the function fails.

@@ -15,12 +15,14 @@ from enum import StrEnum
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
 
+from forge_jobs.codecs.encoded import Payload
 from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
-from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.context import Context, is_context
 from forge_jobs.handlers.fairness import Fairness
 from forge_jobs.handlers.grouping import Grouping, Groups
+from forge_jobs.handlers.items import Lists
 from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.handlers.type_variables import P, Q, R, V
@@ -63,6 +65,7 @@ class Handler(Generic[P, R, Q, V]):
         forge: "Forge",
         function: Callable[Q, V],
         *,
+        takes_items: bool = False,
         kind: str | None = None,
         queue: str | None = None,
         priority: int | None = None,
@@ -89,10 +92,7 @@ class Handler(Generic[P, R, Q, V]):
             function = cast(Handler[P, R, Q, V], function).__wrapped__
         self.__wrapped__: Callable[Q, V] = function
         self.kind = names.kind(_kind(function) if kind is None else kind)
-        batches = None if batch is None else _batches(function, batch, self.kind)
-        self.function: Callable[..., Any] = (
-            function if batches is None else batches.join
-        )  # what an attempt calls
+        self.takes_items = takes_items  # its payload is a list
         if singleton and unique is not None:
             raise InvalidInput("unique and singleton are both given, allowed is one of them.")
         self.is_singleton = singleton
@@ -119,26 +119,10 @@ class Handler(Generic[P, R, Q, V]):
         self.title = None if title is None else names.line(title, "title")
         self.owner = None if owner is None else names.line(owner, "owner")
         self.docs = None if docs is None else names.line(docs, "docs")
-        self.placement = _placement(self.function, executor, self.kind)
-        parameters = _parameters(self.function, self.kind)
-        self.takes_context = self._wants_context = bool(parameters) and _is_context(parameters[0])
-        for parameter in parameters[1:]:
-            if _is_context(parameter):
-                raise InvalidInput(
-                    f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
-                    "allowed is the first parameter."
-                )
-        self.arguments = (
-            batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
-        )
-        self._check_patience(batch)
-        self.limits = checked_limits(limits, self.kind, self.arguments)
+        self.placement = _placement(function, executor, self.kind)
         self.slots = _slots(slots, self.kind)
-        for name, value in {"limits": self.limits, "slots": self.slots > 1}.items():
-            if batch is not None and value:
-                raise InvalidInput(f"batch and {name} are both given, allowed is one of them.")
-        if self.limits and self.placement is Placement.LOOP:
-            self.function, self.takes_context = self._in_turn, True
+        self._read(function, self._together(batch), limits)
+        self._check_patience(batch)
         self._check_arguments()
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
@@ -153,6 +137,52 @@ class Handler(Generic[P, R, Q, V]):
             self.defaults.group.require_arguments(self.kind, self.arguments)
         if self.fairness is not None:
             self.fairness.require_arguments(self.kind, self.arguments)
+
+    def _read(
+        self,
+        function: Callable[..., Any],
+        together: Batches | Lists | None,
+        limits: KeyLimit | Sequence[KeyLimit],
+    ) -> None:
+        """Find out what an attempt calls, and with which arguments."""
+        self.function: Callable[..., Any] = (
+            function if together is None else together.called(is_plain=self.placement is Placement.THREAD)
+        )
+        parameters = _parameters(self.function, self.kind)
+        self.takes_context = self._wants_context = bool(parameters) and is_context(parameters[0])
+        for parameter in parameters[1:]:
+            if is_context(parameter):
+                raise InvalidInput(
+                    f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
+                    "allowed is the first parameter."
+                )
+        self.arguments = (
+            Arguments(function, skip=1 if self.takes_context else 0)
+            if together is None
+            else together.arguments
+        )
+        self.limits = checked_limits(limits, self.kind, self.arguments)
+        for name, value in {"limits": self.limits, "slots": self.slots > 1}.items():
+            if value and isinstance(together, Batches):
+                raise InvalidInput(f"batch and {name} are both given, allowed is one of them.")
+        if self.limits and self.takes_items:
+            raise InvalidInput("limits is given to a batch handler, allowed is one of them.")
+        if self.limits and self.placement is Placement.LOOP:
+            self.function, self.takes_context = self._in_turn, True
+
+    def _together(self, batch: Batch | None) -> Batches | Lists | None:
+        """Return what calls the function for many things at once, jobs or items; None when it is called for one job."""
+        if not self.takes_items:
+            return None if batch is None else _batches(self.__wrapped__, batch, self.kind)
+        if batch is not None:
+            raise InvalidInput("batch is given to a batch handler, allowed is one of them.")
+        if self.placement is Placement.PROCESS:
+            raise InvalidInput(
+                f"Handler {self.kind!r} is a batch handler and has executor='process', "
+                "allowed is an async function, or a plain one in a thread."
+            )
+        _parameters(self.__wrapped__, self.kind)
+        return Lists(self.__wrapped__, self.kind)
 
     def _check_patience(self, batch: Batch | None) -> None:
         """Raise InvalidInput when a job would be timed out while others are gathered for its batch."""
@@ -220,7 +250,7 @@ class Handler(Generic[P, R, Q, V]):
             raise InvalidInput(f"Handler {self.kind!r} is no singleton, allowed is one with singleton=True.")
         return self.enqueue(*args, **payload)
 
-    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued[R]]]:
+    def enqueue_many(self, payloads: Sequence[Payload]) -> Coroutine[Any, Any, list[Enqueued[R]]]:
         """One job for each of `payloads` waits, or none; answers are in their order."""
         return self.forge.enqueue_many(self.kind, payloads)
 
@@ -249,7 +279,7 @@ class HandlerWithOptions(Generic[P, R]):
         handler = self.handler
         return handler.forge.enqueue(handler.kind, handler.payload(args, payload), **self.values)
 
-    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued[R]]]:
+    def enqueue_many(self, payloads: Sequence[Payload]) -> Coroutine[Any, Any, list[Enqueued[R]]]:
         """One job for each of `payloads` waits, or none."""
         return self.handler.forge.enqueue_many(self.handler.kind, payloads, **self.values)
 
@@ -313,10 +343,6 @@ def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:
     if not isinstance(batch, Batch):
         raise InvalidInput(f"batch of handler {kind!r} is {batch!r}, allowed is a Batch.")
     return Batches(function, batch, kind)
-
-
-def _is_context(parameter: inspect.Parameter) -> bool:
-    return parameter.name == "ctx" or parameter.annotation is Context or parameter.annotation == "Context"
 
 
 def _kind(function: Callable[..., Any]) -> str:

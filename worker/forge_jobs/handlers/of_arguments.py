@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
@@ -43,12 +43,14 @@ class OfArguments:
                     f"it takes {', '.join(arguments.names) or 'nothing'}."
                 )
 
-    def of(self, kind: str, payload: Mapping[str, Any] | Encoded, defaults: Mapping[str, Any]) -> Any:
+    def of(self, kind: str, payload: Payload, defaults: Mapping[str, Any]) -> Any:
         """Return what the function returns for a job with this payload; what it leaves out has these `defaults`.
 
         Raises InvalidInput when the payload lacks an argument that the function takes, or the function fails.
         """
         said = decode(payload.payload, payload.codec) if isinstance(payload, Encoded) else payload
+        if isinstance(said, list | tuple):  # the only argument of a handler of lists
+            said = dict.fromkeys(self.arguments, said)
         known = {**defaults, **said}
         for name in self.arguments:
             if name not in known:

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, UnfitPayload
 from forge_jobs.handlers.fairness import Fairness
@@ -14,10 +14,8 @@ from forge_jobs.handlers.grouping import Grouping
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.options import NAMES, Options
 from forge_jobs.handlers.unique import Unique, require_arguments
-from forge_jobs.model.job import Alike, NewJob
-
-Payload = Mapping[str, Any] | Encoded
-"""What the handler is called with, by name, or bytes that say so."""
+from forge_jobs.model.job import Alike, KeyMode, NewJob
+from forge_jobs.rules.merging import is_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,14 @@ def requested(
         merged, check, codec = options.over(handler.defaults), handler.arguments.check, handler.codec
     if isinstance(like, Encoded):
         codec = like.codec
+    may_be_list = handler is None or handler.takes_items
 
     def encoded(payload: Payload) -> bytes:
         if type(payload) is not dict:
             if isinstance(payload, Encoded):
                 return _passed(payload, codec, limit)
+            if isinstance(payload, list | tuple) and may_be_list:
+                return check(payload, codec, limit=limit)
             if not isinstance(payload, Mapping):
                 raise InvalidInput(
                     f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names, or Encoded."
@@ -98,6 +99,9 @@ def requested(
 
     pattern = merged.job(kind, b"", codec, declared=handler is not None)
     fairness = None if handler is None or merged.tenant is not None else handler.fairness
+    if pattern.key_mode is KeyMode.MERGE:
+        _require_list(kind, handler, like, codec)
+        pattern = replace(pattern, most_bytes=limit)
     grouping = None if merged.group is None or merged.group.function is None else merged.group
     return Request(
         pattern,
@@ -107,6 +111,19 @@ def requested(
         fairness,
         {} if handler is None else handler.arguments.defaults,
     )
+
+
+def _require_list(kind: str, handler: Handler[Any, Any] | None, like: Payload | None, codec: str) -> None:
+    """Raise InvalidInput when payloads of the kind are no lists in JSON, which could be joined."""
+    if handler is not None and not handler.takes_items:
+        raise InvalidInput(
+            f"key_mode is 'merge' and the handler of {kind!r} takes no list, allowed is one declared by batch_handler."
+        )
+    if codec != "json":
+        raise InvalidInput(f"key_mode is 'merge' and the payload of {kind!r} is {codec}, allowed is json.")
+    is_listed = is_list(like.payload) if isinstance(like, Encoded) else isinstance(like, list | tuple)
+    if handler is None and not is_listed:
+        raise InvalidInput(f"key_mode is 'merge' and the payload of {kind!r} is no list, allowed is a list.")
 
 
 def _require_no_other_key(kind: str, options: Options) -> None:

@@ -127,6 +127,8 @@ class Unique:
 
     def _fingerprint(self, job: NewJob, defaults: Mapping[str, Any]) -> bytes:
         said = decode(job.payload, job.codec)
+        if isinstance(said, list):  # the only argument of a handler of lists
+            return _fingerprint(said)
         if defaults:
             said = decode(encode(dict(defaults), job.codec), job.codec) | said
         if self.by is not None:
@@ -136,8 +138,12 @@ class Unique:
                         f"unique names the argument {name!r}, which the payload of {job.kind!r} does not have."
                     )
             said = {name: said[name] for name in self.by}
-        text = msgspec.json.encode(said, order="sorted", enc_hook=repr)
-        return hashlib.sha256(text).digest()[:FINGERPRINT]
+        return _fingerprint(said)
+
+
+def _fingerprint(said: Any) -> bytes:
+    text = msgspec.json.encode(said, order="sorted", enc_hook=repr)
+    return hashlib.sha256(text).digest()[:FINGERPRINT]
 
 
 def _one_by_one(job: NewJob, fingerprint: bytes) -> str | None:

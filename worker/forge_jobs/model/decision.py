@@ -91,6 +91,20 @@ class AwaitsTurn(Decision):
         super().__init__(f"waits until {self.at.isoformat()}: {reason}")
 
 
+class ItemsLeft(Decision):
+    """Some items of the job have failed. `then` says what becomes of it: Dead, Retry, Throttled, Reschedule or AwaitsTurn.
+
+    Its payload is `payload` from now on, or `if_dead` when it is dead; None: as it was. Raised for handlers that take a
+    list, not by them.
+    """
+
+    def __init__(self, then: Decision, payload: bytes | None, if_dead: bytes | None) -> None:
+        self.then = then
+        self.payload = payload
+        self.if_dead = if_dead
+        super().__init__(str(then))
+
+
 class HandedBack(Decision):
     """Who stops the worker told what the handler had started to end, too: the job is pending again, as if not begun.
 

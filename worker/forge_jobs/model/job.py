@@ -47,6 +47,9 @@ HISTORY_LIMIT = 32
 LAST_ATTEMPT = 2**31 - 1
 """The attempt after which a job that is retried for ever counts no further: all later ones have this number."""
 
+MAX_PAYLOAD = 1024 * 1024
+"""How large a payload may be unless a setting says otherwise, in bytes."""
+
 LARGE_PAYLOAD = 32 * 1024
 """Bytes. A larger payload does not come with its claim: a worker reads it when its handler is about to begin."""
 
@@ -97,11 +100,12 @@ class KeyMode(StrEnum):
 
     DEDUPE = "dedupe"  # nothing: the other one is the answer
     REPLACE = "replace"  # it takes the other's place; one that runs goes on, and is never tried again
+    MERGE = "merge"  # the same, and one that waits keeps its items: both payloads are lists
     PRESERVE_RUN_AT = "preserve_run_at"  # the same, but one that never ran stays where it waits
     PUT_OFF = "put_off"  # the same, but one that is not due waits anew, at most `max_wait` since the first
 
 
-KEY_MODES = (KeyMode.DEDUPE, KeyMode.REPLACE, KeyMode.PRESERVE_RUN_AT)
+KEY_MODES = (KeyMode.DEDUPE, KeyMode.REPLACE, KeyMode.PRESERVE_RUN_AT, KeyMode.MERGE)
 """Those that people may ask for; they get the other one by a debounce."""
 
 
@@ -138,6 +142,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
     hold: Hold | None = None  # excludes a key
     max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
+    most_bytes: int = MAX_PAYLOAD  # of a payload that is merged
     must_be_new: bool = False  # NotUnique is raised when it is not
     start_by: Limit | None = None  # when it has to have been begun
     deadline: Limit | None = None  # when it has to have ended
@@ -253,6 +258,7 @@ class End(msgspec.Struct, gc=False):
     result: bytes | None = None  # encoded with the job's codec
     error: str | None = None
     keep: bool = True  # False: forget the job at once (retention 0)
+    payload: bytes | None = None  # the job's from now on; None: as it was
 
 
 class Postponement(msgspec.Struct, gc=False):
@@ -265,6 +271,7 @@ class Postponement(msgspec.Struct, gc=False):
     error: str | None = None  # goes to the job's history
     counted: bool = True  # False: the attempt is given back
     afresh: bool = False  # all attempts are
+    payload: bytes | None = None  # the job's from now on; None: as it was
 
     @property
     def attempts(self) -> int:

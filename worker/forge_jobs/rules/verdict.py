@@ -11,7 +11,16 @@ from msgspec.structs import replace
 
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.model.decision import AwaitsTurn, Dead, Decision, HandedBack, Reschedule, Retry, Throttled
+from forge_jobs.model.decision import (
+    AwaitsTurn,
+    Dead,
+    Decision,
+    HandedBack,
+    ItemsLeft,
+    Reschedule,
+    Retry,
+    Throttled,
+)
 from forge_jobs.model.error_text import describe, kept
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
@@ -128,6 +137,8 @@ def _judge(
             Run(claim, queue.name, Outcome.THROTTLED, wait, duration, reason),
             throttled=Throttled(_asked(as_duration, error, "retry_after"), reason),
         )
+    if isinstance(error, ItemsLeft):
+        return _left(_judge(claim, queue, error.then, None, wait, duration), error)
     if isinstance(error, HandedBack):
         return handed_back(claim, queue, wait, duration)
     if isinstance(error, Retry):
@@ -139,6 +150,15 @@ def _judge(
     if stopped is not None and _came_of_stopping(error):
         return handed_back(claim, queue, wait, duration)
     return failed(claim, queue, describe(error), wait, duration)
+
+
+def _left(verdict: Verdict, left: ItemsLeft) -> Verdict:
+    """Return the verdict of a job of which these items are left."""
+    payload = left.if_dead if isinstance(verdict.write, End) else left.payload
+    if payload is not None and isinstance(verdict.write, End | Postponement):
+        verdict.write.payload = payload
+        verdict.size += len(payload)
+    return verdict
 
 
 def _reason(error: Decision) -> str:
@@ -220,7 +240,8 @@ def handed_back(claim: Claim, queue: QueueConfig, wait: float = 0.0, duration: f
 
 def wait_for_cooldown(verdict: Verdict, delay: timedelta) -> None:
     """The job of a throttled verdict waits for `delay`, as long as its queue cools down; its attempt is not counted."""
-    verdict.write = Postponement(verdict.run.claim, Reason.THROTTLED, delay, counted=False)
+    left = verdict.write.payload if isinstance(verdict.write, Postponement) else None
+    verdict.write = Postponement(verdict.run.claim, Reason.THROTTLED, delay, counted=False, payload=left)
     verdict.throttled = None
 
 

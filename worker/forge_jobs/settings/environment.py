@@ -14,9 +14,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from forge_jobs.codecs.plain import MAX_PAYLOAD
 from forge_jobs.errors import InvalidInput, InvalidSetting
-from forge_jobs.model.job import MAX_NAME
+from forge_jobs.model.job import MAX_NAME, MAX_PAYLOAD
 from forge_jobs.rules import names
 from forge_jobs.settings import database_file, database_url, url_file
 from forge_jobs.settings.database_file import AsSaid, ConfiguredDatabase

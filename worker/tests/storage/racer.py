@@ -44,7 +44,7 @@ async def enqueue(storage: Storage, key: str) -> list[Any]:
 async def replace(storage: Storage, key: str, times: str) -> list[Any]:
     """Enqueue the key again and again, in every mode; return the answers."""
     return [
-        await storage.jobs.enqueue(NewJob("work", key=key, key_mode=mode))
+        await storage.jobs.enqueue(NewJob("work", payload=b"[1]", key=key, key_mode=mode))
         for _ in range(int(times))
         for mode in KeyMode
     ]

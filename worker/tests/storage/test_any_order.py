@@ -60,6 +60,7 @@ class Walker:
         groups = self.some_groups()
         return NewJob(
             "work",
+            payload=b"[]",
             queue=name,
             key=key,
             key_mode=self.dice.choice(list(KeyMode)),

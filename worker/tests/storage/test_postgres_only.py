@@ -162,6 +162,15 @@ async def test_keys_count_in_sql_too(postgres, storage):
     assert await enqueue(storage, "send", key="l") == second
 
 
+async def test_sql_enqueues_lists_and_merges_them(postgres, storage):
+    add = "SELECT forge_jobs.enqueue('notify', '[{{\"to\": \"{}\"}}]', key => 'k', key_mode => 'merge')"
+
+    [[first]] = await postgres.rows(add.format("ann"))
+    assert await postgres.rows(add.format("bob")) == [(first,)]
+
+    assert (await storage.jobs.get(first)).payload == b'[{"to": "ann"},{"to": "bob"}]'
+
+
 async def test_sql_replaces_and_removes_by_a_key_too(postgres, storage):
     first = await enqueue(storage, "send", key="k", priority=3)
     same = "SELECT forge_jobs.enqueue('send', '{\"n\": 2}', key => 'k', key_mode => 'replace', max_attempts => 2)"
@@ -195,7 +204,8 @@ async def test_sql_replaces_and_removes_by_a_key_too(postgres, storage):
         ("enqueue(NULL)", "kind"),
         ("enqueue('work', key => 'k', key_mode => 'replac')", "dedupe, replace, preserve_run_at"),
         ("enqueue('work', key_mode => 'replace')", "key_mode is given and key is not"),
-        ("enqueue('work', '[1]')", "object"),
+        ("enqueue('work', '3')", "payload is a JSON number, allowed is an object, or an array"),
+        ("enqueue('work', '{}', key => 'k', key_mode => 'merge')", "the payload is no list in JSON"),
         ("enqueue('work', run_at => now(), delay => '1 s')", "delay and run_at are both given"),
         ("enqueue_bytes('work', NULL)", "payload is null, allowed are bytes"),
         ("enqueue_bytes('work', '', codec => '')", "codec is"),

@@ -35,15 +35,18 @@ async def produce(storage, chance, answers):
         wanted = job(
             key=key,
             key_mode=mode,
-            payload=b"%d" % number,
+            payload=b"[%d]" % number,
             delay=chance.choice([NOW, NOW, timedelta(hours=1)]),
         )
         match chance.randrange(12):
             case 0:
                 await storage.keys.remove("work", key)
             case 1 | 2:
-                both = [wanted, job(key=chance.choice(KEYS), key_mode=mode), job(key=chance.choice(KEYS))]
-                answers += await storage.jobs.enqueue_many(both)
+                more = [
+                    job(key=chance.choice(KEYS), key_mode=each, payload=b"[]")
+                    for each in (mode, KeyMode.DEDUPE)
+                ]
+                answers += await storage.jobs.enqueue_many([wanted, *more])
             case _:
                 answers.append(await storage.jobs.enqueue(wanted))
 

@@ -93,11 +93,11 @@ async def test_many_replace_and_one_is_removed(forge: Forge) -> None:
     [
         (
             {"key": "k", "key_mode": "replac"},
-            "key_mode is 'replac', allowed is one of dedupe, replace, preserve_run_at.",
+            "key_mode is 'replac', allowed is one of dedupe, replace, preserve_run_at, merge.",
         ),
         (
             {"key": "k", "key_mode": None},
-            "key_mode is None, allowed is one of dedupe, replace, preserve_run_at.",
+            "key_mode is None, allowed is one of dedupe, replace, preserve_run_at, merge.",
         ),
         ({"key_mode": "replace"}, "key_mode is given and key is not, allowed is both."),
     ],

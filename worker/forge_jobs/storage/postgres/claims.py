@@ -27,12 +27,14 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import (
     FINISH,
+    FINISH_ITEMS,
     FINISH_LINKED,
     FINISH_PLAIN,
     HAND_BACK,
     HAND_BACK_KEYED,
     HAND_BACK_LINKED,
     POSTPONE,
+    POSTPONE_ITEMS,
     POSTPONE_KEYED,
     POSTPONE_LINKED,
 )
@@ -316,8 +318,10 @@ class PostgresClaims:
             )
         else:
             is_linked = not all(ends_alone(end.claim.links) for end in ends)
+            payloads = [end.payload for end in ends]
+            has_payloads = any(payload is not None for payload in payloads)
             records = await self._database.outcomes.fetch(
-                FINISH_LINKED if is_linked else FINISH,
+                FINISH_ITEMS if has_payloads else FINISH_LINKED if is_linked else FINISH,
                 ids,
                 [end.claim.worker_id for end in ends],
                 [end.claim.attempt for end in ends],
@@ -327,6 +331,7 @@ class PostgresClaims:
                 [end.error for end in ends],
                 [end.keep for end in ends],
                 [end.claim.key is not None for end in ends],
+                *([payloads] if has_payloads else []),
             )
             if is_linked:
                 await groups.admit(self._database, records[0]["again"])
@@ -338,6 +343,9 @@ class PostgresClaims:
         postponements = sorted(postponements, key=JOB)
         columns = list(zip(*map(row, postponements), strict=True))
         claims = [postponed.claim for postponed in postponements]
+        payloads = [postponed.payload for postponed in postponements]
+        if any(payload is not None for payload in payloads):
+            return await self._given_up((POSTPONE_ITEMS,) * 3, claims, columns, payloads)
         statements = (POSTPONE, POSTPONE_KEYED, POSTPONE_LINKED)
         return await self._given_up(statements, claims, columns)
 
@@ -358,16 +366,23 @@ class PostgresClaims:
         return await self._given_up(statements, claims, columns)
 
     async def _given_up(
-        self, statements: tuple[str, str, str], claims: Sequence[Claim], columns: Sequence[Sequence[Any]]
+        self,
+        statements: tuple[str, str, str],
+        claims: Sequence[Claim],
+        columns: Sequence[Sequence[Any]],
+        payloads: Sequence[bytes | None] = (),
     ) -> list[int]:
         """Run the statement by which these jobs wait again: the plain one, the one for jobs of which any has a key, or
-        the one where any is linked. Claims say what came of it.
+        the one where any is linked or has another payload from now on. Claims say what came of it.
         """
         plain, keyed, linked = statements
-        is_linked = any(claim.links is not None for claim in claims)
+        is_linked = bool(payloads) or any(claim.links is not None for claim in claims)
         has_key = [claim.key is not None for claim in claims]
         if is_linked or any(has_key):
-            records = await self._database.outcomes.fetch(linked if is_linked else keyed, *columns, has_key)
+            more = [payloads] if payloads else []
+            records = await self._database.outcomes.fetch(
+                linked if is_linked else keyed, *columns, has_key, *more
+            )
             for claim in claims if records[0][2] else ():
                 claim.superseded = claim.job_id in records[0][2]
             if is_linked and records[0]["over"]:

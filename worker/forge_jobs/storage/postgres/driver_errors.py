@@ -10,6 +10,7 @@ from asyncpg.exceptions import InternalClientError
 from forge_jobs.errors import (
     ForgeError,
     InvalidInput,
+    InvalidPayload,
     StorageBusy,
     StorageContended,
     StorageRefused,
@@ -50,6 +51,7 @@ _NOTIFY = (
     "asyncQueueAddEntries",
 )  # the server's functions; its words depend on its language
 _UNUSABLE = ("28", "42501")  # who may connect, permissions
+_PAYLOAD = "FJ001"  # a function of ours refuses a payload
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
@@ -110,6 +112,8 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str, is_ca
         return StorageUnusable(
             f"There is no such database ({url}): {_said(error)}; run forge-jobs db create."
         )
+    if state == _PAYLOAD:
+        return InvalidPayload(f"{_said(error)}.")
     if state == "25P02":  # ours end with their first error
         return InvalidInput(
             f"The transaction of the given connection has failed before ({_said(error)}); "

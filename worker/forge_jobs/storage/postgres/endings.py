@@ -168,6 +168,22 @@ def handed_back(ended: str) -> str:
     return f"{{schema}}.handed_back(array_agg(job_id) FILTER (WHERE {ended}), (SELECT array_agg(job_id) FROM placed)) AS again"
 
 
+def with_payloads(statement: str, *, number: int, stays: str) -> str:
+    """Return the statement with one parameter more: the payloads that its jobs have from now on, null for those as before.
+
+    It is the one of this `number`; `stays` says which of `gone` are not deleted.
+    """
+    payloads = f"""), gone_on AS (
+    UPDATE {{schema}}.job SET payload = given.payload
+    FROM unnest($1::bigint[], ${number}::bytea[]) AS given (job_id, payload)
+    WHERE job.id BETWEEN given.job_id AND given.job_id AND given.payload IS NOT NULL
+      AND job.id = ANY (ARRAY(SELECT job_id FROM gone WHERE {stays}))
+)
+SELECT array_agg(job_id)"""
+    before, after = statement.rsplit(")\nSELECT array_agg(job_id)", 1)
+    return before + payloads + after
+
+
 WOKEN = (
     "(SELECT count(*) FROM (SELECT DISTINCT queue_id FROM placed) AS woken, {schema}.wake(woken.queue_id))"
 )

@@ -81,7 +81,7 @@ PUT = (
 SELECT made.* FROM target CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, $5, $6, $7, $12::text, $13::text,
     make_interval(secs => $14::double precision), $15::bytea, make_interval(secs => $16::double precision), $17::boolean,
-    due, $10::boolean) AS made
+    due, $10::boolean, most_bytes => $18::integer) AS made
 """
 )
 
@@ -104,7 +104,7 @@ ENQUEUE_KEYED = (
 _BOUND = "bound AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}::text, true)), "
 ENQUEUE_KEYED_ALONE, PUT_ALONE = (
     statement.replace("{bound}", _BOUND.replace("{wait}", wait)).replace("{bounded}", " CROSS JOIN bound")
-    for statement, wait in ((ENQUEUE_KEYED, "$13"), (PUT, "$18"))
+    for statement, wait in ((ENQUEUE_KEYED, "$13"), (PUT, "$19"))
 )
 ENQUEUE_KEYED, PUT = (
     statement.replace("{bound}", "").replace("{bounded}", "") for statement in (ENQUEUE_KEYED, PUT)
@@ -270,7 +270,7 @@ async def _enqueue_keyed(
 async def _put(
     database: PostgresDatabase, job: NewJob, arguments: tuple[object, ...], connection: Any
 ) -> Enqueued:
-    facts = (*arguments, job.key, job.key_mode.value, *uniqueness(job))
+    facts = (*arguments, job.key, job.key_mode.value, *uniqueness(job), job.most_bytes)
 
     async def attempt() -> Any:
         if connection is not None:

@@ -50,7 +50,7 @@ CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, make_interval(secs => max_wait),
     fingerprint, make_interval(secs => within), extends,
     coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups, {tags},
-    start_by, deadline, make_interval(secs => start_within), make_interval(secs => ends_within), tenant) AS made
+    start_by, deadline, make_interval(secs => start_within), make_interval(secs => ends_within), tenant, $24::integer) AS made
 """.replace("{tags}", tags.DECODED)
 
 REMOVE = "SELECT {schema}.remove($1, $2, $3)"
@@ -139,6 +139,7 @@ async def put_many(
         tags.encoded(jobs),
         *time_limits.columns(jobs),
         [job.tenant for job in jobs],
+        min(job.most_bytes for job in jobs),
         connection=connection,
     )
     by_number = {record["number"]: record for record in records}

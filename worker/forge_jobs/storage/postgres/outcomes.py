@@ -68,6 +68,11 @@ FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.LEFT} FR
     "), ended AS (", f"), {endings.unlimited('gone')}, ended AS (", 1
 )
 
+# The same for jobs of which any has another payload from now on, which is the last parameter. It is written in the statement
+# that takes the claim: nobody runs the items of a job that were done, or misses some. The state's row is made anew, so no claim
+# that looked before takes the job with its old payload.
+FINISH_ITEMS = endings.with_payloads(FINISH_LINKED, number=10, stays="keep")
+
 _MOVES = "(SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves"
 
 # Of jobs with keys, one that lost its key while it ran is superseded. Whoever takes a key away has locked the claim
@@ -246,5 +251,8 @@ FROM gone
 
 POSTPONE, POSTPONE_KEYED = _postpone(keyed=False), _postpone(keyed=True)
 POSTPONE_LINKED = _postpone(keyed=True, linked=True)
+POSTPONE_ITEMS = endings.with_payloads(
+    POSTPONE_LINKED, number=12, stays="job_id <> ALL (ARRAY(SELECT job_id FROM unkept))"
+)
 HAND_BACK, HAND_BACK_KEYED = _hand_back(keyed=False), _hand_back(keyed=True)
 HAND_BACK_LINKED = _hand_back(keyed=True, linked=True)

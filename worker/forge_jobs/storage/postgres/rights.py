@@ -105,6 +105,7 @@ FUNCTIONS = (
     "leave_groups",
     "let_in",
     "links_of",
+    "merged",
     "micros",
     "move_front",
     "payload_differs",

@@ -10,6 +10,7 @@ import msgspec
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
+from forge_jobs.rules.merging import merged
 from forge_jobs.storage.sqlite import groups, moves, places, tags, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
@@ -150,6 +151,11 @@ def _rewrite(
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
     linked = (job.links, job.groups, tags.encoded(job.tags), job.tenant)
+    if job.key_mode is KeyMode.MERGE:
+        waits = transaction.row("SELECT payload, codec FROM job WHERE id = ?", (place.id,))
+        assert waits is not None
+        both = merged(waits[0], waits[1], job.payload, job.codec, job.most_bytes)
+        facts = (*facts[:-1], both)
     tags.forget(transaction, [place.id])
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
     tags.add(transaction, [(place.id, job.tags)])

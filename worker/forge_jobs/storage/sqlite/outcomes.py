@@ -72,6 +72,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
     )
     count_move(transaction, [end.claim.queue_id for end in kept if end.state is DONE], "in_progress", "done")
     count_move(transaction, [end.claim.queue_id for end in kept if end.state is DEAD], "in_progress", "dead")
+    _rewrite(transaction, kept)
     if len(kept) < len(owned):
         _forget(transaction, [end.claim for end in owned if not end.keep])
     _leave(transaction, [end.claim for end in owned])
@@ -82,6 +83,15 @@ def _leave(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which have ended, have no places in groups and no time limits any more."""
     time_limits.forget(transaction, [claim.job_id for claim in claims if not ends_alone(claim.links)])
     groups.leave_of(transaction, claims)
+
+
+def _rewrite(transaction: Transaction, outcomes: Sequence[End] | Sequence[Postponement]) -> None:
+    """Jobs of which some items are left have those as their payloads."""
+    payloads = [
+        (outcome.payload, outcome.claim.job_id) for outcome in outcomes if outcome.payload is not None
+    ]
+    if payloads:
+        transaction.execute_many("UPDATE job SET payload = ? WHERE id = ?", payloads)
 
 
 def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
@@ -100,6 +110,7 @@ def postpone(transaction: Transaction, postponements: Sequence[Postponement]) ->
         transaction, [(one.claim, _due(one, now), one.reason in BEGUN) for one in postponements]
     )
     owned, lost = _owned(transaction, {proof(postponed.claim): postponed for postponed in postponements})
+    _rewrite(transaction, owned)
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str, int | None]] = []
     for postponed in owned:

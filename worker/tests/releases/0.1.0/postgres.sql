@@ -1354,17 +1354,46 @@ BEGIN
 END
 $$;
 
+-- The payload of a job that waits, with the items of another one after its own: both are JSON lists. They are not parsed,
+-- so that what no database could write again stays as it is.
+CREATE FUNCTION "forge_jobs".merged(
+    waits bytea, waits_codec text, added bytea, added_codec text, most_bytes integer
+) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    blank bytea := '\x20090a0d';
+    lists bytea[];
+    size bigint;
+BEGIN
+    waits := btrim(waits, blank);
+    added := btrim(added, blank);
+    IF waits_codec <> 'json' OR added_codec <> 'json' OR substr(waits, 1, 1) <> '[' OR substr(added, 1, 1) <> '[' THEN
+        RAISE EXCEPTION 'key_mode is "merge" and a payload is no list in JSON, allowed are lists, which are joined.'
+            USING ERRCODE = 'FJ001';
+    END IF;
+    waits := btrim(substr(waits, 2, length(waits) - 2), blank);
+    added := btrim(substr(added, 2, length(added) - 2), blank);
+    lists := array_remove(ARRAY[waits, added], '');
+    size := length(waits) + length(added) + greatest(cardinality(lists) - 1, 0) + 2;
+    IF size > most_bytes THEN
+        RAISE EXCEPTION 'The payload would have % bytes with what waits under its key, allowed are %.',
+            to_char(size, 'FM999,999,999,999'), to_char(most_bytes, 'FM999,999,999,999') USING ERRCODE = 'FJ001';
+    END IF;
+    RETURN '['::bytea || coalesce(lists[1], '') || CASE WHEN cardinality(lists) = 2 THEN ','::bytea || lists[2] ELSE '' END
+           || ']'::bytea;
+END
+$$;
+
 -- Makes a waiting job the one that is asked for, with its id, as if it was enqueued now; false: it does not wait. Of a job
 -- whose attempts have not counted, 'preserve_run_at' keeps the place or the time, and 'put_off' lets it wait anew, but no
--- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending. Time limits are moments, or count
--- from when the job is due then, or from now if that is past.
+-- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending. 'merge' keeps its items, before
+-- those that are asked for. Time limits are moments, or count from when the job is due then, or from now if that is past.
 --
 -- The row of the job's state is locked first, and made anew, so that no claim that looked before takes the job with its
 -- old payload.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
     payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
-    deadline timestamptz, start_within interval, ends_within interval, tenant text
+    deadline timestamptz, start_within interval, ends_within interval, tenant text, most_bytes integer
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1402,6 +1431,11 @@ BEGIN
     END IF;
     start_by := coalesce(rewrite_job.start_by, greatest(rewrite_job.due, statement_timestamp()) + start_within);
     deadline := coalesce(rewrite_job.deadline, greatest(rewrite_job.due, statement_timestamp()) + ends_within);
+    IF mode = 'merge' THEN
+        rewrite_job.payload := (
+            SELECT "forge_jobs".merged(job.payload, job.codec, rewrite_job.payload, rewrite_job.codec, most_bytes)
+            FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id);
+    END IF;
     -- with another priority, it would stand elsewhere in the line of a group, whose row is not locked here
     keeps := stays AND waited.run_at IS NULL AND coalesce(stood.priority = rewrite_job.priority, true)
              AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups)
@@ -1462,7 +1496,7 @@ CREATE FUNCTION "forge_jobs".put_job(
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
     deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
-    tenant text DEFAULT NULL,
+    tenant text DEFAULT NULL, most_bytes integer DEFAULT 1048576,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1505,7 +1539,8 @@ BEGIN
             IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
-                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant)
+                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant,
+                put_job.most_bytes)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1658,12 +1693,17 @@ BEGIN
         RAISE EXCEPTION 'key is "%", allowed are 1 to 512 characters.', left(enqueue_bytes.key, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF enqueue_bytes.key_mode NOT IN ('dedupe', 'replace', 'preserve_run_at') THEN
-        RAISE EXCEPTION 'key_mode is "%", allowed is one of dedupe, replace, preserve_run_at.', left(enqueue_bytes.key_mode, 80)
+    IF enqueue_bytes.key_mode NOT IN ('dedupe', 'replace', 'preserve_run_at', 'merge') THEN
+        RAISE EXCEPTION 'key_mode is "%", allowed is one of dedupe, replace, preserve_run_at, merge.', left(enqueue_bytes.key_mode, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF enqueue_bytes.key_mode IS NOT NULL AND enqueue_bytes.key IS NULL THEN
         RAISE EXCEPTION 'key_mode is given and key is not, allowed is both.' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.key_mode = 'merge'
+       AND (enqueue_bytes.codec <> 'json' OR substr(btrim(enqueue_bytes.payload, '\x20090a0d'), 1, 1) <> '[') THEN
+        RAISE EXCEPTION 'key_mode is "merge" and the payload is no list in JSON, allowed is a list.'
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF enqueue_bytes.group_name = '' OR length(enqueue_bytes.group_name) > 128 THEN
         RAISE EXCEPTION 'group_name is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.group_name, 80)
@@ -1766,8 +1806,8 @@ CREATE FUNCTION "forge_jobs".enqueue(
     start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, tenant text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
-    IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
-        RAISE EXCEPTION 'payload is a JSON %, allowed is an object.', coalesce(jsonb_typeof(enqueue.payload), 'null')
+    IF coalesce(jsonb_typeof(enqueue.payload), 'null') NOT IN ('object', 'array') THEN
+        RAISE EXCEPTION 'payload is a JSON %, allowed is an object, or an array for a handler that takes a list.', coalesce(jsonb_typeof(enqueue.payload), 'null')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN "forge_jobs".enqueue_bytes(

@@ -1,0 +1,27 @@
+"""What a function that does many things in one call says of each of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def of_each(returned: Any, count: int, what: str) -> Sequence[Any]:
+    """Return what became of each of `count` jobs or items (`what`), in their order: a value, or an exception.
+
+    `returned` is what the function returned: a list with one of these for each, or None when all are done. Raises
+    TypeError or ValueError for anything else.
+    """
+    if returned is None:
+        return [None] * count
+    if not isinstance(returned, list | tuple):
+        raise TypeError(
+            f"a batch of {count} {what}s returned a {type(returned).__name__}, "
+            f"allowed is a list with an outcome for each {what}, or None"
+        )
+    if len(returned) != count:
+        raise ValueError(f"returned {len(returned)} outcomes for {count} {what}s")
+    return [outcome() if _is_exception_class(outcome) else outcome for outcome in returned]
+
+
+def _is_exception_class(outcome: object) -> bool:
+    """Whether it could be raised as it is: `Dead` in place of `Dead()`."""
+    return isinstance(outcome, type) and issubclass(outcome, BaseException)
