@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.statistics import KindStatistics, Times
     from forge_jobs.model.tenant import TenantStatus
     from forge_jobs.model.worker import WorkerInfo
+    from forge_jobs.rules.retries import Retries
     from forge_jobs.rules.why import Why
     from forge_jobs.settings.environment import Settings
     from forge_jobs.worker.worker import Worker
@@ -104,6 +105,7 @@ else:
         "model.statistics",
         "model.worker",
         "settings.environment",
+        "rules.retries",
         "rules.why",
         "client.operations",
         "worker.worker",
@@ -155,6 +157,7 @@ __all__ = [
     "Reason",
     "Removed",
     "Reschedule",
+    "Retries",
     "Retry",
     "SchemaOutdated",
     "SchemaTooNew",

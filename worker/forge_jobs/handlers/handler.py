@@ -31,6 +31,7 @@ from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names, time_limits
+from forge_jobs.rules.retries import OnFailure, Retries, said_by
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
@@ -83,6 +84,8 @@ class Handler(Generic[P, R, Q, V]):
         batch: Batch | None = None,
         limits: KeyLimit | Sequence[KeyLimit] = (),
         slots: int = 1,
+        retry: Retries | None = None,
+        on_failure: OnFailure | None = None,
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -93,6 +96,7 @@ class Handler(Generic[P, R, Q, V]):
         self.__wrapped__: Callable[Q, V] = function
         self.kind = names.kind(_kind(function) if kind is None else kind)
         self.takes_items = takes_items  # its payload is a list
+        self.retries = said_by(retry, on_failure, self.kind)
         if singleton and unique is not None:
             raise InvalidInput("unique and singleton are both given, allowed is one of them.")
         self.is_singleton = singleton
@@ -102,7 +106,7 @@ class Handler(Generic[P, R, Q, V]):
         self.defaults = Options(
             queue=queue,
             priority=priority,
-            max_attempts=None if singleton and max_attempts is UNSET else max_attempts,
+            max_attempts=self._attempts(max_attempts),
             timeout=as_duration(timeout, "timeout"),
             start_by=time_limits.duration(start_by, "start_by"),
             deadline=time_limits.duration(deadline, "deadline"),
@@ -137,6 +141,13 @@ class Handler(Generic[P, R, Q, V]):
             self.defaults.group.require_arguments(self.kind, self.arguments)
         if self.fairness is not None:
             self.fairness.require_arguments(self.kind, self.arguments)
+
+    def _attempts(self, said: int | Unset | None) -> int | Unset | None:
+        """Return how many attempts a job has, said in one of two ways."""
+        if said is not UNSET and self.retries.attempts is not UNSET:
+            raise InvalidInput("max_attempts and Retries.attempts are both given, allowed is one of them.")
+        said = self.retries.attempts if said is UNSET else said
+        return None if self.is_singleton and said is UNSET else said
 
     def _read(
         self,
@@ -182,7 +193,7 @@ class Handler(Generic[P, R, Q, V]):
                 "allowed is an async function, or a plain one in a thread."
             )
         _parameters(self.__wrapped__, self.kind)
-        return Lists(self.__wrapped__, self.kind)
+        return Lists(self.__wrapped__, self.kind, self.retries)
 
     def _check_patience(self, batch: Batch | None) -> None:
         """Raise InvalidInput when a job would be timed out while others are gathered for its batch."""

@@ -14,12 +14,17 @@ from forge_jobs.handlers.context import Context, is_context
 from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
 from forge_jobs.rules.items import Items, judged, read
+from forge_jobs.rules.retries import Retries
 
 
 class Lists:
-    """Calls a function for the items of a job that are left. Raises InvalidInput for a function that takes no list."""
+    """Calls a function for the items of a job that are left; `retries` says what becomes of their errors.
 
-    def __init__(self, function: Callable[..., Any], kind: str) -> None:
+    Raises InvalidInput for a function that takes no list.
+    """
+
+    def __init__(self, function: Callable[..., Any], kind: str, retries: Retries) -> None:
+        self._retries = retries
         self._function = function
         parameters = list(inspect.signature(function).parameters.values())
         self._wants_context = bool(parameters) and is_context(parameters[0])
@@ -35,13 +40,13 @@ class Lists:
         """Return the results of all items of the job; see `rules.items.judged`. The function is not called for no items."""
         [items] = arguments.values()
         returned = await self._call(ctx, items) if items.stored else None
-        return judged(items, returned)
+        return judged(items, returned, ctx.attempt, self._retries)
 
     def run_in_thread(self, ctx: Context, **arguments: Items) -> Any:
         """The same for a plain function, which runs in the thread that calls this."""
         [items] = arguments.values()
         returned = self._call(ctx, items) if items.stored else None
-        return judged(items, returned)
+        return judged(items, returned, ctx.attempt, self._retries)
 
     def _call(self, ctx: Context, items: Items) -> Any:
         values = list(items.values)  # the handler may change it

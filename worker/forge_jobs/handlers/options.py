@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -19,20 +18,11 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.model.time_limit import Limit
+from forge_jobs.model.unset import UNSET as UNSET
+from forge_jobs.model.unset import Unset as Unset
 from forge_jobs.rules import names, tenants, time_limits
 from forge_jobs.rules.option_names import unknown_option
-
-
-class Unset(Enum):
-    """Tells "not set" from None where None means something."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final[Literal[Unset.UNSET]] = Unset.UNSET
+from forge_jobs.rules.retries import OnFailure, Retries
 
 
 class OptionValues(TypedDict, total=False):
@@ -75,6 +65,8 @@ class HandlerValues(TypedDict, total=False):
     batch: Batch | None
     limits: KeyLimit | Sequence[KeyLimit]
     slots: int  # of its worker's concurrency
+    retry: Retries | None
+    on_failure: OnFailure | None
     title: str | None
     owner: str | None
     docs: str | None

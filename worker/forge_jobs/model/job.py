@@ -271,6 +271,7 @@ class Postponement(msgspec.Struct, gc=False):
     error: str | None = None  # goes to the job's history
     counted: bool = True  # False: the attempt is given back
     afresh: bool = False  # all attempts are
+    counts_as: int | None = None  # the number by which the attempt counts, when that is not its own
     payload: bytes | None = None  # the job's from now on; None: as it was
 
     @property
@@ -278,6 +279,8 @@ class Postponement(msgspec.Struct, gc=False):
         """How many attempts of the job have counted from now on."""
         if self.afresh:
             return 0
+        if self.counts_as is not None:
+            return self.counts_as
         return self.claim.attempt if self.counted else self.claim.attempt - 1
 
 

@@ -33,4 +33,6 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     retry_in: float | None = None  # seconds
     timed_out: bool = False
+    is_grave: bool = False  # a failure that is more than a warning, as its handler says
+    counts_anew: bool = False  # as a first attempt, since it ran well for long
     counted: bool = True  # False: it was handed back, and its job ended since its time was over

@@ -23,17 +23,17 @@ THROTTLES_FORGOTTEN_AFTER = timedelta(seconds=120)
 
 
 def retry_delay(
-    queue: QueueConfig, attempt: int, *, random: Callable[[], float] = _random.random
+    queue: QueueConfig, attempt: int, *, jitter: float = JITTER, random: Callable[[], float] = _random.random
 ) -> timedelta:
     """Return how long a job waits after its `attempt` (counted from 1) failed.
 
     Zero when the queue's backoff is off; otherwise the base doubled with each attempt,
-    give or take a fifth, never more than the queue's maximum. `random` gives [0, 1).
+    give or take the share `jitter`, never more than the queue's maximum. `random` gives [0, 1).
     """
     if not queue.backoff_enabled:
         return timedelta(0)
-    jitter = 1 + JITTER * (2 * random() - 1)
-    return min(_doubled(queue, attempt) * jitter, _longest(queue))
+    strayed = 1 + jitter * (2 * random() - 1)
+    return min(_doubled(queue, attempt) * strayed, _longest(queue))
 
 
 class Cooldown(NamedTuple):

@@ -17,6 +17,7 @@ from forge_jobs.errors import InvalidPayload
 from forge_jobs.model.decision import AwaitsTurn, Dead, Decision, ItemsLeft, Reschedule, Retry, Throttled
 from forge_jobs.model.error_text import describe, sentence
 from forge_jobs.rules.outcomes import of_each
+from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import LONGEST_RESULT, PLAIN, require_run
 
 NOTE = "forge_jobs.items"
@@ -79,16 +80,18 @@ def _note(first: Any, codec: str) -> Note | None:
     return None
 
 
-def judged(items: Items, returned: Any) -> list[Any] | None:
+def judged(items: Items, returned: Any, attempt: int, retries: Retries = AS_QUEUE) -> list[Any] | None:
     """Return the results of all items of the job, in their order; None when none of them has one.
 
-    `returned` is what the handler returned for those of this attempt. Raises ItemsLeft when some have failed, TypeError or
-    ValueError when the handler has not said what became of each.
+    `returned` is what the handler returned for those of this attempt; `retries` says what becomes of errors. Raises
+    ItemsLeft when some have failed, TypeError or ValueError when the handler has not said what became of each.
     """
     note = items.note
     results, given_up = [*note.results], [*note.given_up]
     left: list[tuple[int, Any, BaseException]] = []
-    outcomes = map(_settled, of_each(returned, len(items.stored), "item"))
+    outcomes = [
+        _settled(outcome, attempt, retries) for outcome in of_each(returned, len(items.stored), "item")
+    ]
     for place, item, outcome in zip(items.places, items.stored, outcomes, strict=True):
         if isinstance(outcome, Dead):
             given_up.append((place, item, _said(outcome)))
@@ -139,10 +142,12 @@ def _is_kept(value: Any, codec: str) -> bool:
     return True
 
 
-def _settled(outcome: Any) -> Any:
+def _settled(outcome: Any, attempt: int, retries: Retries) -> Any:
     """Return the outcome of an item, which has failed when its work has not run."""
-    if outcome is None or type(outcome) in PLAIN or isinstance(outcome, BaseException):
+    if outcome is None or type(outcome) in PLAIN or isinstance(outcome, Decision):
         return outcome
+    if isinstance(outcome, BaseException):
+        return retries.answer(outcome, attempt)[0] or outcome
     try:
         require_run(outcome)
     except Retry as unfinished:
@@ -177,6 +182,5 @@ def _reason(bad: Sequence[tuple[int, str]], count: int, errors: Sequence[BaseExc
 
 
 def _said(error: BaseException) -> str:
-    if isinstance(error, Decision):
-        return sentence(error)
-    return describe(error).partition("\n")[0]
+    reason = getattr(error, "reason", None) if isinstance(error, Decision) else describe(error)
+    return (sentence(error) if reason is None else str(reason)).partition("\n")[0]

@@ -24,6 +24,7 @@ from forge_jobs.model.decision import (
 from forge_jobs.model.error_text import describe, kept
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
+    FOREVER,
     SUPERSEDED,
     WORKER_LOST,
     Claim,
@@ -37,7 +38,7 @@ from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.time_limit import overdue
-from forge_jobs.rules import backoff
+from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import kept_result
 
 MOST_LINKS = 50  # how many exceptions of a chain are followed
@@ -98,27 +99,47 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
 
 
 def judge(
-    claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
+    claim: Claim,
+    queue: QueueConfig,
+    error: BaseException,
+    stopped: Stop | None,
+    wait: float,
+    duration: float,
+    retries: Retries = AS_QUEUE,
 ) -> Verdict:
     """Judge an attempt that raised `error`, any exception of any class."""
     try:
-        return _judge(claim, queue, error, stopped, wait, duration)
+        return _judge(claim, queue, error, stopped, wait, duration, retries)
     except BaseException:
-        return failed(claim, queue, describe(error), wait, duration)
+        return failed(claim, queue, describe(error), wait, duration, retries=retries)
 
 
 def _judge(
-    claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
+    claim: Claim,
+    queue: QueueConfig,
+    error: BaseException,
+    stopped: Stop | None,
+    wait: float,
+    duration: float,
+    retries: Retries,
 ) -> Verdict:
+    if isinstance(error, ItemsLeft):
+        cancelled = stopped if stopped is Stop.CANCELLED else None
+        return _left(_judge(claim, queue, error.then, cancelled, wait, duration, retries), error)
     if stopped is Stop.CANCELLED or (stopped is not None and isinstance(error, asyncio.CancelledError)):
-        return judge_stopped(claim, queue, stopped, wait, duration)
+        return judge_stopped(claim, queue, stopped, wait, duration, retries)
     if isinstance(error, Dead):
         return dead(claim, queue, _reason(error), wait, duration)
     if isinstance(error, Reschedule):
         at, after = _asked(as_moment, error, "at"), _asked(as_duration, error, "after")
         if at is None and after is None:
             return failed(
-                claim, queue, f"rescheduled, but not to a moment: {describe(error)}", wait, duration
+                claim,
+                queue,
+                f"rescheduled, but not to a moment: {describe(error)}",
+                wait,
+                duration,
+                retries=retries,
             )
         delay = timedelta(0) if after is None else after
         return Verdict(
@@ -137,19 +158,22 @@ def _judge(
             Run(claim, queue.name, Outcome.THROTTLED, wait, duration, reason),
             throttled=Throttled(_asked(as_duration, error, "retry_after"), reason),
         )
-    if isinstance(error, ItemsLeft):
-        return _left(_judge(claim, queue, error.then, None, wait, duration), error)
     if isinstance(error, HandedBack):
         return handed_back(claim, queue, wait, duration)
     if isinstance(error, Retry):
-        return failed(claim, queue, _reason(error), wait, duration, after=_asked(as_duration, error, "after"))
+        after = _asked(as_duration, error, "after")
+        return failed(claim, queue, _reason(error), wait, duration, after=after, retries=retries)
     if stopped is Stop.TIMED_OUT:
-        return failed(claim, queue, f"{timed_out(claim)}, then {describe(error)}", wait, duration)
+        error_text = f"{timed_out(claim)}, then {describe(error)}"
+        return failed(claim, queue, error_text, wait, duration, retries=retries)
     if stopped is Stop.OVERDUE:
         return dead(claim, queue, f"{past_deadline(claim)}, then {describe(error)}", wait, duration)
     if stopped is not None and _came_of_stopping(error):
         return handed_back(claim, queue, wait, duration)
-    return failed(claim, queue, describe(error), wait, duration)
+    answer, text = retries.answer(error, claim.attempt)
+    if answer is None:
+        return failed(claim, queue, text, wait, duration, retries=retries)
+    return _judge(claim, queue, answer, None, wait, duration, retries)
 
 
 def _left(verdict: Verdict, left: ItemsLeft) -> Verdict:
@@ -187,11 +211,14 @@ def _came_of_stopping(error: BaseException) -> bool:
     return False
 
 
-def refused(claim: Claim, queue: QueueConfig, error: InvalidPayload, wait: float) -> Verdict:
+def refused(
+    claim: Claim, queue: QueueConfig, error: InvalidPayload, wait: float, retries: Retries = AS_QUEUE
+) -> Verdict:
     """Judge an attempt whose payload was refused: one that does not fit this handler may fit the next
     worker's."""
-    judged = failed if isinstance(error, UnfitPayload) else dead
-    return judged(claim, queue, str(error), wait)
+    if isinstance(error, UnfitPayload):
+        return failed(claim, queue, str(error), wait, retries=retries)
+    return dead(claim, queue, str(error), wait)
 
 
 def failed(
@@ -203,15 +230,33 @@ def failed(
     *,
     after: timedelta | None = None,
     outcome: Outcome = Outcome.FAILED,
+    retries: Retries = AS_QUEUE,
 ) -> Verdict:
-    """The attempt failed: the job waits for `after` or the queue's backoff, or is dead when it was the last."""
-    if claim.is_last_attempt:
+    """The attempt failed: the job waits for `after` or its backoff, or is dead when it was the last."""
+    number = retries.counts_as(queue, claim.attempt, duration)
+    if claim.max_attempts != FOREVER and number >= claim.max_attempts:
         return dead(claim, queue, error, wait, duration)
-    delay = backoff.retry_delay(queue, claim.attempt) if after is None else after
+    delay = retries.wait(queue, number) if after is None else after
     error = kept(error)
     return Verdict(
-        Postponement(claim, Reason.RETRY, delay, error=error),
-        Run(claim, queue.name, outcome, wait, duration, error, delay.total_seconds()),
+        Postponement(
+            claim,
+            Reason.RETRY,
+            delay,
+            error=error,
+            counts_as=None if number == claim.attempt else number,
+        ),
+        Run(
+            claim,
+            queue.name,
+            outcome,
+            wait,
+            duration,
+            error,
+            delay.total_seconds(),
+            is_grave=retries.is_grave(number),
+            counts_anew=number != claim.attempt,
+        ),
         size=len(error),
     )
 
@@ -311,6 +356,7 @@ def judge_stopped(
     stopped: Stop,
     wait: float,
     duration: float,
+    retries: Retries = AS_QUEUE,
     *,
     goes_on: bool = False,
 ) -> Verdict:
@@ -319,7 +365,11 @@ def judge_stopped(
         return dead(claim, queue, CANCELLED_BY_USER, wait, duration, Outcome.CANCELLED)
     if stopped is Stop.TIMED_OUT:
         error = f"{timed_out(claim)}; its handler goes on" if goes_on else timed_out(claim)
-        verdict = failed(claim, queue, error, wait, duration)
+        answer, _ = retries.answer(TimeoutError(error), claim.attempt)
+        if answer is None:
+            verdict = failed(claim, queue, error, wait, duration, retries=retries)
+        else:
+            verdict = _judge(claim, queue, answer, None, wait, duration, retries)
         verdict.run = replace(verdict.run, timed_out=True)
         return verdict
     if stopped is Stop.OVERDUE:

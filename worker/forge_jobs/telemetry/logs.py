@@ -278,9 +278,13 @@ def _say(level: int, sentence: str, facts: dict[str, Any], error: BaseException 
 
 def _say_run(run: Run, worker: str | None) -> None:
     level, ended = OUTCOMES[run.outcome]
+    if run.is_grave:
+        level = logging.ERROR
     if not logger.isEnabledFor(level):
         return
     sentence = f"Job {run.claim.job_id} {ended}"
+    if run.counts_anew:
+        sentence += ", which counts as its first attempt since it ran for long"
     if run.retry_in is not None:
         sentence += f", retry in {readable(run.retry_in)} s"
     if run.error:

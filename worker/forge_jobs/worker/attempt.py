@@ -6,7 +6,7 @@ handler is told to stop by cancelling the task that it runs in; `stopped` rememb
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any
 
@@ -14,9 +14,11 @@ import msgspec
 
 from forge_jobs.handlers.context import Context, in_plain_handler
 from forge_jobs.handlers.handler import Handler, Placement
+from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import FOREVER, Claim
 from forge_jobs.model.time_limit import TimeLimits
-from forge_jobs.rules.verdict import Stop, Verdict
+from forge_jobs.rules.retries import AS_QUEUE, Retries
+from forge_jobs.rules.verdict import Stop, Verdict, failed, judge_stopped
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
@@ -78,6 +80,20 @@ def goes_on(attempt: Attempt) -> BatchGoesOn:
     """Return the event that the attempt was told to stop, and its call goes on for others."""
     why = attempt.stopped or Stop.STOPPING
     return BatchGoesOn(attempt.claim, attempt.queue.name, why.value, uptime() - attempt.started)
+
+
+def retries_of(handlers: Mapping[str, Handler[Any, Any]], attempt: Attempt) -> Retries:
+    """Return how the attempt is followed by others if it failed; one that has its verdict is not asked about again."""
+    handler = handlers.get(attempt.claim.kind)
+    return AS_QUEUE if handler is None or attempt.is_over else handler.retries
+
+
+def given_up(attempt: Attempt, why: Stop, duration: float, retries: Retries) -> Verdict:
+    """Judge an attempt whose handler goes on though it was told to stop."""
+    claim, config = attempt.claim, attempt.queue.config
+    if why is Stop.EXITED and attempt.exited is not None:
+        return failed(claim, config, describe(attempt.exited), attempt.wait, duration, retries=retries)
+    return judge_stopped(claim, config, why, attempt.wait, duration, retries, goes_on=True)
 
 
 def limited(

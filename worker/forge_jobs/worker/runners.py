@@ -36,7 +36,6 @@ from forge_jobs.rules.verdict import (
     failed,
     handed_back,
     judge,
-    judge_stopped,
     refused,
 )
 from forge_jobs.system import exits
@@ -45,7 +44,7 @@ from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.telemetry.logs import current_job
-from forge_jobs.worker.attempt import Attempt, call, goes_on, limited
+from forge_jobs.worker.attempt import Attempt, call, given_up, goes_on, limited, retries_of
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.extra_slots import ExtraSlot
@@ -340,16 +339,16 @@ class Runners:
         if exits.is_fork:
             exits.end_fork(error)
         claim, config = attempt.claim, attempt.queue.config
-        duration = uptime() - attempt.started
+        duration, retries = uptime() - attempt.started, retries_of(self._handlers, attempt)
         if attempt.exited is not None and attempt.stopped is not Stop.CANCELLED:
-            return failed(claim, config, describe(attempt.exited), attempt.wait, duration)
+            return failed(claim, config, describe(attempt.exited), attempt.wait, duration, retries=retries)
         if not attempt.has_begun and isinstance(error, InvalidPayload):
-            return refused(claim, config, error, attempt.wait)
+            return refused(claim, config, error, attempt.wait, retries)
         if isinstance(error, HandedBack):
             self._telemetry.emit(GraceLost(claim, config.name))
         if attempt.stopped is None and isinstance(error, asyncio.CancelledError) and self._is_cancelled:
             attempt.stopped = Stop.STOPPING
-        return judge(claim, config, error, attempt.stopped, attempt.wait, duration)
+        return judge(claim, config, error, attempt.stopped, attempt.wait, duration, retries)
 
     @property
     def _is_cancelled(self) -> bool:
@@ -416,11 +415,7 @@ class Runners:
         claim, queue, why = attempt.claim, attempt.queue, attempt.stopped or Stop.STOPPING
         self.stuck.add(attempt)
         self._replace(attempt.task)
-        if why is Stop.EXITED and attempt.exited is not None:
-            verdict = failed(claim, queue.config, describe(attempt.exited), attempt.wait, duration)
-        else:
-            verdict = judge_stopped(claim, queue.config, why, attempt.wait, duration, goes_on=True)
-        self._settle(attempt, verdict)
+        self._settle(attempt, given_up(attempt, why, duration, retries_of(self._handlers, attempt)))
         self._telemetry.emit(HandlerStuck(claim, queue.name, why.value, duration, len(self.stuck)))
 
     def _replace(self, task: "asyncio.Task[None]") -> None:
