@@ -148,8 +148,8 @@ class Forge(Producer, HandlerDecorator):
 
     @property
     def workers(self) -> "client.Workers":
-        """List workers."""
-        return client.Workers(self.storage)
+        """List workers, and give them up."""
+        return client.Workers(self.storage, stale=self.settings.stale)
 
     @property
     def statistics(self) -> "client.Statistics":

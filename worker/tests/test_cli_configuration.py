@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs import Forge, Kind
 from tests.command_line import CommandLine, migrated
+from tests.storage.factories import worker
 
 
 @pytest.fixture
@@ -222,6 +223,20 @@ def test_a_rate_limit_is_set_emptied_and_deleted(cli: CommandLine):
     assert cli.fine("limits", "set", "slack", "--capacity", "5", "--refill", "0.5")["refill"] == 0.5
     assert cli.fine("limits", "delete", "slack") == {"scope": "slack", "deleted": True}
     assert cli("limits", "list").out == "No rate limits.\n"
+
+
+def test_workers_are_swept_and_given_up(cli: CommandLine):
+    numbers = [cli.using(lambda forge: worker(forge.storage, label="shop-worker-1-a")) for _ in range(2)]
+
+    assert cli("workers", "sweep", "--dry-run").lines == ["No worker is lost."]
+    said = cli("workers", "give-up", "shop-worker-1-a", "--dry-run")
+    assert said.lines[0].startswith("shop-worker-1-a would be taken for lost, heard from ")
+    assert said.lines[0].endswith(" ago: it has no jobs.")
+    given_up = cli.fine("workers", "give-up", *map(str, numbers))
+    assert [one["id"] for one in given_up] == numbers
+    assert cli.fine("workers", "list") == []
+    refused = cli("workers", "sweep", "--stale", "1s")
+    assert (refused.code, "--stale is '1s', allowed is 15 s or more." in refused.error) == (2, True)
 
 
 def test_without_workers_none_are_listed(cli: CommandLine):

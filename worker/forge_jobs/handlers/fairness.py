@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.encoded import Payload
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.of_arguments import OfArguments
@@ -34,7 +34,7 @@ class Fairness:
         """Raise InvalidInput when an argument is named that the handler of `kind` does not have."""
         self.function.require_arguments(kind, arguments)
 
-    def of(self, kind: str, payload: Mapping[str, Any] | Encoded, defaults: Mapping[str, Any]) -> str | None:
+    def of(self, kind: str, payload: Payload, defaults: Mapping[str, Any]) -> str | None:
         """Return the tenant of a job with this payload; what it leaves out has these `defaults`. None: it has none.
 
         Raises InvalidInput as `OfArguments.of` does, and when the value is no name of a tenant.

@@ -28,7 +28,7 @@ from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.handlers.type_variables import P, Q, R, V
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued, NewJob
-from forge_jobs.model.kind import Kind
+from forge_jobs.model.kind import Kind, OnLost
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names, time_limits
 from forge_jobs.rules.retries import OnFailure, Retries, said_by
@@ -86,6 +86,7 @@ class Handler(Generic[P, R, Q, V]):
         slots: int = 1,
         retry: Retries | None = None,
         on_failure: OnFailure | None = None,
+        on_lost: OnLost | str | None = None,
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -97,6 +98,7 @@ class Handler(Generic[P, R, Q, V]):
         self.kind = names.kind(_kind(function) if kind is None else kind)
         self.takes_items = takes_items  # its payload is a list
         self.retries = said_by(retry, on_failure, self.kind)
+        self.on_lost = None if on_lost is None else names.on_lost(on_lost)
         if singleton and unique is not None:
             raise InvalidInput("unique and singleton are both given, allowed is one of them.")
         self.is_singleton = singleton
@@ -227,6 +229,7 @@ class Handler(Generic[P, R, Q, V]):
             *people,
             start_by=time_limits.duration(job.start_by, "start_by"),
             deadline=time_limits.duration(job.deadline, "deadline"),
+            on_lost=self.on_lost,
         )
 
     def require_importable(self) -> None:

@@ -14,7 +14,7 @@ from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import FOREVER, KeyMode, NewJob
-from forge_jobs.model.kind import Kind
+from forge_jobs.model.kind import Kind, OnLost
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.model.time_limit import Limit
@@ -67,6 +67,7 @@ class HandlerValues(TypedDict, total=False):
     slots: int  # of its worker's concurrency
     retry: Retries | None
     on_failure: OnFailure | None
+    on_lost: OnLost | Literal["retry", "refund", "dead"] | None
     title: str | None
     owner: str | None
     docs: str | None

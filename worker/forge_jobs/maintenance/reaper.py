@@ -9,10 +9,13 @@ that failed lose no attempt: they had no part in that, and it claims nothing mor
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.errors import StorageBusy, StorageUnavailable
+from forge_jobs.errors import JobNotFound, StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.maintenance.silence_clock import SilenceClock
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.job import WORKER_LOST, Claim
+from forge_jobs.model.kind import OnLost
+from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.worker import Beats
 from forge_jobs.rules.verdict import Verdict, handed_back, lost
 from forge_jobs.storage import batches
@@ -84,8 +87,11 @@ class Reaper:
             return 0
         queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
         failed = await self._storage.versions.of_failed(sorted({claim.worker_id for claim in claims}))
+        on_lost = {kind.kind: kind.on_lost for kind in await self._storage.kinds.all()}
         verdicts = [
-            (handed_back if claim.worker_id in failed else lost)(claim, queues[claim.queue_id])
+            handed_back(claim, queues[claim.queue_id])
+            if claim.worker_id in failed
+            else await self._judged(claim, queues[claim.queue_id], on_lost.get(claim.kind))
             for claim in claims
             if claim.queue_id in queues
         ]
@@ -97,6 +103,16 @@ class Reaper:
             ids = [each.verdict.run.claim.job_id for each in held]
             self._telemetry.emit(OutcomesHeld(ids, str(error), TAKE_BACK_EVERY))
         return len(claims) - len(held)
+
+    async def _judged(self, claim: Claim, queue: QueueConfig, on_lost: str | None) -> Verdict:
+        """Judge the attempt of a lost worker, as the handler of its kind says."""
+        if on_lost != OnLost.REFUND:
+            return lost(claim, queue, on_lost)
+        try:
+            history = (await self._storage.jobs.get(claim.job_id)).failures
+        except JobNotFound:  # so it is not taken back either
+            history = ()
+        return lost(claim, queue, on_lost, sum(failure.error == WORKER_LOST for failure in history))
 
     def _taken_back(self, part: Sequence[Verdict], too_late: Sequence[int]) -> None:
         if runs := [verdict.run for verdict in part if verdict.run.claim.job_id not in too_late]:

@@ -9,6 +9,7 @@ from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
     from forge_jobs.model.cron import CronChange, LoadedCron
+    from forge_jobs.model.decision import Decision
     from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
     from forge_jobs.model.facts import Moved
     from forge_jobs.model.group import MOST_PLACES
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from forge_jobs.model.run import Outcome, Run
     from forge_jobs.model.track_record import TrackRecord, bucket_start
     from forge_jobs.model.version import Version, VersionState
-    from forge_jobs.model.worker import Leader
+    from forge_jobs.model.worker import Leader, LostWorker
 else:
     __getattr__ = offering(
         __name__,
         "job",
         "cron",
+        "decision",
         "group",
         "epoch",
         "facts",
@@ -44,10 +46,12 @@ __all__ = [
     "MOST_PLACES",
     "Claim",
     "CronChange",
+    "Decision",
     "Epoch",
     "Leader",
     "LeaderEpoch",
     "LoadedCron",
+    "LostWorker",
     "Move",
     "Moved",
     "NewJob",

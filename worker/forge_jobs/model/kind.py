@@ -2,6 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class OnLost(StrEnum):
+    """What becomes of a job whose worker was lost."""
+
+    RETRY = "retry"  # the attempt counts, and the job waits as after a failure
+    REFUND = "refund"  # the attempt does not count, as often as the job has attempts
+    DEAD = "dead"  # it may have done what must not be done twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +28,6 @@ class Kind:
     docs: str | None = None  # a link
     start_by: timedelta | None = None  # from when a job is due
     deadline: timedelta | None = None
+    on_lost: str | None = None  # an OnLost, or one of a later release; None: RETRY
     declared_at: datetime | None = None  # when this was written, database clock
     declared_by: str | None = None  # the host and process that wrote it

@@ -51,6 +51,14 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A worker that somebody took for lost, or would, with its jobs."""
+
+    worker: WorkerInfo
+    job_ids: tuple[int, ...]  # of the jobs that it has in progress
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What a worker knows of the database's history; when the history is another, the worker may claim nothing."""
 

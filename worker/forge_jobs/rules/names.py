@@ -11,6 +11,7 @@ from typing import Any
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.job import FOREVER, KEY_MODES, MAX_KEY, MAX_NAME, MAX_TAG, MOST_TAGS, Enqueued, KeyMode
+from forge_jobs.model.kind import OnLost
 from forge_jobs.model.queue import QueueConfig
 
 LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -87,6 +88,13 @@ def key_mode(value: object) -> KeyMode:
     if isinstance(value, str) and value in KEY_MODES:
         return KeyMode(value)
     raise InvalidInput(f"key_mode is {shown(value)}, allowed is one of {', '.join(KEY_MODES)}.")
+
+
+def on_lost(value: object) -> OnLost:
+    """Return what becomes of a job whose worker was lost."""
+    if isinstance(value, str) and value in tuple(OnLost):
+        return OnLost(value)
+    raise InvalidInput(f"on_lost is {shown(value)}, allowed is one of {', '.join(OnLost)}.")
 
 
 def tags(value: object) -> tuple[str, ...]:

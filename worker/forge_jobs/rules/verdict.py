@@ -25,6 +25,7 @@ from forge_jobs.model.error_text import describe, kept
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
     FOREVER,
+    HISTORY_LIMIT,
     SUPERSEDED,
     WORKER_LOST,
     Claim,
@@ -34,10 +35,12 @@ from forge_jobs.model.job import (
     Settled,
     State,
 )
+from forge_jobs.model.kind import OnLost
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.time_limit import overdue
+from forge_jobs.rules import backoff
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import kept_result
 
@@ -290,11 +293,23 @@ def wait_for_cooldown(verdict: Verdict, delay: timedelta) -> None:
     verdict.throttled = None
 
 
-def lost(claim: Claim, queue: QueueConfig) -> Verdict:
-    """Judge an attempt whose worker is lost: it counts, so that a job which kills its worker ends."""
+def lost(claim: Claim, queue: QueueConfig, on_lost: str | None = None, lost_before: int = 0) -> Verdict:
+    """Judge an attempt whose worker is lost: it counts, so that a job which kills its worker ends, unless its handler says
+    otherwise (an OnLost). The job has lost its worker so often before.
+    """
     if claim.cancel_requested:
         return dead(claim, queue, CANCELLED_BY_USER, outcome=Outcome.CANCELLED)
-    return failed(claim, queue, WORKER_LOST, outcome=Outcome.LOST)
+    if on_lost == OnLost.DEAD:
+        return dead(claim, queue, WORKER_LOST)
+    verdict = failed(claim, queue, WORKER_LOST, outcome=Outcome.LOST)
+    most = claim.max_attempts if claim.max_attempts != FOREVER else HISTORY_LIMIT
+    if on_lost == OnLost.REFUND and lost_before < min(most, HISTORY_LIMIT):
+        delay = backoff.retry_delay(queue, lost_before + 1)
+        verdict.write = Postponement(claim, Reason.RETRY, delay, error=WORKER_LOST, counted=False)
+        verdict.run = replace(
+            verdict.run, outcome=Outcome.LOST, error=WORKER_LOST, retry_in=delay.total_seconds()
+        )
+    return verdict
 
 
 def as_written(verdict: Verdict) -> Run:

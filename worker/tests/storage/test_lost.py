@@ -8,6 +8,7 @@ import pytest
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.job import State
 from tests.storage.factories import (
+    NOBODY,
     claim,
     claim_ids,
     dead,
@@ -281,3 +282,38 @@ async def test_of_beating_and_being_lost_at_once_exactly_one_wins(storage, anoth
         )
 
         assert isinstance(beat, WorkerLost) == (list(lost) == [me])
+
+
+async def test_who_is_given_up_is_lost_whoever_leads(storage, clock):
+    me, other = await worker(storage, label="shop-worker-7-abc"), await worker(storage)
+    mine, others = await running(storage, me), await running(storage, other)
+    seen = (await storage.workers.beats()).at
+
+    assert await storage.workers.give_up({me: seen[me]}) == {me: "shop-worker-7-abc"}
+
+    with pytest.raises(WorkerLost):
+        await storage.workers.beat(me)
+    assert await claim_ids(storage, me) == []
+    assert [lost.job_id for lost in await lost_claims(storage)] == [mine.job_id]
+    assert await storage.claims.finish([done(others)]) == []
+
+
+async def test_a_worker_that_has_beaten_since_is_not_given_up(storage, clock):
+    me = await worker(storage)
+    seen = (await storage.workers.beats()).at
+    await clock.advance(seconds=5)
+    await storage.workers.beat(me)
+
+    assert await storage.workers.give_up({me: seen[me], NOBODY: seen[me]}) == {}
+    assert [info.id for info in await storage.workers.all()] == [me]
+
+
+async def test_the_slots_of_a_worker_that_is_given_up_are_free(storage):
+    await storage.queues.set("default", {"concurrency": 1})
+    me, other = await worker(storage), await worker(storage)
+    queue_id = (await queue(storage)).id
+    assert await storage.slots.take(queue_id, me, 1) == 1
+
+    await storage.workers.give_up({me: (await storage.workers.beats()).at[me]})
+
+    assert await storage.slots.take(queue_id, other, 1) == 1

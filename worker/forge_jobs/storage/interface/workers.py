@@ -62,6 +62,12 @@ class Workers(Protocol):
         labels, by id. A worker that has beaten since stays, and all do when `epoch` no longer leads.
         """
 
+    async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
+        """Workers that beat last at these moments are not registered any more, as by `declare_lost`, whoever leads.
+
+        A worker that has beaten since stays. Return the labels of those that are gone, by id.
+        """
+
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""
 

@@ -13,7 +13,7 @@ from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
-_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline"
+_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost"
 
 
 def _of(table: str) -> str:
@@ -21,7 +21,7 @@ def _of(table: str) -> str:
 
 
 _GIVEN = f"""unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::double precision[], $6::text[],
-        $7::text[], $8::text[], $9::text[], $10::double precision[], $11::double precision[]) AS given (kind, {_DECLARED})"""
+        $7::text[], $8::text[], $9::text[], $10::double precision[], $11::double precision[], $12::text[]) AS given (kind, {_DECLARED})"""
 
 DIFFERENT = f"""
 SELECT EXISTS (
@@ -33,7 +33,7 @@ SELECT EXISTS (
 DECLARE = f"""
 WITH written AS (
     INSERT INTO {{schema}}.kind (kind, {_DECLARED}, declared_at, declared_by)
-    SELECT given.*, now(), $12::text FROM {_GIVEN} ORDER BY kind
+    SELECT given.*, now(), $13::text FROM {_GIVEN} ORDER BY kind
     ON CONFLICT (kind) DO UPDATE
     SET ({_DECLARED}, declared_at, declared_by)
         = ({_of("excluded")[1:-1]}, excluded.declared_at, excluded.declared_by)
@@ -152,6 +152,7 @@ def _columns(kinds: Sequence[Kind]) -> list[list[Any]]:
         [kind.docs for kind in kinds],
         [None if kind.start_by is None else kind.start_by.total_seconds() for kind in kinds],
         [None if kind.deadline is None else kind.deadline.total_seconds() for kind in kinds],
+        [kind.on_lost for kind in kinds],
     ]
 
 

@@ -92,7 +92,7 @@ SELECT now(), array_agg(id), array_agg(beat_at), {life} FROM {schema}.worker
 # Declaring a worker lost fences it: its next claim finds no worker row. A claim that was on the wire at
 # that moment belongs to nobody, and is found as lost by the next look. A worker that beats at this moment
 # is waited for, and its row is compared as it is then.
-DECLARE_LOST = """
+_DECLARE_LOST = """
 WITH gone AS (
     DELETE FROM {schema}.worker
     USING unnest($1::bigint[], $2::timestamptz[]) AS silent (id, beat_at)
@@ -102,7 +102,9 @@ WITH gone AS (
     DELETE FROM {schema}.idle USING gone WHERE idle.worker_id = gone.id
 )
 SELECT id, label FROM gone
-""".replace("{leads}", LEADS.replace("{epoch}", "$3")).replace("{kept}", kept("gone.record", silent=True))
+""".replace("{kept}", kept("gone.record", silent=True))
+DECLARE_LOST = _DECLARE_LOST.replace("{leads}", LEADS.replace("{epoch}", "$3"))
+GIVE_UP = _DECLARE_LOST.replace(" AND {leads}", "")
 
 FREE_SLOTS = """
 WITH freed AS (
@@ -210,10 +212,17 @@ class PostgresWorkers(Workers):
 
     async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
-        lost = await self._database.liveness.fetch(DECLARE_LOST, list(silent), list(silent.values()), epoch)
+        return await self._removed(DECLARE_LOST, silent, epoch)
+
+    async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
+        """The same, by somebody who does not lead."""
+        return await self._removed(GIVE_UP, seen)
+
+    async def _removed(self, statement: str, seen: Mapping[int, datetime], *more: object) -> dict[int, str]:
+        gone = await self._database.liveness.fetch(statement, list(seen), list(seen.values()), *more)
         # A statement of its own, which sees who is gone. Should it not come to be run, the next call makes up for it.
         await self._database.liveness.fetch(FREE_SLOTS)
-        return dict(lost)
+        return dict(gone)
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""

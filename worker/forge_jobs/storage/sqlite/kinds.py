@@ -11,13 +11,15 @@ from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline"
+COLUMNS = (
+    "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost"
+)
 SELECT = f"SELECT {COLUMNS}, declared_at, declared_by FROM kind"
 NAMED = f"{SELECT} WHERE kind = ?"
 DECLARE = f"""
 INSERT OR REPLACE INTO kind ({COLUMNS}, declared_at, declared_by)
 VALUES (:kind, :queue, :priority, :max_attempts, :timeout, :codec, :title, :owner, :docs, :start_by,
-        :deadline, :declared_at, :declared_by)
+        :deadline, :on_lost, :declared_at, :declared_by)
 """
 MOVE = """
 UPDATE cron SET queue_id = (SELECT id FROM queue WHERE name = coalesce(:queue, 'default'))
@@ -140,6 +142,7 @@ def _columns(kind: Kind) -> dict[str, object]:
         "docs": kind.docs,
         "start_by": None if kind.start_by is None else kind.start_by.total_seconds(),
         "deadline": None if kind.deadline is None else kind.deadline.total_seconds(),
+        "on_lost": kind.on_lost,
     }
 
 
@@ -156,6 +159,7 @@ def _kind(row: Record) -> Kind:
         docs=row["docs"],
         start_by=stored_duration(row["start_by"]),
         deadline=stored_duration(row["deadline"]),
+        on_lost=row["on_lost"],
         declared_at=moment(row["declared_at"]),
         declared_by=row["declared_by"],
     )

@@ -166,26 +166,12 @@ class SqliteWorkers:
         return await self._database.read(beats)
 
     async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
-        def declare_lost(transaction: Transaction) -> dict[int, str]:
-            gone: dict[int, str] = {}
-            if leads(transaction, epoch):
-                for worker_id, beat_at in silent.items():
-                    labels = transaction.rows(
-                        "SELECT id, label FROM worker WHERE id = ? AND beat_at = ?",
-                        (worker_id, micros(beat_at)),
-                    )
-                    for _ in labels:
-                        keep(transaction, worker_id, silent=True)
-                        transaction.execute("DELETE FROM worker WHERE id = ?", (worker_id,))
-                    gone.update(labels)
-            transaction.execute_many(
-                "UPDATE worker_label SET at = ? WHERE worker_id = ?",
-                [(transaction.now, worker_id) for worker_id in gone],
-            )
-            free_slots_of_the_gone(transaction)
-            return gone
+        return await self._database.write(
+            lambda transaction: _removed(transaction, silent if leads(transaction, epoch) else {})
+        )
 
-        return await self._database.write(declare_lost)
+    async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
+        return await self._database.write(lambda transaction: _removed(transaction, seen))
 
     async def all(self) -> list[WorkerInfo]:
         rows = await self._database.read(
@@ -212,6 +198,25 @@ class SqliteWorkers:
 
     async def handled(self) -> dict[str, frozenset[str]]:
         return await self._database.read(handled.handled)
+
+
+def _removed(transaction: Transaction, seen: Mapping[int, datetime]) -> dict[int, str]:
+    """Those workers that beat last at these moments are not registered any more, and all slots of the gone are free."""
+    gone: dict[int, str] = {}
+    for worker_id, beat_at in seen.items():
+        labels = transaction.rows(
+            "SELECT id, label FROM worker WHERE id = ? AND beat_at = ?", (worker_id, micros(beat_at))
+        )
+        for _ in labels:
+            keep(transaction, worker_id, silent=True)
+            transaction.execute("DELETE FROM worker WHERE id = ?", (worker_id,))
+        gone.update(labels)
+    transaction.execute_many(
+        "UPDATE worker_label SET at = ? WHERE worker_id = ?",
+        [(transaction.now, worker_id) for worker_id in gone],
+    )
+    free_slots_of_the_gone(transaction)
+    return gone
 
 
 def _worker(row: Record) -> WorkerInfo:

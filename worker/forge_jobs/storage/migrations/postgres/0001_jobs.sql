@@ -57,6 +57,7 @@ CREATE TABLE {schema}.kind (
     docs         text,  -- a link to its documentation
     start_by     double precision,  -- seconds, from when a job is due
     deadline     double precision,  -- seconds, from when a job is due
+    on_lost      text,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );

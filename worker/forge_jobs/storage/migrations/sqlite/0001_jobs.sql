@@ -59,6 +59,7 @@ CREATE TABLE kind (
     docs         TEXT,  -- a link to its documentation
     start_by     REAL,  -- seconds, from when a job is due
     deadline     REAL,  -- seconds, from when a job is due
+    on_lost      TEXT,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
