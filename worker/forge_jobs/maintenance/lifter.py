@@ -1,7 +1,9 @@
 """The lifter: lets jobs rise while they wait, in the queues that say so."""
 
+from dataclasses import replace
 from datetime import timedelta
 
+from forge_jobs.model.ageing import Rise
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.system.uptime import uptime
@@ -11,6 +13,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 SHORTEST_REST, LONGEST_REST = 1.0, 60.0  # seconds between two looks at a queue
 LOOKS = 8  # at a queue while a job has to wait to rise by one: a job rises so much too late, at most
 SHARE = 20  # a queue rests for so many times as long as a look at it took
+WHOLE_EVERY = 16  # looks: one of so many looks for jobs also before where each priority began at the last one
 PAUSE_BETWEEN_BATCHES = 0.05  # seconds, so that many jobs that rise at once slow nobody
 
 
@@ -22,7 +25,8 @@ class Lifter:
         self._telemetry = telemetry
         self._epoch = epoch
         self._look_at: dict[int, float] = {}  # by queue
-        self._up_to: dict[tuple[int, timedelta], int | None] = {}  # by queue and `age_after`
+        self._last: dict[tuple[int, timedelta], Rise] = {}  # by queue and `age_after`
+        self._looks = 0
 
     async def lift(self) -> float | None:
         """Look at each queue that is due; return how many seconds later the next is, None where none has an `age_after`."""
@@ -31,9 +35,8 @@ class Lifter:
             for queue in await self._storage.queues.all()
             if queue.age_after is not None
         ]
-        self._up_to = {
-            (queue.id, after): self._up_to.get((queue.id, after)) for queue, after in ageing
-        }  # another `age_after` begins anew
+        known = {(queue.id, after) for queue, after in ageing}  # another `age_after` begins anew
+        self._last = {queue: rise for queue, rise in self._last.items() if queue in known}
         for queue, after in ageing:
             began = uptime()
             if began >= self._look_at.get(queue.id, 0.0):
@@ -47,10 +50,12 @@ class Lifter:
 
     async def _rise(self, queue_id: int, name: str, after: timedelta) -> float:
         """Look at the queue; return for how many seconds it may rest."""
-        rise = await self._storage.ageing.rise(
-            queue_id, epoch=self._epoch, since=self._up_to[queue_id, after]
-        )
-        self._up_to[queue_id, after] = rise.up_to
+        self._looks += 1
+        last = self._last.get((queue_id, after))
+        if last is not None and self._looks % WHOLE_EVERY == 0:
+            last = replace(last, begins=())
+        rise = await self._storage.ageing.rise(queue_id, epoch=self._epoch, after=last)
+        self._last[queue_id, after] = rise
         if rise.jobs:
             self._telemetry.emit(JobsRose(name, rise.jobs))
         if rise.is_full:

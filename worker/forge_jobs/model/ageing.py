@@ -13,3 +13,6 @@ class Rise:
     jobs: int  # that rose
     up_to: int | None  # a moment; what was due by then has risen. None: nothing was looked at
     is_full: bool = False  # as many rose as might, so more may be due
+    begins: tuple[
+        tuple[int, int], ...
+    ] = ()  # (priority, pos): before it nothing was pending in this priority

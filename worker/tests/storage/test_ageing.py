@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.model.ageing import Rise
 from forge_jobs.model.job import KeyMode, State
 from tests.storage.factories import (
     claim,
@@ -134,15 +133,15 @@ async def test_a_leader_that_was_replaced_raises_nothing(storage, clock, ageing)
 async def test_who_goes_on_where_the_last_look_ended_finds_every_job(storage, clock, ageing):
     epoch = await leader(storage)
     chance = random.Random(7)
-    since, ids = None, []
+    last, ids = None, []
     for _ in range(40):
         ids += await enqueue_many(storage, chance.randrange(4), priority=chance.randrange(1, 5))
         await enqueue(storage, priority=0)
         await clock.advance(minutes=chance.randrange(1, 9))
         is_full = True
         while is_full:
-            looked = await rise(storage, ageing, epoch, since=since, limit=2)
-            since, is_full = looked.up_to, looked.is_full
+            last = await rise(storage, ageing, epoch, after=last, limit=2)
+            is_full = last.is_full
 
     now = clock.now()
     for job_id in ids:
@@ -153,12 +152,12 @@ async def test_who_goes_on_where_the_last_look_ended_finds_every_job(storage, cl
 async def test_a_clock_that_is_set_back_stops_nothing(storage, clock, ageing):
     waits = await enqueue(storage, priority=5)
     await clock.advance(days=2)
-    since = (await rise(storage, ageing)).up_to
+    last = await rise(storage, ageing)
     await clock.advance(days=-1)
     await enqueue(storage, priority=0)
-    since = (await rise(storage, ageing, since=since)).up_to
+    last = await rise(storage, ageing, after=last)
     await clock.advance(minutes=10)
-    await rise(storage, ageing, since=since)
+    await rise(storage, ageing, after=last)
 
     assert (await storage.jobs.get(waits)).risen == 5
 
@@ -168,10 +167,9 @@ async def test_many_jobs_of_one_moment_rise_a_few_at_a_time(storage, clock, agei
     await enqueue_many(storage, 25, priority=1)
     await clock.advance(minutes=11)
     await enqueue(storage, priority=0)
-    since, rises = None, list[Rise]()
-    while not rises or rises[-1].is_full:
-        rises.append(await rise(storage, ageing, epoch, since=since, limit=10))
-        since = rises[-1].up_to
+    rises = [await rise(storage, ageing, epoch, limit=10)]
+    while rises[-1].is_full:
+        rises.append(await rise(storage, ageing, epoch, after=rises[-1], limit=10))
 
     assert [each.jobs for each in rises] == [10, 10, 5]
 

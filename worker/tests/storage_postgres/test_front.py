@@ -6,15 +6,19 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from forge_jobs.model.ageing import Rise
 from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.claims import START, Hint
+from forge_jobs.storage.postgres.ageing import RISE, PostgresAgeing, asked_after
 from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.leadership import PostgresLeadership
+from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
-from forge_jobs.storage.postgres.session_settings import CLAIMS
+from forge_jobs.storage.postgres.session_settings import CLAIMS, PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.storage.stretches import stretches
 
@@ -86,6 +90,36 @@ async def test_of_making_jobs_pending_one_look_alone_walks_over_dead_rows(
         for sql, args in asked
     ]
     assert [_touched(plan) > FEW_PAGES for plan in plans] == [True, False, False]
+    await onlooker.close()
+
+
+async def test_of_letting_jobs_rise_one_look_alone_walks_over_dead_rows(
+    jobs: PostgresJobs, database: PostgresDatabase, url: str
+) -> None:
+    await PostgresQueues(database).set("default", {"age_after": timedelta(hours=1)})
+    epoch = await PostgresLeadership(database).lead(ME, timedelta(hours=1))
+    assert epoch is not None
+    for priority in (1, 5):
+        await jobs.enqueue_many([NewJob("work", priority=priority)] * MANY)
+    onlooker = await asyncpg.connect(url)
+    await onlooker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
+    while await PostgresClaims(database).claim(QUEUE, ME, limit=MANY):
+        pass
+    for priority in (1, 5):
+        await jobs.enqueue(NewJob("work", priority=priority))
+    last = Rise(0, None)
+    touched = []
+    for _ in range(3):
+        arguments = asked_after(last, 1000, epoch)
+        async with database.transaction() as connection:
+            await database.execute(PLANNED_AS_WALKS, connection=connection)
+            plan = await database.fetchval(
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + RISE, QUEUE, *arguments, connection=connection
+            )
+        touched.append(_touched(plan) > FEW_PAGES)
+        last = await PostgresAgeing(database).rise(QUEUE, epoch=epoch, after=last)
+
+    assert touched == [True, False, False]
     await onlooker.close()
 
 

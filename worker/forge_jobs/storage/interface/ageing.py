@@ -10,9 +10,9 @@ class Ageing(Protocol):
     """The priorities of pending jobs, in queues that say `age_after`."""
 
     async def rise(
-        self, queue_id: int, *, epoch: LeaderEpoch, since: int | None = None, limit: int = 1000
+        self, queue_id: int, *, epoch: LeaderEpoch, after: Rise | None = None, limit: int = 1000
     ) -> Rise:
-        """Up to `limit` jobs of the queue rise that are due to since the moment `since`; None: since ever.
+        """Up to `limit` jobs of the queue rise that are due to since the look `after` which this one comes; None: since ever.
 
         A job that has been pending for n times `age_after` has a priority that is smaller by n than what was asked
         for, but than no other job's that is pending there: beyond that it would overtake nobody. It keeps its place among

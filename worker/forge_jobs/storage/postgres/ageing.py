@@ -2,29 +2,41 @@
 
 from forge_jobs.model.ageing import MOST_TURNS, Rise
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
+from forge_jobs.storage.stretches import stretches
 
 # A job is due at its place plus once, twice, three times `age_after`. So for each priority in use and each of these turns
 # there is one stretch of the claim's index in which the jobs stand that became due since the last look: however many jobs
-# wait, and however many dead entries a transaction that is open for long keeps, no more is read. What has been claimed
+# wait, and however many dead entries a transaction that is open for long keeps, no more is read. Where each priority begins
+# is looked for from where it began at the last look. What has been claimed
 # meanwhile is passed over, and what somebody has moved meanwhile is not of the priority any more that it had.
 RISE = """
-WITH RECURSIVE said AS MATERIALIZED (
+WITH said AS MATERIALIZED (
     SELECT age, now, greatest(least(coalesce($2::bigint, 0), now), now - age) AS since
     FROM (SELECT (extract(epoch FROM queue.age_after) * 1000000)::bigint AS age, {schema}.micros(now()) AS now
           FROM {schema}.queue WHERE queue.id = $1 AND queue.age_after IS NOT NULL AND {leads}) AS queue
-), class AS (
-    (SELECT ready.priority, ready.pos FROM {schema}.ready
-     WHERE ready.queue_id = $1 AND EXISTS (SELECT FROM said) ORDER BY ready.priority, ready.pos LIMIT 1)
-    UNION ALL
-    SELECT next.priority, next.pos
-    FROM class CROSS JOIN LATERAL (
-        SELECT ready.priority, ready.pos FROM {schema}.ready
-        WHERE ready.queue_id = $1 AND ready.priority > class.priority
-        ORDER BY ready.priority, ready.pos LIMIT 1) AS next
+), class AS MATERIALIZED (
+    SELECT begin.priority, begin.pos
+    FROM unnest($5::smallint[], $6::bigint[], $7::integer[]) AS stretch (priority, pos, until)
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE begin AS (
+            (SELECT ready.priority, ready.pos FROM {schema}.ready
+             WHERE ready.queue_id = $1 AND (ready.priority, ready.pos) >= (stretch.priority, stretch.pos)
+               AND ready.priority < stretch.until
+             ORDER BY ready.priority, ready.pos LIMIT 1)
+            UNION ALL
+            SELECT next.priority, next.pos
+            FROM begin CROSS JOIN LATERAL (
+                SELECT ready.priority, ready.pos FROM {schema}.ready
+                WHERE ready.queue_id = $1 AND ready.priority > begin.priority AND ready.priority < stretch.until
+                ORDER BY ready.priority, ready.pos LIMIT 1) AS next
+        )
+        SELECT * FROM begin) AS begin
+    WHERE EXISTS (SELECT FROM said)
 ), bounds AS MATERIALIZED (
     SELECT said.*, best, least({turns}, (now - oldest) / age) AS turns
     FROM said CROSS JOIN (SELECT min(priority) AS best, min(pos) AS oldest FROM class) AS classes
@@ -58,6 +70,8 @@ WITH RECURSIVE said AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM risen) AS jobs, found >= $3 AS is_full,
        CASE WHEN found < $3 THEN now ELSE greatest(since, last - 1) END AS up_to,
+       (SELECT array_agg(priority ORDER BY priority) FROM class) AS priorities,
+       (SELECT array_agg(pos ORDER BY priority) FROM class) AS places,
        (SELECT {schema}.wake($1) FROM risen LIMIT 1)
 FROM said CROSS JOIN (SELECT count(*) AS found, max(at) AS last FROM due) AS counted
 """.replace("{leads}", LEADS.replace("{epoch}", "$4")).replace("{turns}", str(MOST_TURNS))
@@ -71,9 +85,28 @@ class PostgresAgeing:
 
     @tried_again
     async def rise(
-        self, queue_id: int, *, epoch: LeaderEpoch, since: int | None = None, limit: int = 1000
+        self, queue_id: int, *, epoch: LeaderEpoch, after: Rise | None = None, limit: int = 1000
     ) -> Rise:
         async with self._database.transaction() as connection:
             await self._database.execute(PLANNED_AS_WALKS, connection=connection)
-            record = await self._database.fetchrow(RISE, queue_id, since, limit, epoch, connection=connection)
-        return Rise(0, None) if record is None else Rise(record["jobs"], record["up_to"], record["is_full"])
+            record = await self._database.fetchrow(
+                RISE, queue_id, *asked_after(after or Rise(0, None), limit, epoch), connection=connection
+            )
+        if record is None:
+            return Rise(0, None)
+        begins = {} if after is None else dict(after.begins)
+        begins |= zip(record["priorities"] or (), record["places"] or (), strict=True)
+        return Rise(record["jobs"], record["up_to"], record["is_full"], tuple(begins.items()))
+
+
+def asked_after(last: Rise, limit: int, epoch: LeaderEpoch) -> tuple[object, ...]:
+    """Return what RISE is told besides the queue, for the look after the last one."""
+    looked_at = stretches(START, last.begins)
+    return (
+        last.up_to,
+        limit,
+        epoch,
+        [stretch.priority for stretch in looked_at],
+        [stretch.pos for stretch in looked_at],
+        [stretch.until for stretch in looked_at],
+    )

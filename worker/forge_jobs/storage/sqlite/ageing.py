@@ -45,14 +45,14 @@ class SqliteAgeing:
         self._database = database
 
     async def rise(
-        self, queue_id: int, *, epoch: LeaderEpoch, since: int | None = None, limit: int = 1000
+        self, queue_id: int, *, epoch: LeaderEpoch, after: Rise | None = None, limit: int = 1000
     ) -> Rise:
         def rise(transaction: Transaction) -> Rise:
             age: int | None = transaction.value(AGE, (queue_id,))
             if age is None or not leads(transaction, epoch):
                 return Rise(0, None)
             now = transaction.now
-            began = max(min(since or 0, now), now - age)
+            began = max(min((after and after.up_to) or 0, now), now - age)
             due = _due(transaction, queue_id, age, began, limit)
             transaction.execute_many(
                 REQUEUE,
