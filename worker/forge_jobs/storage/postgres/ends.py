@@ -15,7 +15,11 @@ LEFT JOIN {schema}.saved_state ON saved_state.job_id BETWEEN finished.job_id AND
 WHERE job.id IS NULL OR finished.job_id IS NOT NULL
 """
 
-TELL = "SELECT {schema}.tell($1::text || ':' || ids) FROM unnest($2::text[]) AS ids"
+# What a crash of the server loses is found by looking, so nobody waits for the disk.
+TELL = """
+SELECT {schema}.tell($1::text || ':' || ids), set_config('synchronous_commit', 'off', true)
+FROM unnest($2::text[]) AS ids
+"""
 
 AT_ONCE = 350
 """Ids in one notification, which has room for 8,000 bytes."""
