@@ -60,6 +60,18 @@ async def sleep_once(ctx: Context, seconds: float) -> None:
     note("end", ctx)
 
 
+@forge.handler
+async def count_up(ctx: Context, to: int) -> None:
+    """Save each step, and stop half-way in the first attempt only."""
+    for number in range(ctx.state or 0, to):
+        note("row", ctx)
+        await ctx.save(number + 1)
+        await ctx.progress((number + 1) / to)
+        if ctx.attempt == 1 and number + 1 == to // 2:
+            note("half", ctx)
+            await asyncio.sleep(300)
+
+
 @forge.handler(max_attempts=3)
 async def die(ctx: Context) -> None:
     """Kill the process that runs this."""

@@ -39,6 +39,23 @@ async def test_jobs_of_a_killed_worker_end_done_and_each_attempt_is_counted(
     assert sorted(line.attempt for line in ledger.of("start")) == [1] * 50 + [2] * 50
 
 
+async def test_jobs_of_a_killed_worker_go_on_from_what_they_had_saved(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    await forge.queues.set("default", backoff_enabled=False)
+    jobs = await forge.enqueue_many("count_up", [{"to": 10}] * 20)
+    first = await workers.start("--concurrency", "20")
+    await eventually(lambda: len(ledger.of("half")) == 20)
+
+    first.kill()
+    await workers.start("--concurrency", "20")
+    await forge.wait_all(jobs, timeout=60)
+
+    assert sorted(line.attempt for line in ledger.of("row")) == [1] * 100 + [2] * 100
+    shares = {job.progress and job.progress.share for job in await forge.jobs.list(kind="count_up")}
+    assert shares == {1.0}
+
+
 async def _all_done(forge: Forge, ids: list[int]) -> bool:
     return await states(forge, ids) == {State.DONE}
 
