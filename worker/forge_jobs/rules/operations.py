@@ -61,6 +61,12 @@ def after_batch(operation: Operation, position: Position, moved: Moved, now: dat
     )
 
 
+def without_queue(operation: Operation, name: str, now: datetime) -> Operation:
+    """Return the operation when a queue that it names is gone: its jobs may be anywhere, so that it ends."""
+    error = f"There is no queue {name!r} any more."
+    return replace(operation, state=OperationState.CANCELLED, ended_at=now, error=error)
+
+
 def after_state(operation: Operation, position: Position, now: datetime) -> tuple[Operation, Position]:
     """Return the operation, and where it goes on, when all jobs of the present state have been met.
 

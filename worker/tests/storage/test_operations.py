@@ -211,10 +211,11 @@ async def test_what_is_not_there_is_told(storage):
             await start(storage, "moved", **{"into": "default", **filters})
 
 
-async def test_an_operation_whose_queue_is_gone_ends(storage, database):
+@pytest.mark.parametrize(("move", "facts"), [("moved", {"into": "post"}), ("cancelled", {"queue": "post"})])
+async def test_an_operation_whose_queue_is_gone_ends(storage, database, move, facts):
     await storage.queues.ensure(["post"])
     await enqueue(storage)
-    operation = await start(storage, "moved", into="post")
+    operation = await start(storage, move, **facts)
     await database.rows("DELETE FROM queue WHERE name = 'post' RETURNING id")
 
     ended = await storage.operations.step(operation.id)

@@ -1,7 +1,6 @@
 """Bulk operations in PostgreSQL: a row each, locked while a step is made."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,14 @@ from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import ENDED, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState, Position
-from forge_jobs.rules.operations import MOST_WALKS, after_batch, after_state, next_queue, step_size
+from forge_jobs.rules.operations import (
+    MOST_WALKS,
+    after_batch,
+    after_state,
+    next_queue,
+    step_size,
+    without_queue,
+)
 from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
 from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -152,14 +158,17 @@ class _Step:
         operation, now = _operation(record), record["now"]
         position = msgspec.json.decode(record["position"], type=Position)
         await NextJobs.prepare(self._database, connection)
-        into = None
-        if operation.into is not None:
-            into = await self._database.fetchval(TARGET, operation.into, connection=connection)
+        ids = {
+            name: await self._database.fetchval(TARGET, name, connection=connection)
+            for name in (operation.queue, operation.into)
+            if name is not None
+        }
+        if None in ids.values():
+            operation = without_queue(operation, next(name for name in ids if ids[name] is None), now)
+            await self._note(operation, position, connection)
+            return operation
+        into = None if operation.into is None else ids[operation.into]
         for _ in range(MOST_WALKS):
-            if operation.into is not None and into is None:
-                error = f"There is no queue {operation.into!r} any more."
-                operation = replace(operation, state=OperationState.CANCELLED, ended_at=now, error=error)
-                break
             queues = await self._queues(operation, operation.states[position.state], into, connection)
             is_left, queue = next_queue(position, queues)
             if not is_left:

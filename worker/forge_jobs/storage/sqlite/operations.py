@@ -1,7 +1,6 @@
 """Bulk operations in SQLite. A step is one transaction of the one writer."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -13,7 +12,14 @@ from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState, Position
-from forge_jobs.rules.operations import MOST_WALKS, after_batch, after_state, next_queue, step_size
+from forge_jobs.rules.operations import (
+    MOST_WALKS,
+    after_batch,
+    after_state,
+    next_queue,
+    step_size,
+    without_queue,
+)
 from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
 from forge_jobs.storage.sqlite import moves, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
@@ -134,12 +140,17 @@ def _step(operation_id: int, limit: int, transaction: Transaction) -> Operation 
     now = moment(transaction.now)
     if operation.state is not OperationState.WORKING or operation.next_at > now:
         return None
+    ids = {
+        name: transaction.value("SELECT id FROM queue WHERE name = ?", (name,))
+        for name in (operation.queue, operation.into)
+        if name is not None
+    }
+    if None in ids.values():
+        operation = without_queue(operation, next(name for name in ids if ids[name] is None), now)
+        _note(transaction, operation, position)
+        return operation
+    into = None if operation.into is None else ids[operation.into]
     for _ in range(MOST_WALKS):
-        into = _into(transaction, operation)
-        if operation.into is not None and into is None:
-            error = f"There is no queue {operation.into!r} any more."
-            operation = replace(operation, state=OperationState.CANCELLED, ended_at=now, error=error)
-            break
         match = _match(operation, position)
         queues = _queues(transaction, operation, match, into)
         is_left, queue = next_queue(position, queues)
@@ -163,11 +174,6 @@ def _step(operation_id: int, limit: int, transaction: Transaction) -> Operation 
 def _match(operation: Operation, position: Position) -> Match:
     state = operation.states[position.state]
     return Match(state, operation.last_id, operation.queue, operation.kind, operation.tags)
-
-
-def _into(transaction: Transaction, operation: Operation) -> int | None:
-    into: int | None = transaction.value("SELECT id FROM queue WHERE name = ?", (operation.into,))
-    return into
 
 
 def _queues(
