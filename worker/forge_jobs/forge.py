@@ -355,6 +355,30 @@ class Forge(Producer, HandlerDecorator):
         """
         return answered(self, self._wait(job, returns, timeout), "forge.wait")
 
+    @overload
+    def wait_all(
+        self, jobs: Iterable[Enqueued[R]], *, timeout: timedelta | float | None = None
+    ) -> Coroutine[Any, Any, list[R]]: ...
+
+    @overload
+    def wait_all(
+        self,
+        jobs: Iterable[int | Enqueued[Any]],
+        *,
+        returns: type[T],
+        timeout: timedelta | float | None = None,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+
+    @overload
+    def wait_all(
+        self,
+        jobs: Iterable[int | Enqueued[Any]],
+        *,
+        returns: Any = None,
+        timeout: timedelta | float | None = None,
+        return_exceptions: bool = False,
+    ) -> Coroutine[Any, Any, list[Any]]: ...
+
     def wait_all(
         self,
         jobs: Iterable[int | Enqueued[Any]],

@@ -58,6 +58,10 @@ async def right() -> None:
     assert_type(job, Enqueued[int])
     assert_type(await forge.wait(job, timeout=5), int)
     assert_type(await forge.wait(job.id), Any)
+    assert_type(await forge.wait(job.id, returns=float), float)
+    assert_type(await forge.wait_all([job, job], timeout=5), list[int])
+    assert_type(await forge.wait_all([job.id, job], returns=float), list[float])
+    assert_type(await forge.wait_all([job.id], return_exceptions=True), list[Any])
 
     await send_email.enqueue("ada")
     await send_email.enqueue("ada", "Bye")

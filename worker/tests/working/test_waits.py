@@ -72,7 +72,7 @@ async def test_a_time_that_is_over_names_the_first_job_that_has_not_ended(forge:
 
 async def test_no_ids_are_refused(forge: Forge) -> None:
     with pytest.raises(InvalidInput, match="jobs is 3, allowed is a list"):
-        await forge.wait_all(3)  # type: ignore[arg-type]
+        await forge.wait_all(3)  # type: ignore[call-overload]
     with pytest.raises(InvalidInput):
         await forge.wait_all(["a"])  # type: ignore[list-item]
 
