@@ -32,6 +32,7 @@ from forge_jobs.model.statistics import Minute
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface import storage as interface
+from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.driver_errors import translated as postgres_error
 from forge_jobs.storage.sqlite.transaction import translated as sqlite_error
@@ -101,7 +102,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "minute": Minute(1, 1, timedelta(0), {("default", "work"): {"done": 1}}),
             "since": timedelta(hours=1),
         },
-        **{"result": b"1", "reports": [ProgressReport(on.claim, 0.5)]},
+        **{"purpose": Purpose.WORKER, "result": b"1", "reports": [ProgressReport(on.claim, 0.5)]},
         **{"operation": OPERATIONS[Move.CANCEL], "operation_id": on.operation_ids[Move.CANCEL]},
         **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
     }
