@@ -149,7 +149,7 @@ def check_queue(name: str, changes: Mapping[str, Any]) -> None:
 def _check_change(what: str, field: str, value: Any) -> None:
     if value is None:
         return
-    if field == "timeout" and value <= timedelta(0):
+    if field in ("timeout", "age_after") and value <= timedelta(0):
         raise InvalidInput(f"{what} is {value!r}, allowed is more than 0 s.")
     if field == "group_limit" and not 1 <= value <= MOST_PLACES:
         raise InvalidInput(f"{what} is {value!r}, allowed is a whole number from 1 to {MOST_PLACES:,}.")

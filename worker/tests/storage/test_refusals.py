@@ -134,7 +134,7 @@ async def test_a_job_that_cannot_be_stored_is_refused_alone_and_in_every_batch(
     [
         (
             {"colour": "red", "paused": True},
-            "A queue has no 'colour' to set, allowed is one of backoff_base, backoff_enabled, backoff_max, "
+            "A queue has no 'colour' to set, allowed is one of age_after, backoff_base, backoff_enabled, backoff_max, "
             "concurrency, dead_retention, done_retention, group_limit, max_attempts, pause_reason, paused, paused_until, rate_limit, timeout.",
         ),
         ({"concurrency": -1}, f"concurrency of queue 'default' is -1, {WHOLE} 0 to 2147483647."),
@@ -144,6 +144,10 @@ async def test_a_job_that_cannot_be_stored_is_refused_alone_and_in_every_batch(
         (
             {"timeout": timedelta(0)},
             "timeout of queue 'default' is datetime.timedelta(0), allowed is more than 0 s.",
+        ),
+        (
+            {"age_after": timedelta(0)},
+            "age_after of queue 'default' is datetime.timedelta(0), allowed is more than 0 s.",
         ),
         ({"backoff_base": -HOUR}, f"backoff_base of queue 'default' is {-HOUR!r}, {DURATION}"),
         (
