@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|idle|sqlite|explain]`."""
+"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|fairness|idle|sqlite|explain]`."""
 
 import tempfile
 import time
@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import enqueue, explain, idle, keys, machine, pickup, pinned, report, sqlite, throughput
+from benchmarks import (
+    enqueue,
+    explain,
+    fairness,
+    idle,
+    keys,
+    machine,
+    pickup,
+    pinned,
+    report,
+    sqlite,
+    throughput,
+)
 from benchmarks.bench import Bench, NotAllDone
 from benchmarks.child import SideFailed
 from benchmarks.line import Line
@@ -29,6 +41,7 @@ class What(StrEnum):
     PICKUP = "pickup"
     PINNED = "pinned"
     KEYS = "keys"
+    FAIRNESS = "fairness"
     IDLE = "idle"
     SQLITE = "sqlite"
     EXPLAIN = "explain"
@@ -40,6 +53,7 @@ MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
     What.PICKUP: pickup.measure,
     What.PINNED: pinned.measure,
     What.KEYS: keys.measure,
+    What.FAIRNESS: fairness.measure,
     What.IDLE: idle.measure,
     What.SQLITE: sqlite.measure,
     What.EXPLAIN: explain.measure,
