@@ -9,7 +9,7 @@ from msgspec import structs
 from forge_jobs.model.job import Claim
 from forge_jobs.model.tenant import FAIR
 from forge_jobs.storage.interface.claims import Front
-from forge_jobs.worker.hints import LATE, LATEST_TURNS, MARGIN, Hints
+from forge_jobs.worker.hints import LATE, LONGEST_ENQUEUE, MARGIN, TURNS, Hints
 
 LONG_AGO, EARLIER, NOW = 1_000_000, 50_000_000, 90_000_000
 
@@ -37,12 +37,15 @@ def test_a_full_look_is_followed_by_one_from_its_end():
     assert hints.options() == {"hint": (0, EARLIER + 5 - MARGIN)}
 
 
-def test_of_jobs_of_tenants_a_full_look_goes_some_batches_back():
-    hints = Hints()
-    fair = [structs.replace(claimed(EARLIER + turn), links=FAIR) for turn in (0, 7, 20)]
-    took(hints, fair, is_full=True)
+def test_of_jobs_of_tenants_a_look_begins_where_those_of_the_last_moments_did():
+    now = 100.0
+    hints = Hints(lambda: now)
+    for first in (EARLIER, EARLIER + 100, EARLIER + 200):
+        now += LONGEST_ENQUEUE * 0.6
+        fair = [structs.replace(claimed(first + turn), links=FAIR) for turn in (0, 7, 20)]
+        took(hints, fair, is_full=True)
 
-    assert hints.options() == {"hint": (0, EARLIER + 20 - MARGIN - LATEST_TURNS * 20)}
+    assert hints.options() == {"hint": (0, EARLIER + 100 - TURNS)}
 
 
 def test_a_look_that_was_not_full_keeps_its_hints_and_the_next_goes_a_moment_back():

@@ -10,6 +10,9 @@ FAIR = 8
 LET_IN = GROUPS | FAIR
 """The bits of `links` of jobs that whoever makes jobs pending lets in: to their groups, or at the turn of their tenant."""
 
+END_ALONE = (None, FAIR)
+"""The `links` of jobs whose end concerns nothing besides them: a tenant has its turns at the beginning only."""
+
 STRIDE = 10_000
 """How far apart the turns of a tenant of weight 1 are, in thousandths of a `pos`.
 
@@ -40,8 +43,3 @@ def is_let_in(links: int | None) -> bool:
 def has_tenant(links: int | None) -> bool:
     """Whether a job with these `links` has a tenant."""
     return links is not None and bool(links & FAIR)
-
-
-def ends_alone(links: int | None) -> bool:
-    """Whether the end of a job with these `links` concerns nothing besides it: a tenant has its turns at the beginning only."""
-    return links is None or links == FAIR

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.model.job import Claim, End, Postponement, Settled, State
 from forge_jobs.model.run import Outcome
-from forge_jobs.model.tenant import ends_alone
+from forge_jobs.model.tenant import END_ALONE
 from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.unsent import may_be_carried_out
@@ -60,12 +60,12 @@ def cut(verdicts: Sequence[Verdict], room: int) -> Iterator[Sequence[Verdict]]:
 
 def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
     """Return the verdicts in parts that one statement each writes."""
-    if all([type(verdict.write) is End and verdict.run.claim.links is None for verdict in verdicts]):
+    if all([type(verdict.write) is End and verdict.run.claim.links in END_ALONE for verdict in verdicts]):
         return [verdicts] if verdicts else []
     kinds: dict[tuple[type[Write], bool], list[Verdict]] = {}
     for verdict in verdicts:
         links = verdict.run.claim.links
-        is_linked = not ends_alone(links) if type(verdict.write) is End else links is not None
+        is_linked = links not in END_ALONE if type(verdict.write) is End else links is not None
         kinds.setdefault((type(verdict.write), is_linked), []).append(verdict)
     return list(kinds.values())
 

@@ -12,7 +12,8 @@ Looks and scouts take their time, and neither knows what the other finds, or wha
 meanwhile. So each is told of every lowering while it is on its way, and raises no hint above that.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from weakref import WeakSet
@@ -20,13 +21,17 @@ from weakref import WeakSet
 from forge_jobs.model.job import Claim
 from forge_jobs.model.tenant import has_tenant
 from forge_jobs.storage.interface.claims import Front
+from forge_jobs.system.uptime import uptime
 
 MARGIN = 1_000
 """Microseconds, and as many jobs of a bulk: a full batch misses jobs that commit later than their
 neighbours by more than this."""
 
-LATEST_TURNS = 3
-"""Of jobs of tenants, whose turns are not moments, a full batch misses those that commit later than so many batches."""
+TURNS = 20
+"""Of jobs of tenants, whose turns are not moments, a full batch misses those whose turns come so much before it ..."""
+
+LONGEST_ENQUEUE = 0.05
+"""... and before those of the last so many seconds: a job gets its turn when it is enqueued, and is seen at the commit."""
 
 LATE = timedelta(seconds=2)
 """How far a look goes back when the look before did not find all it asked for."""
@@ -54,7 +59,11 @@ class Outing:
 class Hints:
     """The hints of one queue. Positions are those of the database."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = uptime) -> None:
+        self._clock = clock
+        self._batches: dict[
+            int, deque[tuple[float, int]]
+        ] = {}  # by priority, when and where the last ones began
         self._pos: dict[int, int] = {}  # by priority
         self._set_aside: dict[int, int] = {}  # what stood before the last lowering by a scout
         self._on_their_way = WeakSet[Outing]()  # until nobody asks any more
@@ -93,11 +102,11 @@ class Hints:
         self.is_full = is_full and not look.told  # the next one may not go on where this one ended
         lasts = {claim.priority: claim for claim in claims}
         for priority, last in lasts.items():
-            margin = MARGIN
+            begins = last.pos - MARGIN
             if has_tenant(last.links):
-                first = next(claim for claim in claims if claim.priority == priority)
-                margin += LATEST_TURNS * (last.pos - first.pos)
-            self._raise(priority, look.up_to(priority, last.pos - margin))
+                first = next(claim.pos for claim in claims if claim.priority == priority)
+                begins = self._since_lately(priority, first) - TURNS
+            self._raise(priority, look.up_to(priority, begins))
 
     def lower(self, priority: int, pos: int) -> None:
         """A job became ready at this place, perhaps one that looks have passed."""
@@ -138,6 +147,14 @@ class Hints:
         if look in self._on_their_way:
             for priority, pos in look.set_aside.items():
                 self._raise(priority, look.up_to(priority, pos))
+
+    def _since_lately(self, priority: int, first: int) -> int:
+        """Return where the first batch of the last LONGEST_ENQUEUE began; one that begins at `first` was taken just now."""
+        now, batches = self._clock(), self._batches.setdefault(priority, deque())
+        batches.append((now, first))
+        while batches[0][0] < now - LONGEST_ENQUEUE:
+            batches.popleft()
+        return min(pos for _, pos in batches)
 
     def _raise(self, priority: int, pos: int) -> None:
         self._pos[priority] = max(pos, self._pos.get(priority, pos))

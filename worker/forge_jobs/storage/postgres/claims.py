@@ -19,7 +19,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.moments import MICROSECOND
-from forge_jobs.model.tenant import FAIR, ends_alone
+from forge_jobs.model.tenant import END_ALONE, FAIR
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.postgres import groups, saved_states, tenants, time_limits
@@ -317,7 +317,7 @@ class PostgresClaims:
                 results if any([result is not None for result in results]) else None,
             )
         else:
-            is_linked = not all(ends_alone(end.claim.links) for end in ends)
+            is_linked = not all(end.claim.links in END_ALONE for end in ends)
             payloads = [end.payload for end in ends]
             has_payloads = any(payload is not None for payload in payloads)
             records = await self._database.outcomes.fetch(

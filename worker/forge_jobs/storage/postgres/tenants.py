@@ -25,6 +25,7 @@ TURNS = """turns AS MATERIALIZED (
 ), turned AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority, since)
     SELECT job_id, turns.pos, queue_id, attempt, priority, since FROM {of} JOIN turns USING (job_id)
+    ORDER BY turns.pos, job_id  -- as they will be claimed, so that those that lie together are read together
 )"""
 
 CAME = """

@@ -15,7 +15,7 @@ from forge_jobs.model.job import (
     Reason,
     State,
 )
-from forge_jobs.model.tenant import ends_alone, has_tenant, is_let_in
+from forge_jobs.model.tenant import END_ALONE, has_tenant, is_let_in
 from forge_jobs.storage.sqlite import groups, tags, time_limits
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -81,7 +81,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
 
 def _leave(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which have ended, have no places in groups and no time limits any more."""
-    time_limits.forget(transaction, [claim.job_id for claim in claims if not ends_alone(claim.links)])
+    time_limits.forget(transaction, [claim.job_id for claim in claims if claim.links not in END_ALONE])
     groups.leave_of(transaction, claims)
 
 
