@@ -74,7 +74,6 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         },
         **{"worker_id": ME.id, "worker": ME, "worker_ids": [ME.id], "cordoned": False, "silent": {ME.id: AT}},
         "seen": {ME.id: AT},
-        "purpose": Purpose.WORKER,
         **{"claim": on.claim, "claims": [on.claim], "ends": [done(on.claim), dead(on.claim)]},
         **{
             "postponements": [failed(on.claim)],
