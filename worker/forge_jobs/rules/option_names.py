@@ -9,7 +9,6 @@ ELSEWHERE: Mapping[str, str] = {
     "max_retries": "max_attempts",
     "max_tries": "max_attempts",
     "retries": "max_attempts",
-    "retry": "max_attempts",
     "job_timeout": "timeout",
     "soft_time_limit": "timeout",
     "time_limit": "timeout",

@@ -12,6 +12,8 @@ from forge_jobs.model.job import HISTORY_LIMIT, MOST_RERUNS, Failure, Job, JobPr
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres import tags
 
+# Each job is shown by itself (hence OFFSET 0): the view has more joins than the planner puts in an order of its own, so
+# that it would read all jobs.
 # `far` finds pending jobs that became ready later than they were enqueued, all in one scan,
 # which is left out when there are none.
 _SHOW = """
@@ -21,7 +23,9 @@ WITH page AS MATERIALIZED ({page}
         SELECT ready.attempt FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
           AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id LIMIT 1) END) AS attempts
-    FROM page JOIN {schema}.jobs AS shown USING (id) JOIN {schema}.job USING (id)
+    FROM page
+    CROSS JOIN LATERAL (SELECT * FROM {schema}.jobs WHERE jobs.id = page.id OFFSET 0) AS shown
+    JOIN {schema}.job ON job.id = page.id
 ), far AS MATERIALIZED (
     SELECT near.id, ready.attempt
     FROM near JOIN {schema}.ready
