@@ -6,8 +6,9 @@ since its process or its machine slept or was kept busy, asks before it believes
 that it had, which may have ended meanwhile, and by a new one.
 
 Nobody is lost while nobody can use the database: then handlers go on, however long it takes. Between two tries,
-one after the other, that both met a database that is down, the worker's silence does not count. Whoever leads sees
-the same (`answered`), and counts it anew when the database is back.
+one after the other, that both met a database that is down, the worker's silence does not count. Tries between them
+that got no answer at all say nothing: a Service without endpoints refuses a pod once a second, and passes over what else it
+sends. Whoever leads sees the same (`answered`), and counts silence anew when the database is back.
 """
 
 import asyncio
@@ -106,7 +107,7 @@ class Heartbeat:
                         self._fence(last + self._stale)
                         self._outlive(answered, error)
                     down = started
-                else:
+                elif not isinstance(error, TimeoutError):
                     down = None
                 said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
                 await self._outage.wait(

@@ -179,14 +179,14 @@ async def test_a_worker_that_slept_and_wakes_up_in_an_outage_stops_its_handlers(
 DOWN = StorageDown("The database cannot be reached: connection refused.")
 AWAY = StorageUnavailable("The database did not answer in time.")
 
-Met = Callable[[Iterable[StorageUnavailable]], Awaitable[None]]
+Met = Callable[[Iterable[Exception]], Awaitable[None]]
 
 
 @pytest.fixture
 def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
     """Return what makes each of the next beats meet an error, one every 0.9 seconds, and waits for the beat after them."""
     seconds = 0.0
-    errors: list[StorageUnavailable] = []
+    errors: list[Exception] = []
     answered = asyncio.Event()
     beat = forge.storage.workers.beat
 
@@ -199,7 +199,7 @@ def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
         answered.set()
         return heard
 
-    async def met(those: Iterable[StorageUnavailable]) -> None:
+    async def met(those: Iterable[Exception]) -> None:
         errors.extend(those)
         answered.clear()
         while errors or not answered.is_set():
@@ -218,11 +218,16 @@ def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
         ([AWAY] + [DOWN] * 20 + [AWAY], True),
         ([DOWN] * 20 + [AWAY] * 8, False),  # from then on it may be away for this worker alone
         ([AWAY, DOWN] * 6, False),  # nobody knows what was between them
+        (
+            [TimeoutError(), TimeoutError(), DOWN] * 6,
+            True,
+        ),  # who refuses now and then is not there for others
+        ([DOWN] * 20 + [TimeoutError()] * 8, False),
         ([AWAY] * 12, False),
     ],
 )
 async def test_handlers_go_on_for_as_long_as_nobody_can_use_the_database(
-    forge: Forge, events: Events, met: Met, errors: list[StorageUnavailable], goes_on: bool
+    forge: Forge, events: Events, met: Met, errors: list[Exception], goes_on: bool
 ) -> None:
     begun, over = asyncio.Event(), asyncio.Event()
     stopped: list[int] = []
