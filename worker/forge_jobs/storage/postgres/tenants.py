@@ -141,7 +141,7 @@ async def came(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
 
     Should this fail, they come with the next claim.
     """
-    if not any(has_tenant(claim.links) for claim in claims):
+    if not [claim for claim in claims if claim.links is not None and has_tenant(claim.links)]:
         return
     last = {claim.priority: claim.pos for claim in claims}
     queue_ids = [claims[0].queue_id] * len(last)
