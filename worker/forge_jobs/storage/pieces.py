@@ -31,17 +31,24 @@ def are_plain(jobs: Jobs) -> bool:
     return all(job.key is None and job.hold is None for job in looked_at)
 
 
+def may_replace(jobs: Jobs) -> bool:
+    """Whether one of them may take the place of another job, which may be one of them."""
+    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
+    return any(job.is_put for job in looked_at)
+
+
 def let_in(jobs: Jobs) -> Sequence[int]:
     """Return the positions of those that are scheduled to be let in, without encoding a payload: they have groups, or
-    a tenant, and may take the place of another job.
+    a tenant where one of the jobs may take the place of another.
     """
+    fair_are = may_replace(jobs)
     if isinstance(jobs, Alike):
-        return range(len(jobs)) if _is_let_in(jobs.pattern) else ()
-    return [position for position, job in enumerate(jobs) if _is_let_in(job)]
+        return range(len(jobs)) if _is_let_in(jobs.pattern, fair_are) else ()
+    return [position for position, job in enumerate(jobs) if _is_let_in(job, fair_are)]
 
 
-def _is_let_in(job: NewJob) -> bool:
-    return job.groups is not None or (job.tenant is not None and job.is_put)
+def _is_let_in(job: NewJob, fair_are: bool) -> bool:
+    return job.groups is not None or (fair_are and job.tenant is not None)
 
 
 def keys(jobs: Jobs) -> list[tuple[str, str]]:

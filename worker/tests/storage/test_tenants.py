@@ -308,6 +308,24 @@ async def test_a_replaced_job_takes_a_turn_of_its_new_tenant(storage, mode):
     assert "b" in await tenants_in_order(storage, me, limit=2)
 
 
+@pytest.mark.parametrize("mode", [KeyMode.REPLACE, KeyMode.PRESERVE_RUN_AT, KeyMode.MERGE])
+async def test_a_job_may_replace_one_of_a_tenant_that_is_enqueued_with_it(storage, mode):
+    me = await worker(storage)
+    await enqueue_many(storage, 20, tenant="many")
+
+    first, second, _ = await storage.jobs.enqueue_many(
+        [
+            job(tenant="one", key="k", payload=b"[1]"),
+            job(tenant="one", key="k", key_mode=mode, payload=b"[2]"),
+            job(tenant="other"),
+        ]
+    )
+
+    assert (second.id, second.replaced) == (first.id, True)
+    assert (await storage.jobs.get(first.id)).payload == (b"[1,2]" if mode is KeyMode.MERGE else b"[2]")
+    assert set(await tenants_in_order(storage, me, limit=5)) == {"many", "one", "other"}
+
+
 async def test_a_replaced_job_that_keeps_its_place_keeps_its_turn(storage):
     me = await worker(storage)
     first = await enqueue(storage, tenant="a", key="k")

@@ -80,6 +80,9 @@ async def enqueue_by_copy(
     async def attempt() -> list[Enqueued]:
         answers: list[Enqueued] = []
         turns: list[TurnTaker] = []
+        # Nobody takes turns in a transaction of the caller's, which may last; and a job that has yet to take its turn
+        # is in no state, in which another of the jobs would look for it in vain.
+        turns_later = connection is not None or pieces.may_replace(jobs)
         async with database.transaction(connection) as transaction:
             if not plain and connection is None:
                 await key_wait.bound(transaction)
@@ -88,7 +91,13 @@ async def enqueue_by_copy(
                 enqueued = _enqueue if plain else _enqueue_keyed
                 known = await _resolved(database, piece, transaction)
                 made, after = await enqueued(
-                    database, known, transaction, after, turns, always_tell=connection is not None
+                    database,
+                    known,
+                    transaction,
+                    after,
+                    turns,
+                    turns_later=turns_later,
+                    always_tell=connection is not None,
                 )
                 answers += made
             # Last: whoever enqueues for the same tenants waits from then until the commit.
@@ -118,11 +127,14 @@ async def _enqueue_keyed(
     after: datetime,
     turns: list[TurnTaker],
     *,
+    turns_later: bool,
     always_tell: bool,
 ) -> tuple[list[Enqueued], datetime]:
     """Do as `_enqueue` does with jobs of which some may take the places of others, or have holds: those come last."""
     others = [job for job in jobs if not job.is_put]
-    answers, after = await _enqueue(database, others, connection, after, turns, always_tell=always_tell)
+    answers, after = await _enqueue(
+        database, others, connection, after, turns, turns_later=turns_later, always_tell=always_tell
+    )
     if len(others) == len(jobs):
         return answers, after
     made = await _put(database, [job for job in jobs if job.is_put], connection)
@@ -137,6 +149,7 @@ async def _enqueue(
     after: datetime,
     turns: list[TurnTaker],
     *,
+    turns_later: bool,
     always_tell: bool,
 ) -> tuple[list[Enqueued], datetime]:
     """Return the answers for this piece, and a moment that is later than the places of all its jobs.
@@ -152,7 +165,7 @@ async def _enqueue(
         answers = await _hold_keys(database, jobs, ids, connection)
         fresh = [number for number, answer in enumerate(answers) if not answer.duplicate]
         jobs, ids = [jobs[number] for number in fresh], [ids[number] for number in fresh]
-    batch = CopiedJobs(jobs, ids, now, queues, in_callers=always_tell)
+    batch = CopiedJobs(jobs, ids, now, queues, turns_later=turns_later)
     try:
         await batch.copy(database.schema, connection)
     except (OverflowError, TypeError) as error:  # COPY encodes on our side, and the error says which value
@@ -259,7 +272,10 @@ async def _of_keys(
 
 
 async def _joined(database: PostgresDatabase, answers: list[Enqueued], of: Sequence[int]) -> list[Enqueued]:
-    """The jobs at these positions have joined their groups, or have their turns, or a worker sees to it. Return the answers as they are by then."""
+    """The jobs at these positions have joined their groups, or have their turns, or a worker sees to it.
+
+    Return the answers as they are by then.
+    """
     dropped: set[int] = set()
     with suppress(StorageUnavailable):
         dropped.update(await join(database, [answers[one].id for one in of if not answers[one].duplicate]))

@@ -57,7 +57,10 @@ class TargetQueue:
 
 
 class CopiedJobs:
-    """Jobs that are copied together; after `copy` it is known whom to tell of them."""
+    """Jobs that are copied together; after `copy` it is known whom to tell of them.
+
+    With `turns_later` those of tenants are scheduled for now, and whoever makes them pending gives them their turns.
+    """
 
     def __init__(
         self,
@@ -66,10 +69,10 @@ class CopiedJobs:
         now: datetime,
         queues: Mapping[str, TargetQueue],
         *,
-        in_callers: bool,
+        turns_later: bool,
     ) -> None:
         self.now = now
-        self._in_callers = in_callers  # a transaction of the caller's, in which nobody takes turns
+        self._turns_later = turns_later
         self.answers: list[Enqueued] = []
         self.chunks: list[_Chunk] = []
         self._jobs = jobs
@@ -116,7 +119,12 @@ class CopiedJobs:
             part = slice(start, start + CHUNK)
             first = self.now + start * MICROSECOND
             chunk = _Chunk(
-                self._jobs[part], self._ids[part], self.now, first, self._queues, in_callers=self._in_callers
+                self._jobs[part],
+                self._ids[part],
+                self.now,
+                first,
+                self._queues,
+                turns_later=self._turns_later,
             )
             self.chunks.append(chunk)
             yield chunk
@@ -138,7 +146,7 @@ class _Chunk:
         first: datetime,
         queues: Mapping[str, TargetQueue],
         *,
-        in_callers: bool,
+        turns_later: bool,
     ) -> None:
         self.jobs = jobs
         self.ids = ids
@@ -152,15 +160,15 @@ class _Chunk:
             queue.max_attempts if job.max_attempts is None else job.max_attempts
             for job, queue in zip(jobs, into, strict=True)
         ]
-        # A job with groups joins them when it is due, also when that is now: no row of a group is locked meanwhile. So a
-        # job of a tenant takes its turn in a transaction of the caller's; in ours it does when all jobs are there.
+        # A job with groups joins them when it is due, also when that is now: no row of a group is locked meanwhile. So
+        # does a job of a tenant with `turns_later`; else it takes its turn when all jobs are there.
         self.later: dict[int, datetime] = {}
         self.turns: list[int] = []
         for number, job in enumerate(jobs):
             if job.run_at is None and job.delay is None and job.groups is None and job.tenant is None:
                 continue
             due = _due(job, now)
-            if due > now or job.groups is not None or (in_callers and job.tenant is not None):
+            if due > now or job.groups is not None or (turns_later and job.tenant is not None):
                 self.later[number] = due
             elif job.tenant is not None:
                 self.turns.append(number)
