@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         JobNotFound,
         KeyBusy,
         Managed,
+        NotEnqueued,
         NotOpenHere,
         NotUnique,
         PastEpoch,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from forge_jobs.handlers.context import Context
     from forge_jobs.handlers.handler import Handler
     from forge_jobs.handlers.key_limit import KeyLimit
+    from forge_jobs.handlers.provided import PROVIDED, Provided
     from forge_jobs.handlers.unique import Unique
     from forge_jobs.model.cron import CronConfig, Missed
     from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.statistics import KindStatistics, Times
     from forge_jobs.model.tenant import TenantStatus
     from forge_jobs.model.worker import WorkerInfo
+    from forge_jobs.plugins.plugin import Draft, JobCall, Plugin
     from forge_jobs.rules.retries import Retries
     from forge_jobs.rules.why import Why
     from forge_jobs.settings.environment import Settings
@@ -91,6 +94,7 @@ else:
         "handlers.context",
         "handlers.handler",
         "handlers.key_limit",
+        "handlers.provided",
         "handlers.unique",
         "codecs.encoded",
         "model.job",
@@ -105,6 +109,7 @@ else:
         "model.statistics",
         "model.worker",
         "settings.environment",
+        "plugins.plugin",
         "rules.retries",
         "rules.why",
         "client.operations",
@@ -112,6 +117,7 @@ else:
     )
 
 __all__ = [
+    "PROVIDED",
     "Batch",
     "BatchJob",
     "Bulk",
@@ -121,6 +127,7 @@ __all__ = [
     "Counts",
     "CronConfig",
     "Dead",
+    "Draft",
     "Encoded",
     "Enqueued",
     "Failure",
@@ -134,6 +141,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidSetting",
     "Job",
+    "JobCall",
     "JobDead",
     "JobNotFound",
     "JobProgress",
@@ -145,11 +153,14 @@ __all__ = [
     "KindStatistics",
     "Managed",
     "Missed",
+    "NotEnqueued",
     "NotOpenHere",
     "NotUnique",
     "Overflow",
     "PastEpoch",
     "Permit",
+    "Plugin",
+    "Provided",
     "QueueConfig",
     "QueueInUse",
     "RateLimit",

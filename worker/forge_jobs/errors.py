@@ -58,6 +58,14 @@ class UnknownQueue(InvalidInput):
         super().__init__(f"There is no queue {name!r}; queues: {there}.")
 
 
+class NotEnqueued(ForgeError):
+    """A plugin kept a job from being enqueued, and says why."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"The job was not enqueued: {why}.")
+
+
 class QueueInUse(ForgeError):
     """The queue cannot be deleted now; it stays, without the jobs that were moved or dropped already."""
 

@@ -29,6 +29,9 @@ from forge_jobs.handlers.handler import Handlers
 from forge_jobs.handlers.type_variables import R
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.moments import as_duration
+from forge_jobs.plugins.dependencies import Dependencies
+from forge_jobs.plugins.extending import Extensible
+from forge_jobs.plugins.plugins import Plugins
 from forge_jobs.rules import names
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.telemetry.events import (
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
 
 
-class Forge(Producer, HandlerDecorator):
+class Forge(Producer, HandlerDecorator, Extensible):
     """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
 
     `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE
@@ -70,6 +73,7 @@ class Forge(Producer, HandlerDecorator):
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
+        self.plugins, self.dependencies = Plugins(self.telemetry), Dependencies(self.telemetry)
         self.strange_kinds = StrangeKinds(self.telemetry)
         self._declarations = Declarations(self.handlers, self.telemetry)
 
@@ -206,6 +210,7 @@ class Forge(Producer, HandlerDecorator):
         if declare:
             await self.ensure_queues()
             await self.publish()
+        await self.plugins.start(self)
 
     @asynccontextmanager
     async def _entered(self) -> AsyncIterator[None]:
@@ -225,7 +230,8 @@ class Forge(Producer, HandlerDecorator):
             return
         if self._home.is_gone:
             self._home, self._opened, self._waits = None, 0, None
-            self._declarations.forget()
+            for part in (self._declarations, self.plugins, self.dependencies):
+                part.forget()
         else:
             self._home.check("This Forge")
 
@@ -287,10 +293,11 @@ class Forge(Producer, HandlerDecorator):
                 stack.push_async_callback(self._waits.close)
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)
-            if self._at_close:
+            functions = [*self.plugins.stops(self), *self._at_close, *self.dependencies.closers()]
+            if functions:
                 seconds = (self.settings.grace if grace is None else grace).total_seconds()
                 until = time.monotonic() + seconds
-                for function in self._at_close:
+                for function in functions:
                     stack.push_async_callback(closing, function, until, self.telemetry)
 
     @contextmanager

@@ -11,7 +11,8 @@ from forge_jobs.handlers.handler import Handlers
 from forge_jobs.handlers.options import NOTHING_SAID, UNSET, Options, OptionValues
 from forge_jobs.handlers.request import Request, requested
 from forge_jobs.handlers.sync_connection import at_once, is_sync
-from forge_jobs.model.job import Enqueued, NewJob
+from forge_jobs.model.job import Alike, Enqueued, NewJob
+from forge_jobs.plugins.plugins import Plugins
 from forge_jobs.rules import names
 from forge_jobs.storage.libraries import named
 
@@ -26,6 +27,7 @@ class Producer:
     """What a Forge does to enqueue jobs."""
 
     handlers: Handlers
+    plugins: Plugins
     strange_kinds: StrangeKinds
 
     @property
@@ -99,21 +101,26 @@ class Producer:
             raise InvalidInput(
                 "A job of a batch has no connection of its own, allowed is enqueue_batch(jobs, connection=...)."
             )
-        return self._job(kind, payload, asked)
+        return self._job(kind, payload, options, asked)
 
     async def _enqueue(
         self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
     ) -> Enqueued:
         asked = Options.given(options)
-        job = await self.storage.jobs.enqueue(self._job(kind, payload, asked), connection=asked.connection)
+        job = self._job(kind, payload, options, asked)
+        made = await self.storage.jobs.enqueue(job, connection=asked.connection)
         await self._look_at(kind, asked)
-        return job
+        return made
 
     async def _enqueue_many(
         self, kind: str, payloads: Sequence[Payload], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
         asked, listed = Options.given(options), names.listed(payloads, "payloads")
-        jobs = self._requested(kind, asked, next(iter(listed), None)).jobs(listed)
+        jobs: Alike | list[NewJob]
+        if self.plugins.before_enqueue:
+            jobs = [self._job(kind, payload, options, asked) for payload in listed]
+        else:
+            jobs = self._requested(kind, asked, next(iter(listed), None)).jobs(listed)
         made = await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
         await self._look_at(kind, asked)
         return made
@@ -136,7 +143,10 @@ class Producer:
             await self._look_at(kind, asked)
         return made
 
-    def _job(self, kind: str, payload: Payload | None, asked: Options) -> NewJob:
+    def _job(self, kind: str, payload: Payload | None, options: OptionValues, asked: Options) -> NewJob:
+        if self.plugins.before_enqueue:
+            draft = self.plugins.heard(names.kind(kind), payload, options)
+            payload, asked = draft.arguments, Options.given(cast(OptionValues, draft.options))
         return self._requested(kind, asked, payload).job({} if payload is None else payload)
 
     def encoded(self, kind: str, payload: Payload, codec: str) -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode, encode, type_name
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
+from forge_jobs.handlers.provided import provided
 from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
 from forge_jobs.rules.words import count
@@ -28,14 +29,17 @@ class Arguments:
     `skip` leading parameters (a context) are not part of the payload. A parameter
     without annotation takes anything; one with a default may be left out, and the
     function's own default then applies. Names that the function does not have are
-    refused unless it takes `**kwargs`. Raises InvalidInput when the signature cannot
+    refused unless it takes `**kwargs`. Parameters for what the program provides are none of them: `provided` says
+    what each of these gets. Raises InvalidInput when the signature cannot
     be filled by name, or an annotation cannot be understood.
     """
 
     def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
         self.function = _name_of(function)
         parameters = _parameters(function, skip)
-        self.hints = hints = _hints(function, parameters)
+        self.hints = hints = resolved_hints(function, parameters)
+        self.provided = provided(hints, self.function)
+        parameters = [p for p in parameters if p.name not in self.provided]
         extra = [p for p in parameters if p.kind is p.VAR_KEYWORD]
         named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.names = tuple(p.name for p in named)
@@ -69,6 +73,11 @@ class Arguments:
     def takes(self, name: str) -> bool:
         """Whether a payload may have an argument of this name."""
         return name in self.names or self._takes_more
+
+    def said(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a job, of those with which its handler is called, with defaults for what it leaves out."""
+        own = {name: value for name, value in arguments.items() if name not in self.provided}
+        return {**self.defaults, **own}
 
     def by_name(self, placed: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call that gives some by their place. Raises InvalidInput."""
@@ -158,8 +167,8 @@ def _parameters(function: Callable[..., Any], skip: int) -> Sequence[inspect.Par
     return parameters
 
 
-def _hints(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
-    """Return the annotation of each parameter, resolved; those of a context or of the result are left alone."""
+def resolved_hints(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
+    """Return the annotation of each parameter, resolved; those of a context or of the result are left alone. Raises InvalidInput."""
     annotations = {p.name: Any if p.annotation is p.empty else p.annotation for p in parameters}
     holder = types.SimpleNamespace(__annotations__=annotations)
     try:

@@ -25,6 +25,7 @@ from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.items import Lists
 from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.handlers.provided import require_none
 from forge_jobs.handlers.type_variables import P, Q, R, V
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued, NewJob
@@ -136,13 +137,15 @@ class Handler(Generic[P, R, Q, V]):
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
 
     def _check_arguments(self) -> None:
-        """Raise InvalidInput when an option names an argument that the function does not have."""
+        """Raise InvalidInput when an option names an argument that the function does not have, or it asks for what cannot be."""
         if self.defaults.unique is not None:
             require_arguments(self.defaults.unique, self.kind, self.arguments)
         if self.defaults.group is not None:
             self.defaults.group.require_arguments(self.kind, self.arguments)
         if self.fairness is not None:
             self.fairness.require_arguments(self.kind, self.arguments)
+        if self.placement is Placement.PROCESS:
+            require_none(self.arguments.provided, self.kind)
 
     def _attempts(self, said: int | Unset | None) -> int | Unset | None:
         """Return how many attempts a job has, said in one of two ways."""
@@ -208,7 +211,7 @@ class Handler(Generic[P, R, Q, V]):
 
     def tokens_of(self, arguments: Mapping[str, Any]) -> Sequence[tuple[str, str, float]]:
         """Return the tokens (scope, key, cost) that its limits ask of a job with these arguments. Raises InvalidInput."""
-        said = {**self.arguments.defaults, **arguments}
+        said = self.arguments.said(arguments)
         return [limit.tokens_of(said) for limit in self.limits]
 
     async def _in_turn(self, ctx: Context, **arguments: Any) -> Any:

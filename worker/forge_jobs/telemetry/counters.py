@@ -82,6 +82,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Places in groups that this process found left behind, and gave away.",
         (),
     ),
+    "forge_hook_failures": ("Times that a method of a plugin failed.", ("hook",)),
     "forge_chore_failures": ("Times that a chore failed with an unexpected error.", ("chore",)),
 }
 
@@ -174,6 +175,8 @@ class Counters:
             case events.LeaderChanged():
                 self.leads = event.leads
                 self._add("forge_leader_elections", int(event.leads))
+            case events.HookFailed():
+                self._add("forge_hook_failures", 1, event.hook)
             case events.ChoreFailed():
                 self._add("forge_chore_failures", 1, event.chore)
             case events.LoopBlocked() if event.is_first:

@@ -101,6 +101,8 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "{error} at {where} would have ended worker {worker}, which goes on; it came from {origin}; running jobs: {running}",
     ),
     events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed on event {heard}: {error}"),
+    events.HookFailed: (logging.ERROR, "{hook} failed: {error}"),
+    events.HookWaits: (logging.WARNING, "{hook} has gone on for {seconds} s, and is waited for"),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
@@ -233,6 +235,8 @@ REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.CronUnreadable: ("cron",),
     events.CronHeldUp: ("cron",),
     events.SubscriberFailed: ("subscriber",),
+    events.HookFailed: ("hook",),
+    events.HookWaits: ("hook",),
     events.CancelRefused: ("kind",),
     events.GraceLost: (),
     events.ExitContained: ("error", "where"),

@@ -22,7 +22,7 @@ from typing import Any
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.context import Context, ProcessTokens
-from forge_jobs.handlers.handler import Placement
+from forge_jobs.handlers.handler import Handler, Placement
 from forge_jobs.model.decision import HandedBack
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import CANCELLED_BY_USER, NOBODY, Claim
@@ -45,6 +45,7 @@ from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.telemetry.logs import current_job
 from forge_jobs.worker.attempt import Attempt, call, given_up, goes_on, limited, retries_of
+from forge_jobs.worker.calls import calls
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.extra_slots import ExtraSlot
@@ -85,6 +86,7 @@ class Runners:
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
         self._handlers = forge.handlers.by_kind
+        self._calls = calls(forge, hand.running, self._outside)
         self._telemetry = forge.telemetry
         self._tokens, self._reports = tokens, reports
         self._completions = HandlerCompletions(forge.storage, forge.telemetry, reports)
@@ -275,7 +277,7 @@ class Runners:
         current_job.set((claim, config.name))  # until the next one's
         task.claim = claim
         try:
-            handler = self._handlers[claim.kind]
+            handler = self._calls[claim.kind]
             arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
             if claim.timeout is None and config.timeout is not None:
@@ -296,15 +298,7 @@ class Runners:
                 if handler.placement is IN_LOOP:
                     result = await handler.function(context, **arguments)
                 else:
-                    result = await call(
-                        handler,
-                        attempt,
-                        context,
-                        arguments,
-                        self._threads,
-                        self._processes,
-                        partial(self._is_left, attempt),
-                    )
+                    result = await self._outside(handler, attempt, context, arguments)
             if result is not None and type(result) not in PLAIN:
                 result = await settled(result)
             if exits.is_fork:
@@ -330,6 +324,13 @@ class Runners:
         else:
             self._settle(attempt, verdict)
         return ended_at
+
+    async def _outside(
+        self, handler: Handler[Any, Any], attempt: Attempt, context: Context, arguments: dict[str, Any]
+    ) -> Any:
+        """Call the handler in a thread or a process."""
+        is_left = partial(self._is_left, attempt)
+        return await call(handler, attempt, context, arguments, self._threads, self._processes, is_left)
 
     def _is_left(self, attempt: Attempt) -> bool:
         """Whether nobody waits any more for the thread of the attempt."""

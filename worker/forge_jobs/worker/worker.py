@@ -142,6 +142,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             stack.callback(logs.say(self.forge.telemetry))
             stack.enter_context(contained(self._exited))
+            self.forge.dependencies.check(self.forge.handlers.values())
             if handle_signals:
                 stack.enter_context(stop_signals.heard(self.stop, taken=self._say_taken))
             await unless(self._stop, self._open(stack))

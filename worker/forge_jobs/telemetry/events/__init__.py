@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from forge_jobs.telemetry.events.program import (
         CloseGivenUp,
         CloseWaits,
+        HookFailed,
+        HookWaits,
         KindResembles,
         KindUnheardOf,
         SubscriberFailed,
@@ -116,6 +118,8 @@ __all__ = [
     "HandlerStuck",
     "HeavyKind",
     "HistoryCut",
+    "HookFailed",
+    "HookWaits",
     "JobStarted",
     "JobsEnded",
     "JobsMadePending",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from forge_jobs.model.job import Claim
 from forge_jobs.telemetry.events.event import Event
 
 
@@ -19,6 +20,26 @@ class CloseGivenUp(Event):
 
     function: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed(Event):
+    """A method of a plugin raised what it does not let through from a job: `hook` names both. The attempt of the job
+    has failed, or the enqueue, or the forge is not open; at its end all others are called.
+    """
+
+    hook: str
+    error: BaseException
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HookWaits(Event):
+    """A method of a plugin, or a factory of what is provided, has gone on for `seconds`; the job of the claim waits for it."""
+
+    hook: str
+    seconds: float
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,139 @@
+"""The plugins that a forge uses, and which of their methods they override."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from forge_jobs.codecs.encoded import Payload
+from forge_jobs.errors import InvalidInput, NotEnqueued
+from forge_jobs.model.error_text import sentence
+from forge_jobs.plugins.hook_timer import HookTimer
+from forge_jobs.plugins.plugin import Draft, Plugin
+from forge_jobs.rules import names
+from forge_jobs.telemetry.events import HookFailed
+from forge_jobs.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+
+HOOKS = tuple(name for name in vars(Plugin) if not name.startswith("_"))
+"""The methods of a plugin."""
+
+BEGINNINGS = ("on_", "before_", "after_", "around")
+"""How their names begin. A method of a plugin that begins so and is none of them would never be called."""
+
+
+class Plugins:
+    """Those in use, in the order of their use: all of them, and those that override a method."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._all: list[Plugin] = []
+        self._started: list[Plugin] = []
+        self.around: list[Plugin] = []
+        self.before_enqueue: list[Plugin] = []
+
+    def use(self, plugin: object) -> None:
+        """The plugin is in use from now on. Raises InvalidInput."""
+        if not isinstance(plugin, Plugin):
+            given = f"the class {plugin.__name__}" if inspect.isclass(plugin) else repr(plugin)
+            raise InvalidInput(f"The plugin is {given}, allowed is an object of a class below Plugin.")
+        if any(used is plugin for used in self._all):
+            raise InvalidInput(f"The plugin {title(plugin)} is in use already, allowed is once.")
+        _check_methods(plugin)
+        self._all.append(plugin)
+        if _overrides(plugin, "around"):
+            self.around.append(plugin)
+        if _overrides(plugin, "before_enqueue"):
+            self.before_enqueue.append(plugin)
+        if _overrides(plugin, "on_event"):
+            self._telemetry.subscribe(plugin.on_event)
+            self._telemetry.wants_starts = True
+
+    async def start(self, forge: "Forge") -> None:
+        """Every plugin has heard that the forge is open. Raises what one of them raises, which an event says."""
+        for plugin in self._all:
+            if _overrides(plugin, "on_startup"):
+                hook = f"{title(plugin)}.on_startup"
+                try:
+                    with HookTimer(hook, self._telemetry):
+                        await plugin.on_startup(forge)
+                except Exception as error:
+                    self._telemetry.emit(HookFailed(hook, error))
+                    raise
+            self._started.append(plugin)
+
+    def forget(self) -> None:
+        """None of them is started: the forge was open in an event loop that is gone."""
+        self._started.clear()
+
+    def stops(self, forge: "Forge") -> list[Callable[[], Awaitable[None]]]:
+        """Return what has to be awaited, the last one first, so that every plugin that was started has heard of the end.
+
+        None of it raises an error of a plugin.
+        """
+        started = [plugin for plugin in self._started if _overrides(plugin, "on_shutdown")]
+        self._started.clear()
+        return [self._stop(plugin, forge) for plugin in started]
+
+    def _stop(self, plugin: Plugin, forge: "Forge") -> Callable[[], Awaitable[None]]:
+        async def stop() -> None:
+            try:
+                await plugin.on_shutdown(forge)
+            except Exception as error:
+                self._telemetry.emit(HookFailed(stop.__qualname__, error))
+
+        stop.__qualname__ = f"{title(plugin)}.on_shutdown"
+        return stop
+
+    def heard(self, kind: str, payload: Payload | None, options: Mapping[str, Any]) -> Draft:
+        """Return the job that is asked for, as the plugins let it be. Raises NotEnqueued."""
+        own = {name: value for name, value in options.items() if name != "connection"}
+        draft = Draft(kind, _copied(payload), own)
+        for plugin in self.before_enqueue:
+            try:
+                plugin.before_enqueue(draft)
+            except NotEnqueued:
+                raise
+            except Exception as error:
+                hook = f"{title(plugin)}.before_enqueue"
+                self._telemetry.emit(HookFailed(hook, error))
+                raise NotEnqueued(f"{hook} failed: {type(error).__name__}: {sentence(error)}") from error
+        return draft
+
+
+def title(plugin: Plugin) -> str:
+    """Return the name of a plugin for people: that of its class."""
+    return type(plugin).__name__
+
+
+def _copied(payload: Payload | None) -> Payload:
+    """Return the payload so that a plugin which changes it does not change what its caller holds."""
+    if payload is None:
+        return {}
+    if isinstance(payload, Mapping):
+        return dict(payload)
+    return list(payload) if isinstance(payload, list | tuple) else payload
+
+
+def _overrides(plugin: Plugin, hook: str) -> bool:
+    method = getattr(plugin, hook)
+    return getattr(method, "__func__", method) is not getattr(Plugin, hook)
+
+
+def _check_methods(plugin: Plugin) -> None:
+    """Raise InvalidInput for a method that would not be called, or not as it should be."""
+    for name in dir(type(plugin)):
+        if name in HOOKS:
+            wanted = inspect.iscoroutinefunction(getattr(Plugin, name))
+            if _overrides(plugin, name) and inspect.iscoroutinefunction(getattr(plugin, name)) != wanted:
+                allowed = "an async function" if wanted else "a plain function"
+                raise InvalidInput(f"{title(plugin)}.{name} is {_other(wanted)}, allowed is {allowed}.")
+        elif name.startswith(BEGINNINGS):
+            nearest = names.nearest(name, HOOKS)
+            meant = f"did you mean {nearest}?" if nearest else f"allowed are {', '.join(HOOKS)}."
+            raise InvalidInput(f"{title(plugin)}.{name} is no method that is ever called; {meant}")
+
+
+def _other(wants_async: bool) -> str:
+    return "a plain function" if wants_async else "an async function"
