@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RateLimited,
         SchemaOutdated,
         SchemaTooNew,
+        StepsChanged,
         StorageBusy,
         StorageContended,
         StorageDown,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from forge_jobs.handlers.handler import Handler
     from forge_jobs.handlers.key_limit import KeyLimit
     from forge_jobs.handlers.provided import PROVIDED, Provided
+    from forge_jobs.handlers.steps import Step
     from forge_jobs.handlers.unique import Unique
     from forge_jobs.model.cron import CronConfig, Missed
     from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.queue import QueueConfig
     from forge_jobs.model.rate_limit import RateLimit
     from forge_jobs.model.statistics import KindStatistics, Times
+    from forge_jobs.model.step import JobStep, StepSort
     from forge_jobs.model.tenant import TenantStatus
     from forge_jobs.model.worker import WorkerInfo
     from forge_jobs.plugins.plugin import Draft, JobCall, Plugin
@@ -95,6 +98,7 @@ else:
         "handlers.handler",
         "handlers.key_limit",
         "handlers.provided",
+        "handlers.steps",
         "handlers.unique",
         "codecs.encoded",
         "model.job",
@@ -107,6 +111,7 @@ else:
         "model.permit",
         "model.cron",
         "model.statistics",
+        "model.step",
         "model.worker",
         "settings.environment",
         "plugins.plugin",
@@ -145,6 +150,7 @@ __all__ = [
     "JobDead",
     "JobNotFound",
     "JobProgress",
+    "JobStep",
     "KeyBusy",
     "KeyLimit",
     "KeyMode",
@@ -174,6 +180,9 @@ __all__ = [
     "SchemaTooNew",
     "Settings",
     "State",
+    "Step",
+    "StepSort",
+    "StepsChanged",
     "StorageBusy",
     "StorageContended",
     "StorageDown",

@@ -228,6 +228,17 @@ class ClaimLost(ForgeError):
         )
 
 
+class StepsChanged(ForgeError):
+    """The handler of the job does not come to the steps that an earlier attempt did: its code has changed. Nothing was run."""
+
+    def __init__(self, job_id: int, what: str) -> None:
+        self.job_id, self.what = job_id, what
+        super().__init__(
+            f"The code of job {job_id} has changed: {what}; allowed are the steps that were done, in their order "
+            "and with their names, and new ones after these."
+        )
+
+
 class WaitTimeout(ForgeError):
     """The job did not end within the time that the caller wanted to wait; `reason` says why, where that is known."""
 

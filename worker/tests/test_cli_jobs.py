@@ -236,6 +236,47 @@ def test_a_job_is_waited_for_and_its_result_printed(cli: CommandLine):
     assert cli("jobs", "wait", "4711").code == 1
 
 
+def test_the_steps_of_a_job_are_shown_and_it_is_run_again_from_one(cli: CommandLine):
+    async def work(forge: Forge) -> None:
+        @forge.handler(kind="send")
+        async def send(ctx: Context) -> None:
+            await ctx.step("charge", lambda: {"receipt": 7})
+            await ctx.sleep(0, "cool off")
+            if await ctx.patched("taxes"):
+                await ctx.step("mail", lambda: None)
+            raise ConnectionError("the other side is gone")
+
+        await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    id = cli.fine("enqueue", "send", "--max-attempts", "1")["id"]
+    assert cli.fine("jobs", "show", str(id))["steps"] == []
+    cli.using(work)
+
+    charge, sleep, patch, mail = cli.fine("jobs", "show", str(id))["steps"]
+    assert {
+        name: charge[name] for name in ("number", "name", "sort", "attempt", "result", "until", "is_over")
+    } == {
+        "number": 1,
+        "name": "charge",
+        "sort": "step",
+        "attempt": 1,
+        "result": {"receipt": 7},
+        "until": None,
+        "is_over": True,
+    }
+    assert (sleep["sort"], sleep["until"], sleep["is_over"]) == ("sleep", sleep["at"], True)
+    assert (patch["sort"], patch["number"], mail["number"]) == ("patch", 3, 3)
+    shown = cli("jobs", "show", str(id)).out
+    assert '{"receipt": 7}' in shown and "slept until" in shown and "patched" in shown
+    assert "It has done 3 steps, at last 'mail'" in cli("jobs", "why", str(id)).out
+    anew = cli.fine("jobs", "rerun", str(id), "--from-step", "mail")["id"]
+    assert [step["name"] for step in cli.fine("jobs", "show", str(anew))["steps"]] == ["charge", "cool off"]
+    refused = cli("jobs", "rerun", str(id), "--from-step", "post")
+    assert refused.error.strip() == (
+        f"Job {id} has not done a step 'post'; steps that it has done: 'charge', 'cool off', 'mail'."
+    )
+
+
 def test_how_far_a_job_is_is_listed_shown_and_watched(cli: CommandLine):
     async def report(forge: Forge) -> None:
         @forge.handler(kind="send")

@@ -11,6 +11,7 @@ from forge_jobs.model.facts import Waiting
 from forge_jobs.model.job import FOREVER, Job, Reason, State
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules.why import explain
 from forge_jobs.rules.words import to_the_second
@@ -256,6 +257,18 @@ def test_a_job_that_waits_for_another_attempt_says_why(reason: Reason, beginning
     later = job(State.RETRYING, attempt=2, run_at=NOW + timedelta(seconds=40), reason=reason)
 
     assert reasons(later, waiting=waiting())[0].startswith(beginning)
+
+
+def test_a_sleeping_job_says_in_which_step_and_what_it_has_done():
+    done = JobStep(1, "charge", StepSort.STEP, 1, NOW - timedelta(minutes=3), None, "json")
+    until = NOW + timedelta(days=2)
+    sleep = JobStep(2, "cool off", StepSort.SLEEP, 1, NOW, None, "json", until, is_over=False)
+    sleeping = job(State.SCHEDULED, run_at=until, reason=Reason.SLEEPING, steps=(done, sleep))
+
+    assert reasons(sleeping, waiting=waiting()) == [
+        "It sleeps in step 'cool off'; its next attempt waits until 2026-03-03 12:00:00 UTC, in 2 d.",
+        "It has done 1 step, at last 'charge', 3 min ago.",
+    ]
 
 
 def test_a_retrying_job_says_its_last_error_and_what_else_will_stand_in_its_way():

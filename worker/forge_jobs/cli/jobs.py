@@ -23,6 +23,7 @@ from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import ENDED, Cancelled, Job, JobProgress, Removed, State
 from forge_jobs.model.match import Move
+from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line, to_the_second
 
@@ -116,7 +117,37 @@ async def show(call: Call, id: Id) -> Report:
             for failure in job.failures
         ],
     )
-    return Report(document(job), [_card(job), *([failures] if job.failures else [])])
+    shown: list[Rows | str] = [
+        _card(job),
+        *([_steps(job)] if job.steps else []),
+        *([failures] if job.failures else []),
+    ]
+    return Report(document(job), shown)
+
+
+def _steps(job: Job) -> Rows:
+    return Rows(
+        ["step", "name", "attempt", "at", "result"],
+        [
+            [
+                "" if step.sort is StepSort.PATCH else str(step.number),
+                step.name,
+                str(step.attempt),
+                to_the_second(step.at),
+                shortened(_outcome(step)),
+            ]
+            for step in job.steps
+        ],
+        right=frozenset({"step"}),
+    )
+
+
+def _outcome(step: JobStep) -> str:
+    if step.sort is StepSort.SLEEP:
+        return f"{'slept' if step.is_over else 'sleeps'} until {_shown(step.until)}"
+    if step.sort is StepSort.PATCH:
+        return "patched"
+    return json.dumps(readable(step.result, step.codec), ensure_ascii=False)
 
 
 def _card(job: Job) -> str:
@@ -299,11 +330,16 @@ async def rerun(
     payload_file: Annotated[
         str | None, Option(metavar="FILE", help="Read the other arguments from a file; - is stdin.")
     ] = None,
+    from_step: Annotated[
+        str | None,
+        Option(metavar="STEP", help="Do not do again the steps that it did before this one."),
+    ] = None,
 ) -> Report:
     """Enqueue a new job that is like an ended one, with its arguments or others. Each shows the other."""
     text = values.text(payload, payload_file)
+    other = None if text is None else values.payload(text)
     async with opened(call) as forge:
-        job = await forge.jobs.rerun(id, None if text is None else values.payload(text))
+        job = await forge.jobs.rerun(id, other, from_step=from_step)
     if job.duplicate:
         raise ForgeError(f"Job {id} was not run again: job {job.id} has its key, and has not ended.")
     return Report({"id": job.id, "rerun_of": id}, [f"Job {job.id} runs job {id} again."])

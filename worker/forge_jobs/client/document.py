@@ -24,6 +24,7 @@ from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.permit import KeyUse
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.step import JobStep
 from forge_jobs.model.tenant import TenantStatus
 from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.rules.why import Why
@@ -33,6 +34,7 @@ Fact = (
     | Job
     | Failure
     | JobProgress
+    | JobStep
     | Counts
     | Enqueued
     | QueueConfig

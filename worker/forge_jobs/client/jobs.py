@@ -14,7 +14,7 @@ import msgspec
 from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
 from forge_jobs.codecs.encoded import Encoded, Payload
-from forge_jobs.errors import UnknownQueue, WrongState
+from forge_jobs.errors import InvalidInput, UnknownQueue, WrongState
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import (
@@ -32,6 +32,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import Operation
+from forge_jobs.model.step import StepSort
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
 from forge_jobs.rules.why import Why, explain
@@ -145,14 +146,18 @@ class Jobs:
         """
         return await self._storage.jobs.retry(names.job_id(job_id))
 
-    async def rerun(self, job_id: int | Enqueued, payload: Payload | None = None) -> Enqueued:
+    async def rerun(
+        self, job_id: int | Enqueued, payload: Payload | None = None, *, from_step: str | None = None
+    ) -> Enqueued:
         """A new job waits that is like an ended one, with its payload or another one; each shows the other.
 
-        It has the kind, the queue and the options of the ended job. Where a living job has the key of that, nothing is
-        enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states, InvalidPayload,
-        UnknownQueue when the queue is gone.
+        It has the kind, the queue and the options of the ended job, and with `from_step`, the name of a step that this has
+        done, the steps before that one, which it does not do again. Where a living job has the key of the ended one, nothing is
+        enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states, InvalidPayload, InvalidInput
+        for an unknown step, UnknownQueue when the queue is gone.
         """
         job = await self.get(job_id)
+        before = None if from_step is None else _number_of(job, from_step)
         if job.state not in ENDED:
             raise WrongState(job.id, job.state, "only an ended job can be run again")
         new = NewJob(
@@ -173,6 +178,8 @@ class Jobs:
         if payload is not None and self._encode is not None:
             codec = payload.codec if isinstance(payload, Encoded) else job.codec
             new = msgspec.structs.replace(new, payload=self._encode(job.kind, payload, codec), codec=codec)
+        if before is not None:
+            return await self._storage.steps.rerun(new, before=before)
         return await self._storage.jobs.enqueue(new)
 
     async def _as_it_is(self, group: Group) -> Group:
@@ -325,6 +332,17 @@ class Jobs:
         known = [queue.name for queue in await self._storage.queues.all()]
         if name not in known:
             raise UnknownQueue(name, known)
+
+
+def _number_of(job: Job, name: str) -> int:
+    """Return the number of the step that the job has done under this name. Raises InvalidInput."""
+    numbers = {step.name: step.number for step in job.steps if step.sort is not StepSort.PATCH}
+    if name not in numbers:
+        done = ", ".join(map(repr, numbers)) or "none"
+        raise InvalidInput(
+            f"Job {job.id} has not done a step {names.shown(name)}; steps that it has done: {done}."
+        )
+    return numbers[name]
 
 
 def _told(progress: Progress, operation: Operation) -> None:

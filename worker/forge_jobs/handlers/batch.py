@@ -87,6 +87,7 @@ class Batches:
 
         A job whose attempt before has failed is in a batch of its own: it may be the one that made the batch fail.
         """
+        ctx.is_gathered = True
         job = BatchJob(ctx, self._make(**arguments))
         key = None if self._batch.by is None else self._batch.by(job.arguments)
         if ctx.attempt > 1:

@@ -2,22 +2,25 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import ClaimLost, InvalidInput
-from forge_jobs.handlers import reporting
+from forge_jobs.handlers import reporting, steps
 from forge_jobs.handlers.awaited_call import AwaitedCall
+from forge_jobs.handlers.journal import Journal
+from forge_jobs.handlers.steps import Step
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.progress import REPORTED
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules import names
 from forge_jobs.rules.cost import checked_cost
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from forge_jobs.forge import Forge
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 AT_ONCE = timedelta(0)
@@ -95,7 +99,9 @@ class Context:
         "has_heard",
         "has_reported",
         "is_final",
+        "is_gathered",
         "is_shared",
+        "journal",
         "queue",
     )
 
@@ -116,7 +122,10 @@ class Context:
         self.forge = forge
         self._tokens = tokens
         self._reports = reports
-        self.has_reported = False  # how far it is
+        # how far it is, or what its steps are; also when an attempt before has, which may have done steps
+        self.has_reported = claim.links is not None and bool(claim.links & REPORTED)
+        self.journal: Journal | None = None  # None: it has come to no step
+        self.is_gathered = False  # its function does a batch of jobs
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
         self._taken: list[PermitRequest] | None = None  # tokens of keys
@@ -273,6 +282,47 @@ class Context:
         self.has_reported = True
         return reporting.TOLD
 
+    @overload
+    def step(
+        self,
+        step: str | Step,
+        function: Callable[P, Coroutine[Any, Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self, step: str | Step, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    def step(self, step: str | Step, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Return what `function` returns for these arguments; to be awaited in an async handler, where it may be async.
+
+        The result is written before this returns, and a later attempt of the job reads it and does not call the function
+        again. It is what the codec of the job can encode, in 256 KiB, and each attempt has it as it is read: of the type that
+        the function is annotated with, or plain. A `Step` says more than its name, which is one of its own in the job.
+        Raises what the function raises; StepsChanged when earlier attempts did other steps; ClaimLost when the job was taken
+        back, and nothing is written; InvalidPayload, InvalidInput.
+        """
+        return steps.called(steps.run(self, step, function, args, kwargs), "ctx.step")
+
+    def sleep(self, duration: timedelta | float, name: str | None = None) -> Any:
+        """The handler ends here, and is called again when this time (seconds or timedelta) is over; to be awaited in an async handler.
+
+        Meanwhile the job is scheduled: it holds neither a slot nor a worker, and its attempt is not counted. The sleep is a step:
+        when the handler comes to it again, it goes on. Raises what is no Exception, for the worker; let it through.
+        Raises StepsChanged, ClaimLost, InvalidInput.
+        """
+        return steps.called(steps.sleep(self, duration, name), "ctx.sleep")
+
+    def patched(self, name: str) -> Any:
+        """Return whether this job comes to a place of changed code for the first time with the change; False: it was past it
+        before, and has to take the old path. To be awaited in an async handler. Each attempt has the same answer.
+
+        Raises StepsChanged, ClaimLost, InvalidInput.
+        """
+        return steps.called(steps.patched(self, name), "ctx.patched")
+
     async def _complete(self, connection: Any, result: Any) -> None:
         kept = kept_result(result, self.claim.codec)
         end = End(self.claim, State.DONE, result=kept.encoded, error=kept.note)
@@ -389,55 +439,3 @@ def _require_given(connection: Any) -> None:
 async def _run_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` comes to in the worker's loop; a handler may run one of its own in its thread."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
-
-
-class ChildContext(Context):
-    """The context in a process of its own, which has no connection to the database: what needs one is refused."""
-
-    __slots__ = ()
-
-    def __init__(self, claim: Claim, queue: str, forge: "Forge") -> None:
-        self.claim = claim
-        self._cancelled = False
-        self.queue = queue
-        self.forge = forge
-        self.completion = None
-
-    @property
-    def rate_limit(self) -> NoReturn:
-        """Raises InvalidInput."""
-        raise _refused("ctx.rate_limit")
-
-    def enqueue(self, kind: str, payload: Payload | None = None, **options: Any) -> NoReturn:
-        """Raises InvalidInput."""
-        raise _refused("ctx.enqueue")
-
-    def complete(self, connection: Any, *, result: Any = None) -> NoReturn:
-        """Raises InvalidInput."""
-        raise _refused("ctx.complete")
-
-    def reschedule(
-        self, connection: Any, *, at: datetime | None = None, after: timedelta | float | None = None
-    ) -> NoReturn:
-        """Raises InvalidInput."""
-        raise _refused("ctx.reschedule")
-
-    def progress(self, share: float, note: str | None = None) -> NoReturn:
-        """Raises InvalidInput."""
-        raise _refused("ctx.progress")
-
-    def answer(
-        self, work: Coroutine[Any, Any, Any], what: str, connection: Any = None
-    ) -> Coroutine[Any, Any, Any]:
-        """Return `work` in a loop, of a program that opens a Forge of its own there. Raises InvalidInput elsewhere."""
-        if asyncio._get_running_loop() is not None:
-            return work
-        work.close()
-        raise _refused(what)
-
-
-def _refused(what: str) -> InvalidInput:
-    return InvalidInput(
-        f"{what} is used in a handler with executor='process', which has no connection to the database; "
-        "allowed is an async handler, or a plain one in a thread."
-    )

@@ -39,7 +39,7 @@ async def save(context: "Context", state: Any, connection: Any) -> None:
     """The job has this state. Raises InvalidPayload, ClaimLost, InvalidInput."""
     claim, states = context.claim, context.forge.storage.saved_states
     encoded = encode(state, claim.codec, limit=LARGEST_STATE, what="state")
-    _require_held(context, "ctx.save")
+    require_held(context, "ctx.save")
     await _written(context, states.save(claim, encoded, connection=connection))
     claim.state = encoded
 
@@ -49,7 +49,7 @@ async def save_for_key(context: "Context", state: Any, connection: Any) -> None:
     claim = context.claim
     _require_key(context, "ctx.save_for_key")
     encoded = None if state is None else encode(state, claim.codec, limit=LARGEST_STATE, what="state")
-    _require_held(context, "ctx.save_for_key")
+    require_held(context, "ctx.save_for_key")
     states = context.forge.storage.saved_states
     await _written(context, states.save_for_key(claim, encoded, connection=connection))
 
@@ -67,7 +67,7 @@ async def set_result(context: "Context", result: Any, connection: Any) -> None:
     encoded = None
     if result is not None:
         encoded = encode(result, claim.codec, limit=LONGEST_RESULT, what="result")
-    _require_held(context, "ctx.set_result")
+    require_held(context, "ctx.set_result")
     await _written(context, states.set_result(claim, encoded, connection=connection))
 
 
@@ -87,7 +87,7 @@ def _require_key(context: "Context", what: str) -> None:
         )
 
 
-def _require_held(context: "Context", what: str) -> None:
+def require_held(context: "Context", what: str) -> None:
     """Raise InvalidInput when the handler has let its job go: a transaction that it has not ended holds the job."""
     if context.completion is not None:
         raise InvalidInput(

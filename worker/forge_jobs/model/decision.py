@@ -91,6 +91,18 @@ class AwaitsTurn(Decision):
         super().__init__(f"waits until {self.at.isoformat()}: {reason}")
 
 
+class Asleep(BaseException):
+    """The job runs again at `until`, when a sleep of its handler ends. Costs no attempt.
+
+    Raised by `ctx.sleep`, not by handlers, and no Exception: a handler that catches those does not catch it.
+    """
+
+    def __init__(self, until: datetime, name: str) -> None:
+        self.until = until
+        self.name = name
+        super().__init__(f"sleeps in step {name!r} until {until.isoformat()}")
+
+
 class ItemsLeft(Decision):
     """Some items of the job have failed. `then` says what becomes of it: Dead, Retry, Throttled, Reschedule or AwaitsTurn.
 

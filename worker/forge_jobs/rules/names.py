@@ -114,6 +114,15 @@ def tag(value: object) -> str:
     raise InvalidInput(f"A tag is {shown(value)}, allowed are 1 to {MAX_TAG} printable characters.")
 
 
+def step(value: object) -> str:
+    """Return the name of a step: 1 to 128 printable characters."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable():
+        return value
+    raise InvalidInput(
+        f"The name of a step is {shown(value)}, allowed are 1 to {MAX_NAME} printable characters."
+    )
+
+
 def line(value: object, what: str) -> str:
     """Return a `what` for people: 1 to 500 characters of text on one line."""
     if isinstance(value, str) and 0 < len(value) <= MAX_LINE and value.isprintable():

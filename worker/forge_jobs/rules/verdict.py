@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.decision import (
+    Asleep,
     AwaitsTurn,
     Dead,
     Decision,
@@ -149,6 +150,8 @@ def _judge(
             Postponement(claim, Reason.RESCHEDULED, delay, run_at=at, afresh=True),
             Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
         )
+    if (sleep := _asleep_in(error)) is not None:
+        return asleep(claim, queue, sleep, wait, duration)
     if isinstance(error, AwaitsTurn):
         return Verdict(
             Postponement(claim, Reason.THROTTLED, run_at=error.at, counted=False),
@@ -177,6 +180,21 @@ def _judge(
     if answer is None:
         return failed(claim, queue, text, wait, duration, retries=retries)
     return _judge(claim, queue, answer, None, wait, duration, retries)
+
+
+def asleep(claim: Claim, queue: QueueConfig, sleep: Asleep, wait: float, duration: float) -> Verdict:
+    """The job waits until a sleep of its handler ends; its attempt is not counted."""
+    return Verdict(
+        Postponement(claim, Reason.SLEEPING, run_at=sleep.until, counted=False),
+        Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
+    )
+
+
+def _asleep_in(error: BaseException) -> Asleep | None:
+    """Return the sleep that was raised; a task group wraps it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, Asleep) else None
 
 
 def _left(verdict: Verdict, left: ItemsLeft) -> Verdict:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from forge_jobs.model.facts import FullGroup, Waiting
 from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
 from forge_jobs.model.rate_limit import NEARLY
+from forge_jobs.model.step import StepSort
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import in_words
@@ -57,7 +58,21 @@ def explain(
         reasons = _blocked(job, now, waiting)
     else:
         reasons = _scheduled(job, now, waiting, workers, stale)
-    return Why(job.id, job.state, (*reasons, *_time_limits(job, now), *_stuck(job, workers)))
+    return Why(
+        job.id, job.state, (*reasons, *_steps(job, now), *_time_limits(job, now), *_stuck(job, workers))
+    )
+
+
+def _steps(job: Job, now: datetime) -> Iterator[str]:
+    """How far a job with steps came; none of them is done again."""
+    done = [step for step in job.steps if step.is_over and step.sort is not StepSort.PATCH]
+    if done and job.state is not State.DONE:
+        last = done[-1]
+        yield f"It has done {count(len(done), 'step')}, at last {last.name!r}, {ago(last.at, now)}."
+
+
+def _sleep(job: Job) -> str:
+    return next((step.name for step in reversed(job.steps) if not step.is_over), "sleep")
 
 
 def _time_limits(job: Job, now: datetime) -> Iterator[str]:
@@ -185,6 +200,7 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
         Reason.RETRY: f"Attempt {attempt_of(job)} failed; the next one",
         Reason.THROTTLED: "It was throttled; its next attempt",
         Reason.RESCHEDULED: "Its handler rescheduled it; its next attempt",
+        Reason.SLEEPING: f"It sleeps in step {_sleep(job)!r}; its next attempt",
     }.get(job.reason or Reason.DELAYED, "Its first attempt")
     if job.run_at > now:
         return f"{because} waits until {to_the_second(job.run_at)}, in {in_words(job.run_at - now)}."

@@ -17,7 +17,8 @@ from multiprocessing import spawn
 from types import CoroutineType
 from typing import Any
 
-from forge_jobs.handlers.context import ChildContext, in_plain_handler
+from forge_jobs.handlers.child_context import ChildContext
+from forge_jobs.handlers.context import in_plain_handler
 from forge_jobs.model.decision import DECISIONS, HandedBack, Reschedule, Retry, Throttled, decided
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import Claim

@@ -9,8 +9,10 @@ import time
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.journal import Journal
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.rules.verdict import Verdict, completed, not_committed
+from forge_jobs.model.run import Outcome
+from forge_jobs.rules.verdict import Verdict, completed, judge, not_committed
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -40,7 +42,7 @@ class HandlerCompletions:
         claim, config, completion = attempt.claim, attempt.queue.config, context.completion
         if completion is None:
             await self._reports.written(claim.job_id)
-            return verdict
+            return await _heeded(attempt, context, verdict)
         try:
             fate = await self._fate(completion)
         except asyncio.CancelledError:
@@ -63,3 +65,19 @@ class HandlerCompletions:
                 return fate
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _heeded(attempt: Attempt, context: Context, verdict: Verdict) -> Verdict:
+    """Return the verdict of an attempt that completed nothing itself. One that is done has neither a sleep that lasts, nor left
+    out steps that attempts before it did."""
+    if verdict.run.outcome is not Outcome.DONE:
+        return verdict
+    journal = context.journal or Journal(attempt.claim, context.forge)
+    try:
+        error = await journal.unheeded()
+    except (asyncio.CancelledError, ForgeError):  # it cannot be known, and the work is done
+        return verdict
+    if error is None:
+        return verdict
+    run = verdict.run
+    return judge(attempt.claim, attempt.queue.config, error, None, run.wait, run.duration)

@@ -18,6 +18,7 @@ from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.statistics import Minute
+from forge_jobs.model.step import NewStep, StepSort
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.migrate import Migration, migrations
 from forge_jobs.storage.postgres import connection, migrator
@@ -132,6 +133,11 @@ async def _fill(database: Database) -> None:
         await storage.saved_states.save(reporting, b'{"row":40}')
         await storage.saved_states.set_result(reporting, b"40")
         await storage.progress.write([ProgressReport(reporting, 0.4, "40 of 100 rows")])
+        stepping = await running(storage, me)
+        await storage.steps.add(stepping, NewStep(1, "charge", result=b'{"receipt":7}'))
+        await storage.steps.add(stepping, NewStep(2, "cool off", StepSort.SLEEP, sleep=86_400.0))
+        asleep = Postponement(stepping, Reason.SLEEPING, delay=timedelta(days=1), counted=False)
+        await storage.claims.postpone([asleep])
         await running(storage, me, queue="mail", timeout=timedelta(minutes=5), payload=b'{"to":"cyd"}')
         await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id)
         await enqueue(storage, delay=timedelta(days=1), key="eve")

@@ -52,8 +52,9 @@ READ = {
     "tags": "SELECT job_id, tag FROM job_tag",
     "time limits": "SELECT job_id FROM time_limit",
     "living limited jobs": "SELECT id FROM job WHERE links & 2 <> 0 AND id NOT IN (SELECT job_id FROM finished)",
-    "jobs with reports": "SELECT job_id FROM saved_state UNION SELECT job_id FROM progress",
+    "jobs with reports": "SELECT job_id FROM saved_state UNION SELECT job_id FROM progress UNION SELECT job_id FROM step",
     "jobs linked to reports": "SELECT id FROM job WHERE links & 4 <> 0",
+    "steps": "SELECT job_id, number, sort FROM step ORDER BY job_id, number",
     "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
     "counts of scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
     "counts of blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
@@ -92,6 +93,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _failures_belong_to_jobs(rows)
     _time_limits_are_those_of_living_jobs(rows)
     _reports_are_those_of_jobs_that_say_so(rows)
+    _steps_have_numbers_of_their_own(rows)
     _jobs_are_found_by_their_tags(rows)
     _done_jobs_are_noted_with_their_moments(rows)
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
@@ -176,6 +178,12 @@ def _time_limits_are_those_of_living_jobs(rows: Rows) -> None:
 
 def _reports_are_those_of_jobs_that_say_so(rows: Rows) -> None:
     assert _firsts(rows["jobs with reports"]) == _firsts(rows["jobs linked to reports"])
+
+
+def _steps_have_numbers_of_their_own(rows: Rows) -> None:
+    numbered = [(job, number) for job, number, sort in rows["steps"] if sort != "patch"]
+    assert len(numbered) == len(set(numbered))
+    assert all(number > 0 for _, number, _ in rows["steps"])
 
 
 def _done_jobs_are_noted_with_their_moments(rows: Rows) -> None:

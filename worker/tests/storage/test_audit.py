@@ -8,6 +8,7 @@ import pytest
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, State
+from forge_jobs.model.step import NewStep
 from tests.storage.factories import (
     NOBODY,
     claim,
@@ -367,3 +368,15 @@ async def test_a_blocked_job_that_is_pending_too_stays_blocked(storage, database
 
     assert await audit(storage) == []
     assert await state(storage, blocked) is State.BLOCKED
+
+
+async def test_steps_of_no_job_are_gone(storage, database):
+    claimed = await running(storage, await worker(storage))
+    await storage.steps.add(claimed, NewStep(1, "charge"))
+    await database.rows("UPDATE step SET job_id = 999 WHERE true RETURNING job_id")
+    await database.rows("UPDATE job SET links = NULL WHERE true RETURNING id")
+
+    [repaired] = await mended(storage, Fault.ORPHAN)
+
+    assert repaired.found == "Table step has a row about job 999, which does not exist."
+    assert await database.rows("SELECT job_id FROM step") == []

@@ -29,6 +29,7 @@ from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.statistics import Minute
+from forge_jobs.model.step import NewStep
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface import storage as interface
@@ -111,6 +112,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{("removals.open", "queue"): QueueConfig("default", on.claim.queue_id)},
         ("versions", "state"): VersionState.DRAINING,
         ("saved_states", "state"): b"1",
+        **{("steps", "step"): NewStep(1, "charge"), ("steps", "before"): 1},
         **{(f"operations.step {move.name}", "operation_id"): on.operation_ids[move] for move in Move},
     }
     for said in (name, name.partition(".")[0]):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from forge_jobs import Batch, BatchJob, Context, Enqueued, Forge, Handler, KeyLimit, Unique
+from forge_jobs import Batch, BatchJob, Context, Enqueued, Forge, Handler, KeyLimit, Step, Unique
 
 forge = Forge()
 
@@ -88,6 +88,18 @@ async def right() -> None:
     takes_any_handlers({"resize": resize, "greet": greet})
 
 
+async def steps(ctx: Context) -> None:
+    assert_type(await ctx.step("price", price, 7), float)
+    assert_type(await ctx.step(Step("price", attempts=3), price, order=7), float)
+    assert_type(await ctx.step("later", lambda: price(7)), float)
+    await ctx.step("plain", len, "text")
+    await ctx.sleep(timedelta(days=3))
+
+
+async def price(order: int) -> float:
+    return 0.5 * order
+
+
 def context() -> Context:
     raise NotImplementedError
 
@@ -123,3 +135,10 @@ async def wrong() -> None:
     await send_email(3)  # wrong: the type
     await greet("ada")  # wrong: a call has the context
     print(text)
+
+
+async def wrong_steps(ctx: Context) -> None:
+    await ctx.step("price", price, "7")  # wrong: the type
+    await ctx.step("price", price)  # wrong: it is missing
+    cents: str = await ctx.step("price", price, 7)  # wrong: it is a number
+    print(cents)

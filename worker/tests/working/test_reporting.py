@@ -266,7 +266,7 @@ async def test_a_state_is_undone_with_the_work_of_its_transaction(forge: Forge, 
 
 
 def test_a_handler_in_a_process_of_its_own_reads_its_state_and_may_not_say_more() -> None:
-    from forge_jobs.handlers.context import ChildContext
+    from forge_jobs.handlers.child_context import ChildContext
     from forge_jobs.model.job import Claim
 
     claim = Claim(1, 1, 2, 1, "work", None, "json", 0, 0, 5, None, None, 0.0, state=b"[1]")

@@ -38,6 +38,7 @@ from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.interface.slots import Slots
 from forge_jobs.storage.interface.statistics import RunStatistics
+from forge_jobs.storage.interface.steps import Steps
 from forge_jobs.storage.interface.tenants import Tenants
 from forge_jobs.storage.interface.time_limits import JobTimeLimits
 from forge_jobs.storage.interface.tokens import Tokens
@@ -57,6 +58,7 @@ class Storage(Protocol):
     ends: Ends
     saved_states: SavedStates
     progress: ProgressReports
+    steps: Steps
     schedule: Schedule
     queues: Queues
     slots: Slots

@@ -34,6 +34,7 @@ from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.slots import PostgresSlots
 from forge_jobs.storage.postgres.statistics import PostgresStatistics
+from forge_jobs.storage.postgres.steps import PostgresSteps
 from forge_jobs.storage.postgres.tenants import PostgresTenants
 from forge_jobs.storage.postgres.time_limits import PostgresTimeLimits
 from forge_jobs.storage.postgres.tokens import PostgresTokens
@@ -79,6 +80,7 @@ class PostgresStorage(Storage):
         self.ends = PostgresEnds(database)
         self.saved_states = PostgresSavedStates(database)
         self.progress = PostgresProgress(database)
+        self.steps = PostgresSteps(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)

@@ -87,6 +87,9 @@ UNION ALL
 SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL::bigint FROM {schema}.failure
 WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = failure.job_id)
 UNION ALL
+SELECT DISTINCT 'orphan', job_id, 'step', NULL, NULL::bigint FROM {schema}.step
+WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = step.job_id)
+UNION ALL
 SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM {schema}.time_limit
 WHERE {these} AND (NOT EXISTS (SELECT FROM mine WHERE mine.id = time_limit.job_id)
                    OR EXISTS (SELECT FROM ended WHERE ended.job_id = time_limit.job_id))
@@ -225,6 +228,10 @@ ORPHANS = (
         """unfailed AS (
     DELETE FROM {schema}.failure WHERE job_id = ANY ($1) AND """
         + _NOT_THERE.replace("{table}", "failure")
+        + """
+), undone AS (
+    DELETE FROM {schema}.step WHERE job_id = ANY ($1) AND """
+        + _NOT_THERE.replace("{table}", "step")
         + """
 ), unlimited AS (
     DELETE FROM {schema}.time_limit WHERE job_id = ANY ($1) AND (

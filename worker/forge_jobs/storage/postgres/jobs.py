@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable
@@ -20,7 +21,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
-from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows, tags
+from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows, steps, tags
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, move
@@ -92,7 +93,8 @@ class PostgresJobs:
         if record is None:
             raise JobNotFound(job_id)
         failures = await self._database.fetch(job_rows.FAILURES, job_id)
-        return job_rows.shown(record, failures, await self._database.fetch(job_rows.RERUNS, job_id))
+        job = job_rows.shown(record, failures, await self._database.fetch(job_rows.RERUNS, job_id))
+        return replace(job, steps=tuple(await steps.of_job(self._database, job_id)))
 
     async def find(
         self,

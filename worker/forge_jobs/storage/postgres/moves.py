@@ -193,6 +193,8 @@ _RUN_NOW = (
     """
 WITH gone AS (
     DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority, links
+), awake AS (
+    UPDATE {schema}.step SET until = now() WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone)) AND until > now()
 ), {placed}, {due}, {tallied}
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
 """.replace("{placed}", endings.placed(_UNLINKED, pos="{schema}.micros(now())", attempt="attempt"))

@@ -163,7 +163,7 @@ def _ends_counted(*, linked: bool) -> dict[str, str]:
 
 def _postpone(*, keyed: bool, linked: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed, linked=linked, never_ran="is_expired")
-    begun = "reason IN ('retry', 'rescheduled')"
+    begun = "reason IN ('retry', 'rescheduled', 'sleeping')"
     limits = filled(_LIMITS, not_begun=f" AND NOT {begun}", due="due") if linked else ""
     if linked:  # one that was begun need not be begun by any moment any more
         were_begun = f"job_id = ANY (ARRAY(SELECT job_id FROM gone WHERE {begun} AND NOT {ended}))"

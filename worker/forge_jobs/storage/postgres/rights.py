@@ -42,6 +42,7 @@ _WORKED_ON = (
     "saved_state",
     "scheduled",
     "slot",
+    "step",
     "tally",
     "tenant_clock",
     "tenant_turn",

@@ -33,6 +33,7 @@ from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
 from forge_jobs.storage.sqlite.slots import SqliteSlots
 from forge_jobs.storage.sqlite.statistics import SqliteStatistics
+from forge_jobs.storage.sqlite.steps import SqliteSteps
 from forge_jobs.storage.sqlite.tenants import SqliteTenants
 from forge_jobs.storage.sqlite.time_limits import SqliteTimeLimits
 from forge_jobs.storage.sqlite.tokens import SqliteTokens
@@ -71,6 +72,7 @@ class SqliteStorage(Storage):
         self.ends = SqliteEnds(database)
         self.saved_states = SqliteSavedStates(database)
         self.progress = SqliteProgress(database)
+        self.steps = SqliteSteps(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)

@@ -67,6 +67,9 @@ UNION ALL
 SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL FROM failure
 WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
 UNION ALL
+SELECT DISTINCT 'orphan', job_id, 'step', NULL, NULL FROM step
+WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
+UNION ALL
 SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM time_limit
 WHERE {these} AND (job_id NOT IN (SELECT id FROM mine) OR job_id IN (SELECT job_id FROM ended))
 UNION ALL
@@ -222,7 +225,7 @@ def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool
         if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is not None:
             continue
         _take_out(transaction, job_id, _places(transaction, job_id))
-        _delete_about(transaction, job_id, "failure", "time_limit")
+        _delete_about(transaction, job_id, "failure", "step", "time_limit")
     for job_id in contradictions.ids("place"):
         _place(transaction, job_id, forget)
     transaction.execute_many(

@@ -108,8 +108,12 @@ def retry(transaction: Transaction, places: Sequence[Place]) -> int:
 
 
 def run_now(transaction: Transaction, place: Place) -> None:
-    """The scheduled job is pending."""
+    """The scheduled job is pending, and sleeps no longer."""
     take_out(transaction, [place])
+    transaction.execute(
+        "UPDATE step SET until = :now WHERE job_id = :id AND until > :now",
+        {"now": transaction.now, "id": place.id},
+    )
     _make_pending(transaction, [(place, place.attempt)])
 
 

@@ -25,7 +25,7 @@ from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled, rememb
 T = TypeVar("T")
 Proof = tuple[int, int, int]
 
-BEGUN = (Reason.RETRY, Reason.RESCHEDULED)
+BEGUN = (Reason.RETRY, Reason.RESCHEDULED, Reason.SLEEPING)
 """Why a job waits that was begun. One that was throttled or handed back was not."""
 
 DONE, DEAD = State.DONE, State.DEAD  # a look-up in an Enum is slower than one thinks

@@ -76,8 +76,8 @@ CREATE TABLE paused_kind (
 -- Jobs
 
 -- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, moves it to
--- another queue or priority, or when it rises, and once, when its handler saves a state or reports progress for the first
--- time. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
+-- another queue or priority, or when it rises, and once, when its handler saves a state, does a step or reports progress
+-- for the first time. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
@@ -90,7 +90,7 @@ CREATE TABLE job (
     created_at   INTEGER NOT NULL,
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state or reported progress, 8: a tenant
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant
     links        INTEGER,
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
@@ -137,8 +137,8 @@ CREATE TABLE time_limit (
 );
 CREATE INDEX time_limit_look ON time_limit (look_at);
 
--- What handlers have saved of their jobs, for the next attempt. Jobs with a row here or in `progress` have 4 in their
--- `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
+-- What handlers have saved of their jobs, for the next attempt. Jobs with a row here, in `progress` or in `step` have 4 in
+-- their `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
 CREATE TABLE saved_state (
     job_id INTEGER PRIMARY KEY,
     state  BLOB,  -- as the codec of the job writes it; null: none was saved
@@ -163,13 +163,30 @@ CREATE TABLE progress (
     note    TEXT,
     at      INTEGER NOT NULL
 );
+
+-- The steps of jobs that were done: later attempts do not do them again. A row is written once; only that of a sleep is changed,
+-- when somebody wakes its job.
+CREATE TABLE step (
+    job_id  INTEGER NOT NULL,
+    number  INTEGER NOT NULL,  -- its place in the handler, from 1; of a patch, that of the step after it
+    name    TEXT NOT NULL,
+    sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
+    attempt INTEGER NOT NULL,  -- the one that did it
+    at      INTEGER NOT NULL,
+    result  BLOB,  -- as the codec of the job writes it; null: None
+    until   INTEGER,  -- when a sleep ends; null: it is no sleep
+    PRIMARY KEY (job_id, name)
+);
+
 CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
+    DELETE FROM step WHERE job_id = OLD.id;
 END;
 CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
+    DELETE FROM step WHERE job_id = OLD.id;
 END;
 
 
@@ -181,7 +198,7 @@ CREATE TABLE scheduled (
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
-    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled')),
+    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled', 'sleeping')),
     links    INTEGER  -- as in `job`
 );
 CREATE INDEX scheduled_run_at ON scheduled (run_at);

@@ -1,0 +1,230 @@
+"""The steps of a job, as one attempt comes to them: which are done, and which are to be done now."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from forge_jobs.errors import (
+    ClaimLost,
+    InvalidInput,
+    StepsChanged,
+    StorageBusy,
+    StorageUnavailable,
+    StorageUnusable,
+)
+from forge_jobs.model.decision import Asleep
+from forge_jobs.model.job import Claim
+from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.step import MOST_STEPS, JobStep, NewStep, StepSort
+from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries to keep a step
+
+in_step: ContextVar[str | None] = ContextVar("in_step", default=None)
+"""The name of the step whose function this is; None outside of steps."""
+
+
+class Journal:
+    """What an attempt knows of the steps of its job.
+
+    Steps are numbered as the handler comes to them. Its numbers and names have to be those of the attempts before.
+    """
+
+    def __init__(self, claim: Claim, forge: "Forge") -> None:
+        self._claim = claim
+        self._forge = forge
+        self._kept: dict[str, JobStep] | None = None  # by name; None: they were not read yet
+        self._reading = asyncio.Lock()
+        self._numbers: dict[str, int] = {}  # of the steps that this attempt came to, by name
+        self._running: dict[str, bool] = {}  # by name, whether no other step may run beside it
+        self._failed: set[str] = set()
+        self._in_transaction: set[str] = (
+            set()
+        )  # kept in transactions of the caller's, which may be rolled back
+        self._patches: dict[str, bool] = {}
+        self._sleeps = 0  # those without a name
+        self._left_by: Asleep | StepsChanged | None = None
+
+    def begin(self, name: str, what: str, *, alone: bool = False) -> int:
+        """The attempt comes to this step, by the method `what`; return its number. With `alone` no other may run beside it.
+
+        Raises InvalidInput, and once more what the handler is to end with.
+        """
+        self._check(name, what, alone)
+        if name in self._patches or (name in self._numbers and not self._may_run_again(name)):
+            raise ran_already(name)
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._next
+            if number > MOST_STEPS:
+                raise InvalidInput(
+                    f"Job {self._claim.job_id} has {MOST_STEPS:,} steps, allowed are no more than that."
+                )
+            self._numbers[name] = number
+        self._failed.discard(name)
+        self._running[name] = alone
+        return number
+
+    def over(self, name: str, *, failed: bool) -> None:
+        """The step does not run any more. One that failed may be come to again."""
+        del self._running[name]
+        if failed:
+            self._failed.add(name)
+
+    def may_be_undone(self, name: str) -> bool:
+        """Whether this attempt has kept the step in a transaction of the caller's."""
+        return name in self._in_transaction
+
+    async def kept(self, number: int, name: str, sort: StepSort, connection: Any = None) -> JobStep | None:
+        """Return the step if it is done; None: it is to be done now. Raises StepsChanged, InvalidInput.
+
+        `connection` is for one that may be undone.
+        """
+        if name in self._in_transaction:
+            steps = await self._forge.storage.steps.of_job(self._claim.job_id, connection=connection)
+            return next((step for step in steps if step.name == name), None)
+        steps_by_name = await self._read()
+        step = steps_by_name.get(name)
+        if step is not None and (step.number, step.sort) == (number, sort):
+            return step
+        there = next((one for one in steps_by_name.values() if _is_at(one, number)), None)
+        if there is not None:
+            raise self._changed(f"{_done(there)}, and now {sort} {name!r} comes there")
+        if step is not None:
+            raise self._changed(f"{_done(step)}, and now it comes as number {number}")
+        return None
+
+    async def keep(self, step: NewStep, connection: Any = None) -> JobStep:
+        """The step is done, as `Steps.add` says; return it as it is kept. Raises ClaimLost.
+
+        An outage of the database is waited for, unless there is a `connection`.
+        """
+        add = self._forge.storage.steps.add
+        if connection is None:
+            kept = await self._until_answered(lambda: add(self._claim, step), "keeping a step")
+        else:
+            kept = await add(self._claim, step, connection=connection)
+        if kept is None:
+            raise ClaimLost(self._claim.job_id, self._claim.attempt)
+        if connection is not None:
+            self._in_transaction.add(step.name)
+        else:
+            self._in_transaction.discard(step.name)
+            (await self._read())[step.name] = kept
+        return kept
+
+    async def patched(self, name: str) -> bool:
+        """Return whether the job comes to this change of the code; False: it was past that place before."""
+        if name in self._patches:
+            return self._patches[name]
+        number = self._next
+        self._check(name, "ctx.patched", True)
+        if name in self._numbers:
+            raise ran_already(name)
+        self._running[name] = True
+        try:
+            steps = await self._read()
+            step = steps.get(name)
+            if step is not None and step.sort is not StepSort.PATCH:
+                raise self._changed(f"{_done(step)}, and now that is a patch")
+            is_past = any(one.number >= number and one.sort is not StepSort.PATCH for one in steps.values())
+            if step is None and not is_past:
+                step = await self.keep(NewStep(number, name, StepSort.PATCH))
+            self._patches[name] = step is not None
+        finally:
+            del self._running[name]
+        return self._patches[name]
+
+    def sleep_name(self) -> str:
+        """Return the name of the next sleep that is given none."""
+        self._sleeps += 1
+        return f"sleep {self._sleeps}"
+
+    def asleep(self, step: JobStep) -> Asleep:
+        """Return what the handler is to end with until this sleep is over."""
+        assert step.until is not None
+        self._left_by = Asleep(step.until, step.name)
+        return self._left_by
+
+    async def unheeded(self) -> Asleep | StepsChanged | None:
+        """Return what a handler that has returned should have ended with: a sleep, or that its code has changed."""
+        if self._left_by is not None:
+            return self._left_by
+        for step in (await self._read()).values():
+            if step.name not in self._numbers and step.sort is not StepSort.PATCH:
+                return self._changed(f"{_done(step)}, and now its handler ended without it")
+        return None
+
+    def _may_run_again(self, name: str) -> bool:
+        return name in self._failed or name in self._in_transaction
+
+    @property
+    def _next(self) -> int:
+        return len(self._numbers) + 1
+
+    def _check(self, name: str, what: str, alone: bool) -> None:
+        """Raise InvalidInput when this may not be called now, and once more what the handler is to end with."""
+        if self._left_by is not None:
+            raise self._left_by
+        if (outer := in_step.get()) is not None:
+            raise InvalidInput(f"{what} is called in step {outer!r}, allowed is after it.")
+        for other, is_alone in self._running.items():
+            if alone or is_alone or other == name:
+                raise InvalidInput(f"{what} is called while step {other!r} runs, allowed is after it.")
+
+    def _changed(self, what: str) -> StepsChanged:
+        self._left_by = StepsChanged(self._claim.job_id, what)
+        return self._left_by
+
+    async def _read(self) -> dict[str, JobStep]:
+        """Return the steps that are done, which are read once. A job whose `links` do not say that it has any is not asked about."""
+        async with self._reading:
+            if self._kept is None:
+                steps: list[JobStep] = []
+                if self._claim.links is not None and self._claim.links & REPORTED:
+                    of_job = self._forge.storage.steps.of_job
+                    steps = await self._until_answered(lambda: of_job(self._claim.job_id), "reading steps")
+                self._kept = {step.name: step for step in steps}
+        return self._kept
+
+    async def _until_answered(self, call: Callable[[], Awaitable[T]], what: str) -> T:
+        """Return what `call` returns, however long the database is away: a step that is done would be done again."""
+        since, pause, telemetry = time.monotonic(), FIRST_PAUSE, self._forge.telemetry
+        is_away = False
+        while True:
+            try:
+                answer = await call()
+            except (StorageBusy, StorageUnusable):  # the handler itself may be what is waited for
+                raise
+            except StorageUnavailable as error:
+                is_away = True
+                telemetry.emit(DatabaseLost(what, str(error), pause))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if is_away:
+                    telemetry.emit(DatabaseBack(what, time.monotonic() - since))
+                return answer
+
+
+def ran_already(name: str) -> InvalidInput:
+    """Return the error of a second step with one name."""
+    return InvalidInput(
+        f"Step {name!r} ran already in this attempt, allowed is each name once; "
+        f"in a loop, number it, as in {f'{name} 2'!r}."
+    )
+
+
+def _done(step: JobStep) -> str:
+    return f"attempt {step.attempt} did {step.sort} {step.name!r} as number {step.number}"
+
+
+def _is_at(step: JobStep, number: int) -> bool:
+    return step.number == number and step.sort is not StepSort.PATCH

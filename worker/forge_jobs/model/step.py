@@ -1,0 +1,43 @@
+"""What is kept of the steps of a job."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+MOST_STEPS = 10_000
+"""How many steps a job may have."""
+
+
+class StepSort(StrEnum):
+    """What a step is."""
+
+    STEP = "step"  # a function was called
+    SLEEP = "sleep"  # the job waits, or has waited
+    PATCH = "patch"  # the job came to a change of its handler's code for the first time
+
+
+class NewStep(msgspec.Struct, frozen=True, gc=False):
+    """A step that an attempt has done."""
+
+    number: int
+    name: str
+    sort: StepSort = StepSort.STEP
+    result: bytes | None = None  # encoded with the codec of the job; None: None
+    sleep: float | None = None  # seconds from the database's now; None: it is no sleep
+
+
+@dataclass(frozen=True, slots=True)
+class JobStep:
+    """A step that a job has done, and does not do again."""
+
+    number: int  # its place in the handler, from 1; of a patch, that of the step after it
+    name: str
+    sort: StepSort
+    attempt: int  # the one that did it
+    at: datetime  # when it was done, or a sleep began
+    result: bytes | None  # encoded with `codec`; None: None
+    codec: str
+    until: datetime | None = None  # when a sleep ends; None: it is no sleep
+    is_over: bool = True  # False: it is a sleep that lasted when this was read

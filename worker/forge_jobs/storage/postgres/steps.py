@@ -1,0 +1,87 @@
+"""Steps in PostgreSQL: rows that only the holder of the claim writes.
+
+The claim is locked as a foreign key would lock it: its job can neither end nor be taken back meanwhile, but be cancelled.
+"""
+
+from typing import Any
+
+from forge_jobs.model.job import Claim, Enqueued, NewJob
+from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.step import JobStep, NewStep, StepSort
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.enqueue import enqueue
+
+_STEP = """step.number, step.name, step.sort, step.attempt, step.at, step.result,
+       (SELECT job.codec FROM {schema}.job WHERE job.id = step.job_id) AS codec,
+       step.until, coalesce(step.until <= now(), true) AS is_over"""
+
+OF_JOB = (
+    f"SELECT {_STEP} FROM {{schema}}.step WHERE step.job_id = $1 ORDER BY step.number, step.at, step.name"
+)
+
+# The update changes nothing: it is there so that the row is returned when the statement is repeated.
+ADD = f"""
+WITH owner AS MATERIALIZED (
+    SELECT job_id FROM {{schema}}.claimed WHERE job_id = $1 AND worker_id = $2 AND attempt = $3 FOR KEY SHARE
+), linked AS (
+    UPDATE {{schema}}.job SET links = coalesce(links, 0) | {REPORTED}
+    WHERE id = (SELECT job_id FROM owner) AND coalesce(links & {REPORTED}, 0) = 0
+)
+INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until)
+SELECT job_id, $4::integer, $5::text, $6::text, $3, now(), $7::bytea, now() + make_interval(secs => $8::double precision)
+FROM owner
+ON CONFLICT (job_id, name) DO UPDATE SET number = step.number
+RETURNING {_STEP}
+"""
+
+COPY = f"""
+WITH copied AS (
+    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until)
+    SELECT $2::bigint, number, name, sort, attempt, at, result, until
+    FROM {{schema}}.step WHERE job_id = $1::bigint AND number < $3::integer
+    RETURNING job_id
+)
+UPDATE {{schema}}.job SET links = coalesce(links, 0) | {REPORTED} WHERE id = $2 AND EXISTS (SELECT FROM copied)
+"""
+
+
+class PostgresSteps:
+    """`Steps` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def of_job(self, job_id: int, *, connection: Any = None) -> list[JobStep]:
+        return await of_job(self._database, job_id, connection)
+
+    async def add(self, claim: Claim, step: NewStep, *, connection: Any = None) -> JobStep | None:
+        record = await self._database.fetchrow(
+            ADD,
+            claim.job_id,
+            claim.worker_id,
+            claim.attempt,
+            step.number,
+            step.name,
+            step.sort.value,
+            step.result,
+            step.sleep,
+            connection=connection,
+        )
+        return None if record is None else _step(record)
+
+    async def rerun(self, job: NewJob, *, before: int) -> Enqueued:
+        async with self._database.transaction() as connection:
+            enqueued = await enqueue(self._database, job, connection)
+            if enqueued.is_new:
+                await self._database.execute(COPY, job.rerun_of, enqueued.id, before, connection=connection)
+            return enqueued
+
+
+async def of_job(database: PostgresDatabase, job_id: int, connection: Any = None) -> list[JobStep]:
+    """Return the steps of a job in order."""
+    return [_step(record) for record in await database.fetch(OF_JOB, job_id, connection=connection)]
+
+
+def _step(record: Any) -> JobStep:
+    facts = dict(record)
+    return JobStep(**facts | {"sort": StepSort(facts["sort"])})

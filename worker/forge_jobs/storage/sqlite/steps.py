@@ -1,0 +1,91 @@
+"""Steps in SQLite: rows that only the holder of the claim writes."""
+
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.model.job import Claim, Enqueued, NewJob
+from forge_jobs.model.step import JobStep, NewStep, StepSort
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.enqueue import enqueue
+from forge_jobs.storage.sqlite.micros import later, moment
+from forge_jobs.storage.sqlite.saved_states import LINK, is_held
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+OF_JOB = """
+SELECT step.number, step.name, step.sort, step.attempt, step.at, step.result, job.codec, step.until
+FROM step JOIN job ON job.id = step.job_id WHERE step.job_id = :job_id AND :name IN ('', step.name)
+ORDER BY step.number, step.at, step.name
+"""
+
+ADD = """
+INSERT INTO step (job_id, number, name, sort, attempt, at, result, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (job_id, name) DO NOTHING
+"""
+
+COPY = """
+INSERT INTO step (job_id, number, name, sort, attempt, at, result, until)
+SELECT ?, number, name, sort, attempt, at, result, until FROM step WHERE job_id = ? AND number < ?
+"""
+
+
+class SqliteSteps:
+    """`Steps` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def of_job(self, job_id: int, *, connection: Any = None) -> list[JobStep]:
+        if connection is not None:
+            return await self._database.within(connection, lambda transaction: of_job(transaction, job_id))
+        return await self._database.read(lambda transaction: of_job(transaction, job_id))
+
+    async def add(self, claim: Claim, step: NewStep, *, connection: Any = None) -> JobStep | None:
+        def add(transaction: Transaction) -> JobStep | None:
+            if not is_held(transaction, claim):
+                return None
+            now = transaction.now
+            until = None if step.sleep is None else later(now, timedelta(seconds=step.sleep))
+            made = (
+                claim.job_id,
+                step.number,
+                step.name,
+                step.sort.value,
+                claim.attempt,
+                now,
+                step.result,
+                until,
+            )
+            transaction.execute(ADD, made)
+            [kept] = of_job(transaction, claim.job_id, step.name)
+            return kept
+
+        if connection is not None:
+            return await self._database.within(connection, add)
+        return await self._database.write(add)
+
+    async def rerun(self, job: NewJob, *, before: int) -> Enqueued:
+        def rerun(transaction: Transaction) -> Enqueued:
+            [enqueued] = enqueue(transaction, [job])
+            if enqueued.is_new and transaction.changed(COPY, (enqueued.id, job.rerun_of, before)):
+                transaction.execute(LINK, (enqueued.id,))
+            return enqueued
+
+        return await self._database.write(rerun)
+
+
+def of_job(transaction: Transaction, job_id: int, name: str = "") -> list[JobStep]:
+    """Return the steps of a job in order; only the one of this name, unless that is empty."""
+    return [
+        JobStep(
+            number=row["number"],
+            name=row["name"],
+            sort=StepSort(row["sort"]),
+            attempt=row["attempt"],
+            at=moment(row["at"]),
+            result=row["result"],
+            codec=row["codec"],
+            until=moment(row["until"]),
+            is_over=row["until"] is None or row["until"] <= transaction.now,
+        )
+        for row in transaction.records(OF_JOB, {"job_id": job_id, "name": name})
+    ]
