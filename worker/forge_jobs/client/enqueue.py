@@ -1,7 +1,10 @@
 """Enqueueing, as a program does it: by name or with a handler, alone or together, awaited or at once."""
 
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+
+from msgspec.structs import replace
 
 from forge_jobs.client.strange_kinds import StrangeKinds
 from forge_jobs.codecs.encoded import Encoded, Payload
@@ -11,7 +14,9 @@ from forge_jobs.handlers.handler import Handlers
 from forge_jobs.handlers.options import NOTHING_SAID, UNSET, Options, OptionValues
 from forge_jobs.handlers.request import Request, requested
 from forge_jobs.handlers.sync_connection import at_once, is_sync
+from forge_jobs.model import meta
 from forge_jobs.model.job import Alike, Enqueued, NewJob
+from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.plugins.plugins import Plugins
 from forge_jobs.rules import names
 from forge_jobs.storage.libraries import named
@@ -108,7 +113,10 @@ class Producer:
     ) -> Enqueued:
         asked = Options.given(options)
         job = self._job(kind, payload, options, asked)
-        made = await self.storage.jobs.enqueue(job, connection=asked.connection)
+        if self.plugins.around_enqueue:
+            [made] = await self._sent([job], asked)
+        else:
+            made = await self.storage.jobs.enqueue(job, connection=asked.connection)
         await self._look_at(kind, asked)
         return made
 
@@ -117,13 +125,20 @@ class Producer:
     ) -> list[Enqueued]:
         asked, listed = Options.given(options), names.listed(payloads, "payloads")
         jobs: Alike | list[NewJob]
-        if self.plugins.before_enqueue:
+        if self.plugins.hear_enqueues:
             jobs = [self._job(kind, payload, options, asked) for payload in listed]
         else:
             jobs = self._requested(kind, asked, next(iter(listed), None)).jobs(listed)
-        made = await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
+        made = await self._sent(jobs, asked)
         await self._look_at(kind, asked)
         return made
+
+    async def _sent(self, jobs: Alike | Sequence[NewJob], asked: Options) -> list[Enqueued]:
+        """All jobs wait, or none; plugins hear of it."""
+        send = partial(self.storage.jobs.enqueue_many, jobs, connection=asked.connection)
+        if self.plugins.around_enqueue and not isinstance(jobs, Alike):
+            return await self.plugins.sent(jobs, send)
+        return await send()
 
     async def _look_at(self, kind: str, asked: Options) -> None:
         """It is said if nobody has a handler for the kind; not in the transaction of a caller."""
@@ -138,16 +153,24 @@ class Producer:
                     f"jobs[{place}] is {job!r}, allowed is what forge.job(...) or the job(...) of a handler returns."
                 )
         asked = Options.given({} if connection is UNSET else {"connection": connection})
-        made = await self.storage.jobs.enqueue_many(listed, connection=asked.connection)
+        made = await self._sent(listed, asked)
         for kind in {job.kind for job in listed}:
             await self._look_at(kind, asked)
         return made
 
     def _job(self, kind: str, payload: Payload | None, options: OptionValues, asked: Options) -> NewJob:
         if self.plugins.before_enqueue:
-            draft = self.plugins.heard(names.kind(kind), payload, options)
-            payload, asked = draft.arguments, Options.given(cast(OptionValues, draft.options))
+            return self._drafted(kind, payload, options)
         return self._requested(kind, asked, payload).job({} if payload is None else payload)
+
+    def _drafted(self, kind: str, payload: Payload | None, options: OptionValues) -> NewJob:
+        """Return the job that the plugins make of what is asked for."""
+        handler = self.handlers.get(names.kind(kind))
+        queue = None if handler is None else handler.defaults.queue or DEFAULT_QUEUE
+        draft = self.plugins.heard(kind, payload, options, queue)
+        asked = Options.given(cast(OptionValues, draft.options))
+        job = self._requested(kind, asked, draft.arguments).job(draft.arguments)
+        return replace(job, meta=meta.encoded(draft.meta)) if draft.meta else job
 
     def encoded(self, kind: str, payload: Payload, codec: str) -> bytes:
         """Return the payload of a job of this kind, encoded. Raises InvalidPayload when it does not fit its handler."""

@@ -148,6 +148,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     must_be_new: bool = False  # NotUnique is raised when it is not
     start_by: Limit | None = None  # when it has to have been begun
     deadline: Limit | None = None  # when it has to have ended
+    meta: str | None = None  # JSON: what plugins send along
 
     @property
     def is_limited(self) -> bool:
@@ -159,6 +160,11 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
         """What its end concerns besides itself, as in `Claim`."""
         links = (0 if self.groups is None else GROUPS) + (LIMITED if self.is_limited else 0)
         return (links if self.tenant is None else links + FAIR) or None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it has anything, besides a key or a hold, that most jobs do not have."""
+        return self.links is not None or bool(self.tags) or self.rerun_of is not None or self.meta is not None
 
     @property
     def is_put(self) -> bool:
@@ -229,6 +235,7 @@ class Claim(msgspec.Struct, gc=False):
     limits: TimeLimits | None = None  # None: it has none
     ended_by: str | None = None  # the error of a job that does not wait again, since its time is over
     expired: bool = False  # of such a job, whether it was not begun in time
+    meta: str | None = None  # JSON: what plugins have sent along; None also where nobody reads it
 
     @property
     def has_groups(self) -> bool:

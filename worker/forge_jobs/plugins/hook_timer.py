@@ -17,8 +17,9 @@ class HookTimer:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """It goes on now."""
-        self._handle = asyncio.get_running_loop().call_later(LONG_HOOK, self._say)
+        """It goes on now. Where no event loop runs, nothing can be said."""
+        if (loop := asyncio._get_running_loop()) is not None:
+            self._handle = loop.call_later(LONG_HOOK, self._say)
 
     def stop(self) -> None:
         """It does not go on any more."""

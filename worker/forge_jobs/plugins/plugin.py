@@ -1,11 +1,13 @@
 """Plugin: a class whose methods one overrides. They are called at moments in the life of a forge and of its jobs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.handlers.context import Context
+from forge_jobs.model import meta
+from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.telemetry.events import Event
 
 if TYPE_CHECKING:
@@ -15,13 +17,21 @@ if TYPE_CHECKING:
 class JobCall:
     """The call of a handler, by what stands around it: `await call()` returns what the handler returns."""
 
-    __slots__ = ("_function", "arguments")
+    __slots__ = ("_function", "_meta", "arguments")
 
     def __init__(
-        self, function: Callable[[dict[str, Any]], Awaitable[Any]], arguments: dict[str, Any]
+        self,
+        function: Callable[[dict[str, Any]], Awaitable[Any]],
+        arguments: dict[str, Any],
+        meta: str | None = None,
     ) -> None:
-        self._function = function
+        self._function, self._meta = function, meta
         self.arguments = arguments  # of the job, of the types that its handler names
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """What plugins sent along when the job was enqueued, by name."""
+        return meta.decoded(self._meta)
 
     async def __call__(self, **instead: Any) -> Any:
         """Call the handler with its arguments, or with others where these say so; return or raise what it does."""
@@ -30,13 +40,22 @@ class JobCall:
 
 @dataclass(slots=True)
 class Draft:
-    """A job as a program asks for it, before it is checked. A plugin may set its arguments and change its options."""
+    """A job as a program asks for it, before it is checked. A plugin may set its arguments, change its options, and send
+    along short texts by name.
+    """
 
     kind: str
     arguments: (
         Payload  # by name; a list for a handler of lists; Encoded where the program has encoded them itself
     )
     options: dict[str, Any] = field(default_factory=dict)  # those that the call says, but for its connection
+    meta: dict[str, str] = field(default_factory=dict)
+    declared_queue: str | None = None  # of its handler; None: only the database knows it
+
+    @property
+    def queue(self) -> str | None:
+        """Where it goes; None: where another program says of its kind."""
+        return self.options.get("queue") or self.declared_queue
 
 
 class Plugin:
@@ -69,6 +88,16 @@ class Plugin:
         When it raises NotEnqueued, nothing is enqueued, and whoever asked gets that. So it is with any other error,
         which is said in the log.
         """
+
+    async def around_enqueue(
+        self, jobs: Sequence[NewJob], call: Callable[[], Awaitable[list[Enqueued]]]
+    ) -> None:
+        """Send the jobs of one call of the program to the database: `await call()`, which returns its answers.
+
+        When this raises and has not called, nothing is enqueued and the caller gets NotEnqueued; once the jobs are
+        enqueued the caller gets their answers, whatever is raised. In `enqueue_sync` nothing else may be awaited.
+        """
+        await call()
 
     def on_event(self, event: Event) -> None:
         """Something happened that forge-jobs tells. It is a plain function, and has to be quick; see docs/plugins.md."""

@@ -1,12 +1,14 @@
 """The plugins that a forge uses, and which of their methods they override."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.errors import InvalidInput, NotEnqueued
 from forge_jobs.model.error_text import sentence
+from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.plugins.hook_timer import HookTimer
 from forge_jobs.plugins.plugin import Draft, Plugin
 from forge_jobs.rules import names
@@ -15,6 +17,9 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
+
+Send = Callable[[], Coroutine[Any, Any, list[Enqueued]]]
+"""Enqueues jobs, and returns the answers in their order."""
 
 HOOKS = tuple(name for name in vars(Plugin) if not name.startswith("_"))
 """The methods of a plugin."""
@@ -32,6 +37,7 @@ class Plugins:
         self._started: list[Plugin] = []
         self.around: list[Plugin] = []
         self.before_enqueue: list[Plugin] = []
+        self.around_enqueue: list[Plugin] = []
 
     def use(self, plugin: object) -> None:
         """The plugin is in use from now on. Raises InvalidInput."""
@@ -46,6 +52,8 @@ class Plugins:
             self.around.append(plugin)
         if _overrides(plugin, "before_enqueue"):
             self.before_enqueue.append(plugin)
+        if _overrides(plugin, "around_enqueue"):
+            self.around_enqueue.append(plugin)
         if _overrides(plugin, "on_event"):
             self._telemetry.subscribe(plugin.on_event)
             self._telemetry.wants_starts = True
@@ -86,20 +94,65 @@ class Plugins:
         stop.__qualname__ = f"{title(plugin)}.on_shutdown"
         return stop
 
-    def heard(self, kind: str, payload: Payload | None, options: Mapping[str, Any]) -> Draft:
-        """Return the job that is asked for, as the plugins let it be. Raises NotEnqueued."""
+    @property
+    def hear_enqueues(self) -> bool:
+        """Whether one of them has to know of each job that is enqueued."""
+        return bool(self.before_enqueue or self.around_enqueue)
+
+    def heard(
+        self, kind: str, payload: Payload | None, options: Mapping[str, Any], queue: str | None
+    ) -> Draft:
+        """Return the job that is asked for, as the plugins let it be; its handler says the queue. Raises NotEnqueued."""
         own = {name: value for name, value in options.items() if name != "connection"}
-        draft = Draft(kind, _copied(payload), own)
+        draft = Draft(kind, _copied(payload), own, declared_queue=queue)
         for plugin in self.before_enqueue:
             try:
                 plugin.before_enqueue(draft)
             except NotEnqueued:
                 raise
             except Exception as error:
-                hook = f"{title(plugin)}.before_enqueue"
-                self._telemetry.emit(HookFailed(hook, error))
-                raise NotEnqueued(f"{hook} failed: {type(error).__name__}: {sentence(error)}") from error
+                raise self._kept(f"{title(plugin)}.before_enqueue", error) from error
         return draft
+
+    def _kept(self, hook: str, error: Exception) -> NotEnqueued:
+        """Return what whoever enqueues gets, since a plugin failed, which is said."""
+        self._telemetry.emit(HookFailed(hook, error))
+        return NotEnqueued(f"{hook} failed: {type(error).__name__}: {sentence(error)}")
+
+    async def sent(self, jobs: Sequence[NewJob], send: Send) -> list[Enqueued]:
+        """Return what `send` returns, which is called inside of all plugins. Raises what it raises, and NotEnqueued."""
+        for plugin in reversed(self.around_enqueue):
+            send = partial(self._sent, plugin, jobs, send)
+        return await send()
+
+    async def _sent(self, plugin: Plugin, jobs: Sequence[NewJob], send: Send) -> list[Enqueued]:
+        hook = f"{title(plugin)}.around_enqueue"
+        made: list[Enqueued] | None = None
+        of_call: BaseException | None = None
+
+        async def call() -> list[Enqueued]:
+            nonlocal made, of_call
+            try:
+                made = await send()
+            except BaseException as error:
+                of_call = error
+                raise
+            return made
+
+        try:
+            with HookTimer(hook, self._telemetry):
+                await plugin.around_enqueue(jobs, call)
+        except Exception as error:
+            if made is None and (error is of_call or isinstance(error, NotEnqueued)):
+                raise
+            kept = self._kept(hook, error)
+            if made is None:
+                raise kept from error
+        finally:
+            failed, of_call = of_call, None  # whose traceback has this call
+        if made is None:
+            raise failed or NotEnqueued(f"{hook} did not send it")
+        return made
 
 
 def title(plugin: Plugin) -> str:

@@ -117,7 +117,9 @@ class Surrounding:
         """Run the plugin's `around`; return or raise what it does."""
         try:
             with self._timer:
-                return await self._plugin.around(self._context, JobCall(self._call, arguments))
+                return await self._plugin.around(
+                    self._context, JobCall(self._call, arguments, self._context.claim.meta)
+                )
         except Exception as error:
             if not self._is_meant(error):
                 self._telemetry.emit(HookFailed(self._hook, error, self._context.claim))

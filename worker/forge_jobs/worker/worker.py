@@ -186,6 +186,7 @@ class Worker:
         outage = Outage("opening the database", self.forge.telemetry)
         await outage.until_answered(self.forge.open)
         stack.push_async_callback(self._close)
+        self.forge.storage.claims.reads_meta = bool(self.forge.plugins.around)
         stack.enter_context(self.forge.held())
         await outage.until_answered(lambda: self.forge.ensure_queues(*self.queues))
         await self.forge.publish()

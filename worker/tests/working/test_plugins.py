@@ -522,3 +522,83 @@ def test_a_plugin_hears_of_what_is_enqueued_without_an_event_loop() -> None:
     assert [(job.kind, job.arguments, job.options) for job in heard] == [
         ("add", {"first": 1}, {"priority": 3})
     ]
+
+
+class Carries(Plugin):
+    """Sends a word along with each job, and reads it."""
+
+    def __init__(self) -> None:
+        self.read: list[str | None] = []
+
+    def before_enqueue(self, job: Draft) -> None:
+        job.meta["word"] = f"for {job.queue}"
+
+    async def around(self, ctx: Context, call: JobCall) -> Any:
+        self.read.append(call.meta.get("word"))
+        return await call()
+
+
+async def test_a_plugin_sends_a_word_along_that_each_attempt_reads(forge: Forge) -> None:
+    async def work(ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("boom")
+
+    plugin = Carries()
+    forge.use(plugin)
+    async with forge:
+        await forge.queues.set("default", backoff_enabled=False)
+        await one(forge, work, max_attempts=2)
+
+    assert plugin.read == ["for default", "for default"]
+
+
+class Sends(Plugin):
+    """Stands around what is sent."""
+
+    def __init__(self, notes: list[object], *, fails: str = "") -> None:
+        self.notes, self.fails = notes, fails
+
+    async def around_enqueue(self, jobs: Any, call: Any) -> None:
+        if self.fails == "before":
+            raise RuntimeError("it broke")
+        if self.fails != "silently":
+            self.notes.append([job.kind for job in jobs])
+            self.notes.append([answer.is_new for answer in await call()])
+        if self.fails == "after":
+            raise RuntimeError("it broke")
+
+
+async def test_a_plugin_stands_around_what_is_sent_together(forge: Forge) -> None:
+    notes: list[object] = []
+    forge.use(Sends(notes))
+    handler = forge.handler(add)
+    async with forge:
+        await handler.enqueue(first=1)
+        await handler.enqueue_many([{"first": 1}, {"first": 2}])
+        await forge.enqueue_batch([handler.job(first=1)])
+
+    assert notes == [["add"], [True], ["add", "add"], [True, True], ["add"], [True]]
+
+
+@pytest.mark.parametrize("fails", ["before", "silently"])
+async def test_what_a_plugin_did_not_send_is_not_there_and_its_caller_hears_that(
+    forge: Forge, fails: str
+) -> None:
+    forge.use(Sends([], fails=fails))
+    handler = forge.handler(add)
+    async with forge:
+        with pytest.raises(NotEnqueued, match=r"Sends.around_enqueue (failed: RuntimeError|did not send it)"):
+            await handler.enqueue(first=1)
+        assert await forge.jobs.list() == []
+
+
+async def test_what_was_sent_is_answered_though_the_plugin_fails_after_that(
+    forge: Forge, events: Events
+) -> None:
+    forge.use(Sends([], fails="after"))
+    handler = forge.handler(add)
+    async with forge:
+        job = await handler.enqueue(first=1)
+        assert (await forge.jobs.get(job.id)).state is State.PENDING
+
+    assert [event.hook for event in events.of(HookFailed)] == ["Sends.around_enqueue"]

@@ -33,6 +33,10 @@ class Front:
 class Claims(Protocol):
     """Jobs that workers run."""
 
+    reads_meta: (
+        bool  # whether those that `claim` returns have their meta: once a worker with plugins wants it
+    )
+
     async def claim(
         self,
         queue_id: int,

@@ -22,7 +22,7 @@ from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.tenant import END_ALONE, FAIR
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import groups, saved_states, tenants, time_limits
+from forge_jobs.storage.postgres import groups, meta, saved_states, tenants, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import (
@@ -225,6 +225,7 @@ class PostgresClaims:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self.reads_meta = False
 
     async def claim(
         self,
@@ -283,6 +284,8 @@ class PostgresClaims:
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
             await tenants.came(self._database, claims)
+        if self.reads_meta and claims:
+            await meta.read(self._database, claims)
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:

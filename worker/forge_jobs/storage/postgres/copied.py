@@ -36,6 +36,7 @@ JOB_COLUMNS = (
     "tags",
     "rerun_of",
     "tenant",
+    "meta",
 )
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason", "links")
@@ -46,6 +47,7 @@ _codecs = attrgetter("codec")
 _payloads = attrgetter("payload")
 _tags = attrgetter("tags")
 _reruns = attrgetter("rerun_of")
+_metas = attrgetter("meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class _Chunk:
             [job.tags or None for job in jobs] if any(map(_tags, jobs)) else repeat(None, len(jobs)),
             [job.rerun_of for job in jobs] if any(map(_reruns, jobs)) else repeat(None, len(jobs)),
             [job.tenant for job in jobs] if self.are_linked else repeat(None, len(jobs)),
+            [job.meta for job in jobs] if any(map(_metas, jobs)) else repeat(None, len(jobs)),
             strict=True,
         )
 

@@ -179,13 +179,13 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
 _START_BY = f"coalesce(begins_by, greatest(due, {MOMENT}) + make_interval(secs => begins_within))"
 _DEADLINE = f"coalesce(ends_by, greatest(due, {MOMENT}) + make_interval(secs => ends_within))"
 
-# Where some have groups, tenants, tags or time limits, or run others again. Inside a caller's transaction nothing that others need may be locked, so jobs
+# Where some have groups, tenants, tags, time limits or meta, or run others again. Inside a caller's transaction nothing that others need may be locked, so jobs
 # that have to be let in are scheduled for now: whoever hears of the commit makes them pending, or blocked.
 ENQUEUE_LINKED = (
     filled(
         ENQUEUE_BATCH,
-        groups_given=", $12::text[], $13::timestamptz[], $14::double precision[], $15::timestamptz[], $16::double precision[], $17::text[], $18::bigint[], $19::text[]",
-        groups=", groups, begins_by, begins_within, ends_by, ends_within, tags, rerun_of, tenant",
+        groups_given=", $12::text[], $13::timestamptz[], $14::double precision[], $15::timestamptz[], $16::double precision[], $17::text[], $18::bigint[], $19::text[], $20::text[]",
+        groups=", groups, begins_by, begins_within, ends_by, ends_within, tags, rerun_of, tenant, meta",
         joined=f""", linked AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
            true AS is_new
@@ -194,8 +194,8 @@ ENQUEUE_LINKED = (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, tenant, {{schema}}.micros(created_at) AS since, number
     FROM known WHERE tenant IS NOT NULL AND due <= {MOMENT} AND NOT $10
 ), {filled(tenants.TURNS, of="fair", order="number")}""",
-        linked=", links, groups, tags, rerun_of, tenant",
-        links=f", {{links}}, groups, {tags.DECODED}, rerun_of, tenant",
+        linked=", links, groups, tags, rerun_of, tenant, meta",
+        links=f", {{links}}, groups, {tags.DECODED}, rerun_of, tenant, meta",
         not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
         plain=" AND groups IS NULL AND tenant IS NULL",
         counted=" AND groups IS NULL AND (tenant IS NULL OR NOT $10)",
@@ -221,7 +221,7 @@ ENQUEUE_BATCH = filled(ENQUEUE_BATCH, **dict.fromkeys(_OF_GROUPS, ""))
 async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
     refusals.check_job(job)
-    if job.links is not None or job.tags or job.rerun_of is not None:
+    if job.has_more:
         return (await enqueue_many(database, [job], connection))[0]
     arguments = (
         job.queue,
@@ -317,7 +317,7 @@ async def enqueue_many(
 async def _enqueue_batch(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
 ) -> list[Enqueued]:
-    is_linked = any(job.links is not None or job.tags or job.rerun_of is not None for job in jobs)
+    is_linked = any(job.has_more for job in jobs)
     record = await database.fetchrow(
         ENQUEUE_LINKED if is_linked else ENQUEUE_BATCH,
         [job.queue for job in jobs],
@@ -338,6 +338,7 @@ async def _enqueue_batch(
                 tags.encoded(jobs),
                 [job.rerun_of for job in jobs],
                 [job.tenant for job in jobs],
+                [job.meta for job in jobs],
             ]
             if is_linked
             else []

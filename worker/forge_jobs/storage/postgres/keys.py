@@ -40,17 +40,17 @@ FROM (
                          $7::bytea[], $8::text[], $9::text[], $10::timestamptz[], $11::double precision[],
                          $12::double precision[], $13::bytea[], $14::double precision[], $15::boolean[],
                          $17::text[], $18::text[], $19::timestamptz[], $20::double precision[], $21::timestamptz[], $22::double precision[],
-                         $23::text[])
+                         $23::text[], $25::text[])
         WITH ORDINALITY AS given (queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, run_at, delay,
                                   max_wait, fingerprint, within, extends, groups, tags, start_by, start_within, deadline,
-                                  ends_within, tenant, number)
+                                  ends_within, tenant, meta, number)
     ORDER BY kind, key, fingerprint, number OFFSET 0
 ) AS given
 CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, make_interval(secs => max_wait),
     fingerprint, make_interval(secs => within), extends,
     coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups, {tags},
-    start_by, deadline, make_interval(secs => start_within), make_interval(secs => ends_within), tenant, $24::integer) AS made
+    start_by, deadline, make_interval(secs => start_within), make_interval(secs => ends_within), tenant, $24::integer, meta) AS made
 """.replace("{tags}", tags.DECODED)
 
 REMOVE = "SELECT {schema}.remove($1, $2, $3)"
@@ -140,6 +140,7 @@ async def put_many(
         *time_limits.columns(jobs),
         [job.tenant for job in jobs],
         min(job.most_bytes for job in jobs),
+        [job.meta for job in jobs],
         connection=connection,
     )
     by_number = {record["number"]: record for record in records}

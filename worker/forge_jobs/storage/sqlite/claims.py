@@ -20,7 +20,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import outcomes, saved_states, tenants, time_limits
+from forge_jobs.storage.sqlite import meta, outcomes, saved_states, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -123,6 +123,7 @@ class SqliteClaims:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
+        self.reads_meta = False
 
     async def claim(
         self,
@@ -155,6 +156,8 @@ class SqliteClaims:
         claims = [_claimed(row) for row in rows]
         if any([claim.links is not None for claim in claims]):
             await self._database.read(lambda transaction: _read_links(transaction, claims))
+        if self.reads_meta and claims:
+            await self._database.read(lambda transaction: meta.read(transaction, claims))
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:

@@ -114,6 +114,7 @@ def _row(job_id: int, queue_id: int, attempts: int, links: int | None, job: NewJ
         tags.encoded(job.tags) if job.tags else None,
         job.rerun_of,
         job.tenant,
+        job.meta,
     )
 
 

@@ -26,7 +26,7 @@ HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job
 
 UPDATE = """
 UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?,
-    tenant = ?, asked_priority = NULL
+    tenant = ?, meta = ?, asked_priority = NULL
 WHERE id = ?
 """
 
@@ -38,8 +38,8 @@ VALUES (:job_id, :group_id, :pos, :queue_id, 0, :priority, :groups)
 # The columns are named: a later release may add some while this one still runs.
 INSERT = """
 INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags,
-                 rerun_of, tenant)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 rerun_of, tenant, meta)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -150,7 +150,7 @@ def _rewrite(
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
-    linked = (job.links, job.groups, tags.encoded(job.tags), job.tenant)
+    linked = (job.links, job.groups, tags.encoded(job.tags), job.tenant, job.meta)
     if job.key_mode is KeyMode.MERGE:
         waits = transaction.row("SELECT payload, codec FROM job WHERE id = ?", (place.id,))
         assert waits is not None
@@ -203,7 +203,7 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
-    linked = (job.links, job.groups, tags.encoded(job.tags), job.rerun_of, job.tenant)
+    linked = (job.links, job.groups, tags.encoded(job.tags), job.rerun_of, job.tenant, job.meta)
     transaction.execute(INSERT, (job_id, queue_id, *facts, *linked))
     tags.add(transaction, [(job_id, job.tags)])
     time_limits.begin(transaction, job_id, job, max(due(job, now), now))

@@ -94,7 +94,8 @@ CREATE TABLE {schema}.job (
     tags         text[],  -- null: none
     rerun_of     bigint,  -- the job that it runs again, which may be gone; null: none
     asked_priority smallint,  -- what was asked for, where `priority` has risen since; null: it has not
-    tenant       text  -- on whose behalf it is; null: nobody's
+    tenant       text,  -- on whose behalf it is; null: nobody's
+    meta         text  -- JSON: what plugins of the program that enqueued it send along; null: nothing
 );
 CREATE INDEX job_rerun ON {schema}.job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -1398,7 +1399,7 @@ $$;
 CREATE FUNCTION {schema}.rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
     payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
-    deadline timestamptz, start_within interval, ends_within interval, tenant text, most_bytes integer
+    deadline timestamptz, start_within interval, ends_within interval, tenant text, most_bytes integer, meta text
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1450,7 +1451,8 @@ BEGIN
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
         links = {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline, rewrite_job.tenant),
-        groups = rewrite_job.groups, tags = rewrite_job.tags, asked_priority = NULL, tenant = rewrite_job.tenant
+        groups = rewrite_job.groups, tags = rewrite_job.tags, asked_priority = NULL, tenant = rewrite_job.tenant,
+        meta = rewrite_job.meta
     WHERE job.id = rewrite_job.job_id;
     DELETE FROM {schema}.time_limit WHERE time_limit.job_id = rewrite_job.job_id;
     INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
@@ -1501,7 +1503,7 @@ CREATE FUNCTION {schema}.put_job(
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
     deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
-    tenant text DEFAULT NULL, most_bytes integer DEFAULT 1048576,
+    tenant text DEFAULT NULL, most_bytes integer DEFAULT 1048576, meta text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1545,7 +1547,7 @@ BEGIN
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
                 put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant,
-                put_job.most_bytes)
+                put_job.most_bytes, put_job.meta)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1578,11 +1580,11 @@ BEGIN
     deadline := coalesce(put_job.deadline, greatest(put_job.due, moment) + ends_within);
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups, tags, tenant)
+                              groups, tags, tenant, meta)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
             put_job.codec, put_job.key, moment, put_job.payload,
             {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline, put_job.tenant), put_job.groups,
-            put_job.tags, put_job.tenant);
+            put_job.tags, put_job.tenant, put_job.meta);
     IF coalesce(put_job.start_by, put_job.deadline) IS NOT NULL THEN
         INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
         VALUES (put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline));

@@ -96,7 +96,8 @@ CREATE TABLE job (
     tags         TEXT,  -- null: none
     rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
     asked_priority INTEGER,  -- what was asked for, where `priority` has risen since; null: it has not
-    tenant       TEXT  -- on whose behalf it is; null: nobody's
+    tenant       TEXT,  -- on whose behalf it is; null: nobody's
+    meta         TEXT  -- JSON: what plugins of the program that enqueued it send along; null: nothing
 );
 CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
