@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from forge_jobs.codecs.plain import type_name
 from forge_jobs.handlers.context import Context
 from forge_jobs.model import meta
-from forge_jobs.model.decision import Reschedule, Throttled
+from forge_jobs.model.decision import Asleep, Reschedule, Throttled
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.plugins.plugin import Draft, JobCall, Plugin
@@ -28,6 +28,9 @@ LONGEST = {"tracestate": 512, "baggage": 8_192}
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """The buckets that the conventions ask for."""
+
+NO_FAILURES = (Asleep, Reschedule, Throttled)
+"""What a handler raises though nothing has failed."""
 
 Attributes = dict[str, str | int]
 
@@ -121,7 +124,7 @@ class OpenTelemetry(Plugin):
                 try:
                     return await call()
                 except BaseException as error:
-                    if not isinstance(error, Reschedule | Throttled):
+                    if not isinstance(error, NO_FAILURES):
                         failed = {"error.type": type_name(error)}
                     raise
         finally:
@@ -141,7 +144,7 @@ class OpenTelemetry(Plugin):
         ) as span:
             try:
                 yield span
-            except (Reschedule, Throttled):
+            except NO_FAILURES:
                 raise
             except BaseException as error:
                 span.set_attribute("error.type", type_name(error))

@@ -196,6 +196,18 @@ async def test_a_decision_that_is_no_failure_is_no_error(forge: Forge, recorded:
     assert not any("error.type" in (span.attributes or {}) for span in processed)
 
 
+async def test_an_attempt_that_sleeps_is_no_error(forge: Forge, recorded: Recorded) -> None:
+    async def sleeps(ctx: Context) -> None:
+        await ctx.sleep(3600)
+
+    await one(forge, sleeps)
+
+    [span] = recorded.spans("process mail")
+    assert span.status.status_code is StatusCode.UNSET and "error.type" not in (span.attributes or {})
+    durations = recorded.points()["messaging.process.duration"][1]
+    assert {dict(point.attributes or {}).get("error.type") for point in durations} == {None}
+
+
 async def test_jobs_that_are_sent_together_are_one_span_linked_to_all_of_them(
     forge: Forge, recorded: Recorded
 ) -> None:
