@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from forge_jobs.handlers import every
     from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
     from forge_jobs.handlers.context import Context
+    from forge_jobs.handlers.cron import Cron
     from forge_jobs.handlers.handler import Handler
     from forge_jobs.handlers.key_limit import KeyLimit
     from forge_jobs.handlers.provided import PROVIDED, Provided
@@ -95,6 +96,7 @@ else:
         "handlers.batch",
         "handlers.every",
         "handlers.context",
+        "handlers.cron",
         "handlers.handler",
         "handlers.key_limit",
         "handlers.provided",
@@ -130,6 +132,7 @@ __all__ = [
     "ClaimLost",
     "Context",
     "Counts",
+    "Cron",
     "CronConfig",
     "Dead",
     "Draft",

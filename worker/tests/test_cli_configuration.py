@@ -1,15 +1,18 @@
 """Queues, crons, rate limits, workers and the tables themselves, by the command line."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from forge_jobs import Forge, Kind
+from forge_jobs.rules.cron_declarations import written
 from tests.command_line import CommandLine, migrated
-from tests.storage.factories import worker
+from tests.storage.factories import cron, worker
 
 
 @pytest.fixture
@@ -377,3 +380,34 @@ def test_a_database_named_on_the_command_line_wins_over_a_file_with_another(
 
     assert "FORGE_DATABASE_URL_FILE is '/nowhere'" in cli("db", "status").error
     assert cli.fine("--database-url", cli.url, "db", "status")["up_to_date"] is True
+
+
+async def _declare(url: str) -> None:
+    async with Forge(url) as forge:
+        await worker(forge.storage, crons={"code": "x", "changed": "x"})
+        for name in ("code", "changed", "gone"):
+            config = cron(name)
+            declared = replace(config, declared=written(config))
+            await forge.storage.crons.declare(declared, last=None)
+
+
+def test_the_list_of_crons_says_where_each_comes_from(cli: CommandLine):
+    asyncio.run(_declare(cli.url))
+    cli.fine("cron", "set", "changed", "@hourly", "--kind", "report")
+    cli.fine("cron", "set", "people", "@hourly", "--kind", "report")
+    (cli.folder / "shop.cron").write_text("@daily report ?id=file\n")
+    cli.fine("cron", "load", "shop.cron")
+
+    assert {entry["name"]: entry["from"] for entry in cli.fine("cron", "list")} == {
+        "code": "code",
+        "changed": "code, changed since",
+        "gone": "code of no live worker",
+        "people": "people",
+        "file": "crontab:shop.cron",
+    }
+    for origin in ("code, changed since", "crontab:shop.cron"):
+        assert origin in cli("cron", "list").out
+
+    refused = cli("cron", "delete", "code")
+    assert refused.code != 0 and "managed by the code of a worker" in refused.error
+    assert cli("cron", "delete", "gone").code == 0

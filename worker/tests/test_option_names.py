@@ -18,7 +18,7 @@ ON_A_HANDLER = {
     "quue": "There is no option 'quue'; did you mean 'queue'?",
     "delay": "The option 'delay' is said of a job: handler.options(delay=...).enqueue(...).",
     "countdown": "There is no option 'countdown'; did you mean 'delay'? The option 'delay' is said of a job: ",
-    "frob": "There is no option 'frob'; options: batch, codec, deadline,",
+    "frob": "There is no option 'frob'; options: batch, codec, cron, deadline,",
 }
 
 

@@ -1,6 +1,6 @@
 """`forge-jobs cron`: schedules, edited at run time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +12,9 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.cli.table import Rows
-from forge_jobs.client.cron_options import MOST_MISSED, CronValues
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidCron
+from forge_jobs.handlers.cron_options import MOST_MISSED, CronValues
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
 from forge_jobs.model.job import KEY_MODES, KeyMode
 from forge_jobs.rules.cron_times import parse
@@ -27,11 +27,12 @@ Name = Annotated[str, Argument(help="The cron's name.", metavar="NAME")]
 
 @command(group, "list")
 async def list_crons(call: Call) -> Report:
-    """List crons, when they fire next, and why one does not fire."""
+    """List crons, where they come from, when they fire next, and why one does not fire."""
     async with opened(call) as forge:
         crons = await forge.crons.list()
+        origins = await forge.crons.origins()
         now = await forge.storage.now()
-    return Report([document(cron) for cron in crons], [_rows(crons, now)])
+    return Report([_document(cron, origins) for cron in crons], [_rows(crons, origins, now)])
 
 
 @command(group, "set")
@@ -168,8 +169,9 @@ async def set_cron(
         wanted["missed_within"] = missed_within
     async with opened(call) as forge:
         cron = await forge.crons.set(name, expression, kind, **wanted)
+        origins = await forge.crons.origins()
         now = await forge.storage.now()
-    return Report(document(cron), [_rows([cron], now)])
+    return Report(_document(cron, origins), [_rows([cron], origins, now)])
 
 
 @command(group, "load")
@@ -181,7 +183,11 @@ async def load(
         Option(metavar="NAME", help="To whom its crons belong. [default: crontab: and the file's name]"),
     ] = None,
     prune: Annotated[
-        bool, Option("--prune", help="Delete crons of this owner that are not in the file any more.")
+        bool,
+        Option(
+            "--prune",
+            help="Delete crons of this owner that are not in the file any more, but for those that a worker's code declares.",
+        ),
     ] = False,
     dry_run: DryRun = False,
 ) -> Report:
@@ -235,12 +241,29 @@ def _loaded(crons: Sequence[LoadedCron]) -> Rows:
     return Rows(["cron", "change", "expression", "kind"], rows, "No crons.")
 
 
-def _rows(crons: Any, now: datetime) -> Rows:
-    columns = ["cron", "state", "expression", "zone", "kind", "queue", "next", "last", "skipped", "error"]
-    return Rows(columns, [_row(cron, now) for cron in crons], "No crons.", frozenset({"skipped"}))
+def _document(cron: CronConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+    return {**document(cron), "from": origins.get(cron.name)}
 
 
-def _row(cron: CronConfig, now: datetime) -> list[str]:
+def _rows(crons: Sequence[CronConfig], origins: Mapping[str, str], now: datetime) -> Rows:
+    columns = [
+        "cron",
+        "state",
+        "expression",
+        "zone",
+        "kind",
+        "queue",
+        "from",
+        "next",
+        "last",
+        "skipped",
+        "error",
+    ]
+    rows = [_row(cron, origins.get(cron.name, ""), now) for cron in crons]
+    return Rows(columns, rows, "No crons.", frozenset({"skipped"}))
+
+
+def _row(cron: CronConfig, origin: str, now: datetime) -> list[str]:
     last = "never" if cron.last_fire_at is None else f"{values.since(cron.last_fire_at, now)} ago"
     return [
         cron.name,
@@ -249,6 +272,7 @@ def _row(cron: CronConfig, now: datetime) -> list[str]:
         cron.timezone,
         cron.kind,
         cron.queue,
+        origin,
         values.until(_next(cron, now), now) if cron.enabled else "-",
         last,
         f"{cron.skipped:,}",

@@ -15,7 +15,6 @@ from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report, print_report
 from forge_jobs.cli.table import Rows
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
-from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
 from forge_jobs.client.jobs import MOST_LISTED
 from forge_jobs.client.operations import states_of
@@ -24,6 +23,7 @@ from forge_jobs.forge import Forge
 from forge_jobs.model.job import ENDED, Cancelled, Job, JobProgress, Removed, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.step import JobStep, StepSort
+from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line, to_the_second
 

@@ -13,13 +13,13 @@ from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.cli.table import Rows
 from forge_jobs.cli.values import since
-from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document
 from forge_jobs.client.operations import MOST_LISTED, states_of
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.job import WAITING, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import Operation
+from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 from forge_jobs.rules.words import to_the_second
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import FOREVER, KEY_MODES, KeyMode
+from forge_jobs.rules.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.rules.duration import in_words, parse_duration
 from forge_jobs.rules.operations import MOST_A_SECOND
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
-    from forge_jobs.client.cron_options import CronValues
     from forge_jobs.client.crons import Crons
     from forge_jobs.client.groups import Groups
     from forge_jobs.client.jobs import Jobs
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = offering(
         __name__,
-        "cron_options",
         "crons",
         "groups",
         "jobs",
@@ -40,7 +38,6 @@ else:
     )
 
 __all__ = [
-    "CronValues",
     "Crons",
     "Groups",
     "Jobs",

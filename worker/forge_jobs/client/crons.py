@@ -1,20 +1,20 @@
 """Crons as people handle them: which job is enqueued by the clock, and when."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Unpack
 
 from forge_jobs.client import crontab
-from forge_jobs.client.checks import epoch_or_none, yes_or_no
-from forge_jobs.client.cron_options import CronValues, checked_cron
 from forge_jobs.errors import Managed
+from forge_jobs.handlers.cron_options import CronValues, checked_cron
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
-from forge_jobs.rules import cron_times, names
+from forge_jobs.rules import cron_declarations, cron_times, names
+from forge_jobs.rules.checks import epoch_or_none, yes_or_no
 from forge_jobs.storage.interface.storage import Storage
 
-STATE = ("next_fire_at", "last_fire_at", "last_error", "skipped")
+STATE = ("next_fire_at", "last_fire_at", "last_error", "skipped", "declared", "declared_before")
 """Fields of a cron that nobody configures."""
 
 
@@ -76,7 +76,11 @@ class Crons:
     async def delete(
         self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> None:
-        """The cron is deleted, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
+        """The cron is deleted, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s.
+
+        One that the handler of a live worker declares is given back to it by its owner, and is as the handler says within a
+        minute; of one that has no owner, Managed is raised.
+        """
         await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def load(
@@ -85,7 +89,7 @@ class Crons:
         """The crons of a crontab are configured as it says, and belong to `owner`; return what became of each.
 
         The format is that of `client.crontab`. Crons of `owner` that are not in it any more are deleted with `prune`,
-        else left. With `dry_run` nothing is changed. A call that was interrupted may be repeated. Raises InvalidInput
+        or given back to the handlers of live workers that declare them, else left. With `dry_run` nothing is changed. A call that was interrupted may be repeated. Raises InvalidInput
         with the number of the line that is wrong, UnknownQueue, and Managed when a cron of the file belongs
         to somebody else; of these InvalidInput and Managed come before anything is changed.
         """
@@ -103,7 +107,16 @@ class Crons:
         wanted = {cron.name for cron in crons}
         gone = [cron for name, cron in present.items() if cron.managed_by == owner and name not in wanted]
         outcome = CronChange.DELETED if yes_or_no(prune, "prune") else CronChange.LEFT
-        loaded += [LoadedCron(cron.name, outcome, cron.expression, cron.kind) for cron in gone]
+        declared = await self._declared() if prune and gone else ()
+        loaded += [
+            LoadedCron(
+                cron.name,
+                CronChange.GIVEN_BACK if cron.name in declared else outcome,
+                cron.expression,
+                cron.kind,
+            )
+            for cron in gone
+        ]
         if yes_or_no(dry_run, "dry_run"):
             return loaded
         for cron, what in zip(crons, loaded, strict=False):
@@ -113,6 +126,15 @@ class Crons:
             for cron in gone:
                 await self._storage.crons.delete(cron.name, managed_by=owner)
         return loaded
+
+    async def origins(self) -> Mapping[str, str]:
+        """Return where each cron comes from, for people: its owner, "people", "code", or how it differs from code."""
+        declared = await self._declared()
+        return {cron.name: cron_declarations.origin(cron, declared) for cron in await self.list()}
+
+    async def _declared(self) -> Set[str]:
+        """Return the crons that handlers of live workers declare."""
+        return {name for worker in await self._storage.workers.all() for name in worker.crons}
 
     async def _seeded(self, config: CronConfig) -> CronConfig:
         """Return the cron with its first fire after this moment of the database's time, used where it has none."""

@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote
 
-from forge_jobs.client.cron_options import checked_cron
 from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.handlers.cron_options import checked_cron
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.rules.duration import parse_duration
 

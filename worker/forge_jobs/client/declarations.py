@@ -57,4 +57,6 @@ class Declarations:
             self._published = kinds
 
     def _queues(self) -> set[str]:
-        return {handler.defaults.queue for handler in self._handlers.values() if handler.defaults.queue}
+        of_handlers = {handler.defaults.queue for handler in self._handlers.values()}
+        of_crons = {cron.queue for cron in self._handlers.crons().values() if cron.queue_said}
+        return {queue for queue in of_handlers | of_crons if queue}

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from forge_jobs.client.checks import whole
 from forge_jobs.client.pause import pause_end
 from forge_jobs.errors import UnknownGroup
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.rules import groups, names
+from forge_jobs.rules.checks import whole
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
 from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.errors import InvalidInput, UnknownQueue, WrongState
@@ -34,6 +33,7 @@ from forge_jobs.model.match import Move
 from forge_jobs.model.operation import Operation
 from forge_jobs.model.step import StepSort
 from forge_jobs.rules import names
+from forge_jobs.rules.checks import choice, whole
 from forge_jobs.rules.duration import checked_duration
 from forge_jobs.rules.why import Why, explain
 from forge_jobs.storage.interface.storage import Storage

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.client.checks import epoch_or_none, number, whole
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules import names
+from forge_jobs.rules.checks import epoch_or_none, number, whole
 from forge_jobs.rules.cost import checked_cost
 from forge_jobs.rules.duration import checked_duration
 from forge_jobs.storage.interface.storage import Storage

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forge_jobs.client.checks import MAX_ID, choice, number, whole
 from forge_jobs.errors import InvalidInput, KeyBusy
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import WAITING, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import MOST_SAMPLED, NewOperation, Operation, OperationState
 from forge_jobs.rules import names
+from forge_jobs.rules.checks import MAX_ID, choice, number, whole
 from forge_jobs.rules.operations import MOST_A_SECOND
 from forge_jobs.storage.interface.storage import Storage
 

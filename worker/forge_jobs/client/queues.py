@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
 from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.client.pause import pause_end
 from forge_jobs.client.removal import Removal
@@ -15,6 +14,7 @@ from forge_jobs.model.job import State
 from forge_jobs.model.moments import as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
+from forge_jobs.rules.checks import epoch_or_none, known_options, whole, yes_or_no
 from forge_jobs.rules.duration import checked_duration, in_words
 from forge_jobs.storage.interface.storage import Storage
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from forge_jobs.client.checks import whole
 from forge_jobs.model.tenant import TenantStatus
 from forge_jobs.rules import names, tenants
+from forge_jobs.rules.checks import whole
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forge_jobs.client.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.epoch import Epoch, OperatorEpoch
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.rules import names
+from forge_jobs.rules.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
 from forge_jobs.storage.interface.storage import Storage
 
 MAX_TEXT = 512

@@ -6,9 +6,10 @@ from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
     from forge_jobs.handlers.context import ContextTokens
+    from forge_jobs.handlers.cron_options import CronValues
     from forge_jobs.handlers.handler import Handlers, HandlerWithOptions
     from forge_jobs.handlers.options import HandlerValues, OptionValues
 else:
-    __getattr__ = offering(__name__, "options", "handler", "context")
+    __getattr__ = offering(__name__, "options", "handler", "context", "cron_options")
 
-__all__ = ["ContextTokens", "HandlerValues", "HandlerWithOptions", "Handlers", "OptionValues"]
+__all__ = ["ContextTokens", "CronValues", "HandlerValues", "HandlerWithOptions", "Handlers", "OptionValues"]

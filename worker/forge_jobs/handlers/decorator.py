@@ -124,7 +124,8 @@ class HandlerDecorator:
         `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in one call: it takes
         a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's concurrency. `retry` and
         `on_failure` say how failed attempts are followed by others, `on_lost` what becomes of a job whose worker was lost.
-        `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
+        `cron` ("0 3 * * *", a Cron, or several) has jobs enqueued by the clock from when a worker with this handler begins.
+        `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput, InvalidCron.
         """
         return self._declared(function, declared)
 

@@ -4,14 +4,11 @@
 up by kind and calls them; producers enqueue through them.
 """
 
-import functools
 import inspect
 import sys
-import types
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
 
@@ -20,14 +17,17 @@ from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context, is_context
+from forge_jobs.handlers.cron import Crons, declared_crons
 from forge_jobs.handlers.fairness import Fairness
 from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.items import Lists
 from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.handlers.placement import Placement, kind_of, placement_of
 from forge_jobs.handlers.provided import require_none
 from forge_jobs.handlers.type_variables import P, Q, R, V
 from forge_jobs.handlers.unique import Unique, require_arguments
+from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind, OnLost
 from forge_jobs.model.moments import as_duration
@@ -40,17 +40,8 @@ if TYPE_CHECKING:
 SINGLETON = "singleton"
 """The key of the only job of a kind."""
 
-LAMBDA = "<lambda>"
 MOST_SLOTS = 10_000  # as many as a worker may have
 MOST_WRAPPED = 20  # decorators around a handler
-
-
-class Placement(StrEnum):
-    """Where a handler's function runs."""
-
-    LOOP = "loop"  # an async function, in the worker's event loop
-    THREAD = "thread"  # a plain function
-    PROCESS = "process"  # a plain function for CPU work, in a process of its own
 
 
 class Handler(Generic[P, R, Q, V]):
@@ -88,6 +79,7 @@ class Handler(Generic[P, R, Q, V]):
         retry: Retries | None = None,
         on_failure: OnFailure | None = None,
         on_lost: OnLost | str | None = None,
+        cron: Crons = (),
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -96,7 +88,7 @@ class Handler(Generic[P, R, Q, V]):
         if isinstance(function, Handler):
             function = cast(Handler[P, R, Q, V], function).__wrapped__
         self.__wrapped__: Callable[Q, V] = function
-        self.kind = names.kind(_kind(function) if kind is None else kind)
+        self.kind = names.kind(kind_of(function) if kind is None else kind)
         self.takes_items = takes_items  # its payload is a list
         self.retries = said_by(retry, on_failure, self.kind)
         self.on_lost = None if on_lost is None else names.on_lost(on_lost)
@@ -126,11 +118,14 @@ class Handler(Generic[P, R, Q, V]):
         self.title = None if title is None else names.line(title, "title")
         self.owner = None if owner is None else names.line(owner, "owner")
         self.docs = None if docs is None else names.line(docs, "docs")
-        self.placement = _placement(function, executor, self.kind)
+        self.placement = placement_of(function, executor, self.kind)
         self.slots = _slots(slots, self.kind)
         self._read(function, self._together(batch), limits)
         self._check_patience(batch)
         self._check_arguments()
+        self.crons = declared_crons(
+            cron, self.kind, self.defaults, self.arguments, is_fair=fair_by is not None
+        )
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
@@ -318,13 +313,24 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
         self.by_kind: dict[str, Handler[Any, Any]] = {}  # the same, for whom a call of a method is too dear
 
     def add(self, handler: Handler[Any, Any]) -> None:
-        """`handler` does its kind from now on. Raises InvalidInput when the kind has a handler."""
+        """`handler` does its kind from now on. Raises InvalidInput when the kind has a handler, or another one has its cron."""
         if handler.kind in self.by_kind:
             there = self.by_kind[handler.kind]
             raise InvalidInput(
                 f"Kind {handler.kind!r} has a handler already: {there.__module__}.{there.__qualname__}."
             )
+        crons = self.crons()
+        for cron in handler.crons:
+            if cron.name in crons:
+                raise InvalidInput(
+                    f"Cron {cron.name!r} is declared by the handler of {crons[cron.name].kind!r} already, "
+                    "allowed are different names: Cron(..., name=...)."
+                )
         self.by_kind[handler.kind] = handler
+
+    def crons(self) -> dict[str, CronConfig]:
+        """Return the crons that they declare, by name."""
+        return {cron.name: cron for handler in self.by_kind.values() for cron in handler.crons}
 
     def named(self, kind: str) -> Handler[Any, Any]:
         """Return the handler of `kind`. Raises UnknownHandler."""
@@ -360,83 +366,6 @@ def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:
     if not isinstance(batch, Batch):
         raise InvalidInput(f"batch of handler {kind!r} is {batch!r}, allowed is a Batch.")
     return Batches(function, batch, kind)
-
-
-def _kind(function: Callable[..., Any]) -> str:
-    """Return the kind that a handler has by its function's name."""
-    _check_function(function, "The handler")
-    name = getattr(function, "__name__", None)
-    if not isinstance(name, str) or name == LAMBDA:
-        what = "lambda" if name == LAMBDA else type(function).__name__
-        raise InvalidInput(f"The handler is a {what}, which has no name, so kind='...' has to be given.")
-    return name
-
-
-def _placement(function: Callable[..., Any], executor: str | None, kind: str) -> Placement:
-    """Return where the function runs. Raises InvalidInput when calling it would not do its work."""
-    _check_function(function, f"Handler {kind!r}")
-    entered = _entered(function)
-    for is_generator in (inspect.isgeneratorfunction, inspect.isasyncgenfunction):
-        if is_generator(entered):
-            raise InvalidInput(
-                f"Handler {kind!r} is a generator function, and calling it runs nothing; "
-                "allowed is a function without yield."
-            )
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(entered)
-    if executor not in (None, "thread", "process"):
-        raise InvalidInput(f"executor of handler {kind!r} is {executor!r}, allowed is 'thread' or 'process'.")
-    if is_async and executor is not None:
-        raise InvalidInput(
-            f"Handler {kind!r} is async and has executor={executor!r}, allowed is a plain function."
-        )
-    if is_async:
-        return Placement.LOOP
-    if executor != "process":
-        return Placement.THREAD
-    if what := _not_importable(function):
-        raise InvalidInput(
-            f"Handler {kind!r} with executor='process' is {what}, which a process of its own cannot import; "
-            "allowed is a function at the top of a module."
-        )
-    return Placement.PROCESS
-
-
-def _not_importable(function: Callable[..., Any]) -> str | None:
-    """Say what the function is when its module and name do not lead to it."""
-    name = getattr(function, "__qualname__", None)
-    if not isinstance(name, str) or inspect.ismethod(function):
-        return f"a {type(function).__name__}"
-    if name.endswith(LAMBDA):
-        return "a lambda"
-    if "." in name:
-        around = name.rpartition(".")[0].removesuffix(".<locals>")
-        return f"inside of {around}"
-    if function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
-        return "of a program without a file"
-    return None
-
-
-def _check_function(function: object, what: str) -> None:
-    if inspect.isclass(function):
-        raise InvalidInput(
-            f"{what} is the class {function.__qualname__!r}, and calling it only makes an object; "
-            "allowed is a function, a method, or an object that can be called."
-        )
-    if not callable(function):
-        raise InvalidInput(f"{what} is {function!r}, allowed is a function.")
-
-
-def _entered(function: Any) -> Any:
-    """Return the function that a call enters first, behind wrappers that only pass calls on."""
-    while True:
-        if isinstance(function, functools.partial):
-            function = function.func
-        elif isinstance(function, staticmethod | types.MethodType):
-            function = function.__func__
-        elif inspect.isroutine(function):
-            return function
-        else:
-            function = type(function).__call__  # an object that can be called
 
 
 def _parameters(function: Callable[..., Any], kind: str) -> Sequence[inspect.Parameter]:

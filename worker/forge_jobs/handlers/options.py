@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,9 @@ from forge_jobs.model.unset import Unset as Unset
 from forge_jobs.rules import names, tenants, time_limits
 from forge_jobs.rules.option_names import unknown_option
 from forge_jobs.rules.retries import OnFailure, Retries
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.cron import Crons
 
 
 class OptionValues(TypedDict, total=False):
@@ -68,6 +71,7 @@ class HandlerValues(TypedDict, total=False):
     retry: Retries | None
     on_failure: OnFailure | None
     on_lost: OnLost | Literal["retry", "refund", "dead"] | None
+    cron: "Crons"
     title: str | None
     owner: str | None
     docs: str | None

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from forge_jobs.maintenance import (
     counts,
+    declared_crons,
     groups,
     operations,
     pauses,
@@ -48,6 +49,7 @@ FIRE_EVERY = 5.0
 SWEEP_EVERY = 60.0
 FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
+DECLARE_EVERY = 30.0
 AUDIT_GROUPS_EVERY = 30.0
 FORGET_TURNS_EVERY = 10.0
 RESUME_EVERY = 2.0
@@ -83,6 +85,7 @@ class LeadingWorker:
             storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale, clock=self._clock
         )
         self._offer = Offer()
+        self._undeclared = declared_crons.Undeclared()
         self._offered = asyncio.Event()  # set while others may have the lead
         self._until = 0.0  # when the lease runs out, as an `uptime`
 
@@ -173,6 +176,7 @@ class LeadingWorker:
                 "forgetting turns that have come",
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
+            self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),
             self._every(
                 WORK_OFF_EVERY,
                 lambda: operations.work_off(self._storage.operations, self._telemetry),
@@ -249,6 +253,9 @@ class LeadingWorker:
 
         chore_again = every(interval, while_leading, outage=Outage(doing, self._telemetry), wake=wake)
         return OwnTask(chore_again, self._telemetry, name=f"{doing} of {self._worker.label}")
+
+    async def _declare(self) -> None:
+        await declared_crons.declare(self._storage, self._telemetry, self._undeclared)
 
     async def _warn(self) -> None:
         await unserved.warn_of_unserved(self._storage, self._telemetry)

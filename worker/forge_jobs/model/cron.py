@@ -48,6 +48,9 @@ class CronConfig:
     last_fire_at: datetime | None = None
     last_error: str | None = None  # why it does not fire
     skipped: int = 0  # fires skipped because of `overlap`
+    # what handlers declared, written by workers, as `cron_declarations` writes it
+    declared: str | None = None  # last; None: no handler ever declared it
+    declared_before: tuple[str, ...] = ()  # the digests of what was declared before that
 
     def job(self) -> NewJob:
         """Return the job that a fire enqueues; without `overlap` its key is the cron's, which one job at a time holds."""
@@ -75,6 +78,7 @@ class CronChange(StrEnum):
     SAME = "same"
     DELETED = "deleted"  # it is not in the file any more
     LEFT = "left"  # likewise, and it was not to be deleted
+    GIVEN_BACK = "given back"  # likewise, and it is again as a handler declares it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What the database knows of a worker: one row for each process that claims jobs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
@@ -19,6 +19,9 @@ class WorkerInfo:
     queues: tuple[str, ...]
     kinds: tuple[str, ...]
     concurrency: int
+    crons: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what its handlers declare, as `cron_declarations` writes it
     draining: bool = False
     started_at: datetime | None = None  # database clock
     beat_at: datetime | None = None  # database clock

@@ -27,7 +27,7 @@ _COPIES = ("right/", "posix/")
 
 
 @dataclass(frozen=True, slots=True)
-class Cron:
+class FireTimes:
     """An expression in a time zone.
 
     Where the zone's clock is set forward, a local time that is skipped fires once, at the
@@ -150,7 +150,7 @@ class Cron:
         return moment.astimezone(self._zone).utcoffset() or timedelta(0)
 
 
-def parse(expression: str, timezone: str = "UTC") -> Cron:
+def parse(expression: str, timezone: str = "UTC") -> FireTimes:
     """Return `expression` in `timezone` (an IANA name).
 
     Raises InvalidCron with one sentence: what was given, what is allowed.
@@ -177,7 +177,7 @@ def due(config: CronConfig, now: datetime) -> tuple[list[datetime], datetime]:
     return _kept(config, cron, _in_utc(config.next_fire_at), _in_utc(now)), following
 
 
-def _kept(config: CronConfig, cron: Cron, expected: datetime, now: datetime) -> list[datetime]:
+def _kept(config: CronConfig, cron: FireTimes, expected: datetime, now: datetime) -> list[datetime]:
     if config.missed_within is not None:
         expected = max(expected, now - config.missed_within)
     match config.missed:
@@ -191,8 +191,8 @@ def _kept(config: CronConfig, cron: Cron, expected: datetime, now: datetime) -> 
 
 
 @functools.lru_cache(maxsize=4096)
-def _parse(expression: str, timezone: str) -> Cron:
-    return Cron(expression, timezone, parse_fields(expression), _zone(timezone))
+def _parse(expression: str, timezone: str) -> FireTimes:
+    return FireTimes(expression, timezone, parse_fields(expression), _zone(timezone))
 
 
 def _zone(timezone: str) -> ZoneInfo:

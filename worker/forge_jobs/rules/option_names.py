@@ -30,6 +30,8 @@ ELSEWHERE: Mapping[str, str] = {
     "queue_name": "queue",
     "rate_limit": "limits",
     "description": "title",
+    "crontab": "cron",
+    "run_every": "cron",
 }
 """What options are called by other queues, and the option here."""
 
@@ -39,6 +41,7 @@ NOTES: Mapping[str, str] = {
     "run_at": ", an aware datetime",
     "start_by": ", by when a job has to be begun",
     "limits": ", a KeyLimit or several",
+    "cron": ", an expression like '0 3 * * *', or a Cron",
 }
 
 

@@ -56,6 +56,11 @@ def managed_cron(name: str, owner: str) -> Managed:
     return Managed(f"Cron {name!r}", owner)
 
 
+def declared_cron(name: str) -> Managed:
+    """Return the refusal to delete a cron that a handler of a worker declares: it would come back."""
+    return Managed(f"Cron {name!r}", "the code of a worker, whose handler declares it")
+
+
 def queue_of_cron(name: str, cron: str) -> QueueInUse:
     """Return the refusal to delete a queue to which this cron enqueues."""
     return QueueInUse(name, f"cron {cron!r} enqueues to it")

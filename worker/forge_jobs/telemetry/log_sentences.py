@@ -213,6 +213,23 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.CronUnreadable: (logging.ERROR, "Cron {cron} cannot be fired by this host: {error}"),
     events.CronHeldUp: (logging.ERROR, "Cron {cron} cannot fire now: {error}"),
+    events.CronDeclared: (
+        logging.INFO,
+        "Cron {cron} is configured as its handler declares: it enqueues {kind} at {expression}",
+    ),
+    events.CronKept: (
+        logging.WARNING,
+        "What a handler declares of cron {cron} does not hold: the cron is managed by {owner}",
+    ),
+    events.CronUndeclarable: (
+        logging.ERROR,
+        "What a handler declares of cron {cron} could not be written, and is tried again: {error}",
+    ),
+    events.CronUndeclared: (
+        logging.WARNING,
+        "Cron {cron} was declared by a handler of {kind}, and no live worker has declared it for a while; it goes on "
+        "firing; if its code is gone, run: forge-jobs cron delete",
+    ),
     events.LeadOffered: (
         logging.WARNING,
         "Worker {worker} gives up the lead, since it cannot read crons {crons} and another worker may be able to",
@@ -234,6 +251,7 @@ REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.ChoreFailed: ("chore",),
     events.CronUnreadable: ("cron",),
     events.CronHeldUp: ("cron",),
+    events.CronUndeclarable: ("cron",),
     events.SubscriberFailed: ("subscriber",),
     events.HookFailed: ("hook",),
     events.HookWaits: ("hook",),

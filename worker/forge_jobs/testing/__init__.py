@@ -13,8 +13,10 @@ from datetime import UTC, datetime, timedelta
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.forge import Forge
+from forge_jobs.maintenance.declared_crons import hold
 from forge_jobs.maintenance.scheduler import fire_due
 from forge_jobs.model.job import Job
+from forge_jobs.rules.cron_declarations import SaidCron, written
 from forge_jobs.storage.sqlite import SqliteStorage
 from forge_jobs.telemetry.events import Event, JobsEnded
 from forge_jobs.worker.worker import Worker
@@ -47,10 +49,14 @@ class Clock:
 
 @asynccontextmanager
 async def use_test_database(forge: Forge, *, now: datetime | None = None) -> AsyncIterator[Clock]:
-    """`forge` uses an empty SQLite database in memory, whose time is the clock that is given."""
+    """`forge` uses an empty SQLite database in memory, whose time is the clock that is given.
+
+    The crons of handlers that are declared by then fire from the beginning on.
+    """
     clock = Clock(now)
     with forge.using(SqliteStorage("sqlite://:memory:", clock=clock)):
         async with forge:
+            await _declare_crons(forge)
             yield clock
 
 
@@ -71,6 +77,7 @@ async def run_due_jobs(forge: Forge, *, queues: Sequence[str] | None = None) -> 
 
     unsubscribe = forge.telemetry.subscribe(note)
     try:
+        await _declare_crons(forge)
         await _fire_crons(forge)
         count = 1
         while count:
@@ -79,6 +86,12 @@ async def run_due_jobs(forge: Forge, *, queues: Sequence[str] | None = None) -> 
     finally:
         unsubscribe()
     return [job for job_id in ended if (job := await _kept(forge, job_id))]
+
+
+async def _declare_crons(forge: Forge) -> None:
+    now = await forge.storage.now()
+    said = {name: [SaidCron(written(cron), now)] for name, cron in forge.handlers.crons().items()}
+    await hold(forge.storage, forge.telemetry, said)
 
 
 async def _fire_crons(forge: Forge) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from forge_jobs.handlers.context import Context, in_plain_handler
-from forge_jobs.handlers.handler import Handler, Placement
+from forge_jobs.handlers.handler import Handler
+from forge_jobs.handlers.placement import Placement
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import FOREVER, Claim
 from forge_jobs.model.time_limit import TimeLimits

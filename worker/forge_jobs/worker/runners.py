@@ -22,7 +22,8 @@ from typing import Any
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.context import Context, ProcessTokens
-from forge_jobs.handlers.handler import Handler, Placement
+from forge_jobs.handlers.handler import Handler
+from forge_jobs.handlers.placement import Placement
 from forge_jobs.model.decision import HandedBack
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import CANCELLED_BY_USER, NOBODY, Claim

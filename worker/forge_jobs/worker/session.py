@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from forge_jobs.forge import Forge
+from forge_jobs.maintenance import declared_crons
 from forge_jobs.maintenance.leader import LeadingWorker
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.pending import make_pending
@@ -309,6 +310,7 @@ class Session:
     async def _begin(self) -> tuple[float, Configuration, Beat]:
         """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
         await self._storage.workers.register(self.info)
+        await declared_crons.begin(self.info, self._storage, self._telemetry)
         beat = await self._storage.workers.beat(self.info.id)
         while self.handovers:
             await self.handovers[0].carry_out(self._storage, self._telemetry)

@@ -22,6 +22,7 @@ from forge_jobs.model.job import Claim
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
+from forge_jobs.rules.cron_declarations import written
 from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import place, stop_signals
 from forge_jobs.system.exits import contained
@@ -215,6 +216,7 @@ class Worker:
             queues=self.queues,
             kinds=tuple(sorted(self.forge.handlers)),
             concurrency=self.concurrency,
+            crons={name: written(cron) for name, cron in self.forge.handlers.crons().items()},
             pool=self.forge.settings.pool,
             version_id=self.forge.settings.version_id,
             pod=self.forge.settings.pod,

@@ -159,7 +159,7 @@ def old_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some workers of this process may lack a time zone, and leaders change quickly."""
     parse = cron_times.parse
 
-    def parse_here(expression: str, timezone: str = "UTC") -> cron_times.Cron:
+    def parse_here(expression: str, timezone: str = "UTC") -> cron_times.FireTimes:
         if timezone == "Europe/Kyiv" and is_old_host.get():
             raise InvalidCron("The time zone is 'Europe/Kyiv', allowed is one that this host knows.")
         return parse(expression, timezone)

@@ -24,6 +24,13 @@ class Crons(Protocol):
     async def ensure(self, cron: CronConfig) -> None:
         """The cron exists, with its `next_fire_at`; one that existed before keeps its configuration. Raises UnknownQueue."""
 
+    async def declare(self, cron: CronConfig, *, last: str | None) -> bool:
+        """The cron is configured as a handler declares it, and what it declared is noted, if it declared `last` before that.
+
+        Its state is kept, and whether it is enabled. One that somebody manages keeps its configuration. False, and nothing
+        was changed, when a handler declared something else last. Raises UnknownQueue.
+        """
+
     async def get(self, name: str) -> CronConfig:
         """Return the cron. Raises UnknownCron."""
 
@@ -33,7 +40,11 @@ class Crons(Protocol):
     async def delete(
         self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> None:
-        """The cron is gone, its jobs stay. Raises UnknownCron, and Managed when somebody other than `managed_by` owns it."""
+        """The cron is gone, its jobs stay; while workers are registered whose handlers declare it, it is nobody's instead,
+        enabled, and to be declared anew.
+
+        Raises UnknownCron, and Managed when somebody other than `managed_by` owns it, or when it is nobody's and declared.
+        """
 
     async def trigger(self, name: str) -> Enqueued:
         """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""

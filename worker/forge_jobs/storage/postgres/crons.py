@@ -21,7 +21,7 @@ COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload,
     queue.name AS queue, cron.queue_said,
     CASE WHEN cron.priority_said THEN cron.priority END AS priority, cron.max_attempts, cron.timeout, cron.start_by, cron.deadline,
     cron.key, cron.key_mode, cron.tags, cron.overlap, cron.missed, cron.missed_limit, cron.missed_within, cron.enabled,
-    cron.managed_by, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
+    cron.managed_by, cron.declared, cron.declared_before, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
@@ -68,9 +68,30 @@ WITH made AS ({insert}
 SELECT {schema}.configured() FROM made
 """.replace("{insert}", _INSERT)
 
-DELETE = """
-WITH gone AS (DELETE FROM {schema}.cron WHERE name = $1 AND (managed_by IS NULL OR managed_by = $2) RETURNING id)
-SELECT {schema}.configured() FROM gone
+DECLARED = """
+UPDATE {schema}.cron SET declared = $2, declared_before = $3 WHERE name = $1 AND declared IS NOT DISTINCT FROM $4
+RETURNING managed_by, enabled
+"""
+
+# Of the workers whose handlers declare a cron.
+DECLARING = "SELECT FROM {schema}.worker WHERE worker.crons ? $1"
+
+GIVE_BACK = f"""
+WITH freed AS (
+    UPDATE {{schema}}.cron SET managed_by = NULL, declared = NULL, enabled = true
+    WHERE name = $1 AND managed_by = $2 AND EXISTS ({DECLARING})
+    RETURNING id
+)
+SELECT {{schema}}.configured() FROM freed
+"""
+
+DELETE = f"""
+WITH gone AS (
+    DELETE FROM {{schema}}.cron
+    WHERE name = $1 AND (managed_by IS NULL OR managed_by = $2) AND NOT EXISTS ({DECLARING})
+    RETURNING id
+)
+SELECT {{schema}}.configured() FROM gone
 """
 
 
@@ -97,6 +118,22 @@ class PostgresCrons:
         await self._check_queue(cron)
         await self._write(ENSURE, replace(cron, managed_by=None))
 
+    @tried_again
+    async def declare(self, cron: CronConfig, *, last: str | None) -> bool:
+        await self._check_queue(cron)
+        noted = cron.name, cron.declared, list(cron.declared_before), last
+        async with self._database.transaction() as connection:
+            present = await self._database.fetchrow(DECLARED, *noted, connection=connection)
+            if present is None:
+                if last is not None or not await self._write(ENSURE, cron, connection):
+                    return False
+                await self._database.execute(DECLARED, *noted, connection=connection)
+            elif present["managed_by"] is None:
+                wanted = replace(cron, enabled=present["enabled"])
+                if await self._write(SET, wanted, connection) is None:
+                    raise await self._unknown_queue(cron)
+        return True
+
     async def get(self, name: str) -> CronConfig:
         record = await self._database.fetchrow(GET, name)
         if record is None:
@@ -111,12 +148,15 @@ class PostgresCrons:
         self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> None:
         async with writing(self._database, epoch) as connection:
-            gone = await self._database.fetchrow(DELETE, name, managed_by, connection=connection)
-        if gone is not None:
-            return
-        owner = await self._owner(name)
-        if owner is None:
-            raise await self._unknown(name)
+            for statement in (GIVE_BACK, DELETE):
+                if (
+                    await self._database.fetchrow(statement, name, managed_by, connection=connection)
+                    is not None
+                ):
+                    return
+        owner = (await self.get(name)).managed_by
+        if owner is None or owner == managed_by:
+            raise refusals.declared_cron(name)
         raise refusals.managed_cron(name, owner)
 
     async def trigger(self, name: str) -> Enqueued:
@@ -186,5 +226,6 @@ def cron_config(record: Mapping[str, Any]) -> CronConfig:
         "missed": Missed(facts["missed"]),
         "key_mode": KeyMode(facts["key_mode"]),
         "tags": tuple(facts["tags"]),
+        "declared_before": tuple(facts["declared_before"]),
     }
     return CronConfig(**facts | durations | words)

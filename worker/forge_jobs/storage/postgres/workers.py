@@ -1,5 +1,6 @@
 """Workers in PostgreSQL: who is alive."""
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -27,8 +28,8 @@ WITH labelled AS (
     WHERE pool = $10 AND worker_version.id = $11 AND (queues, kinds) IS DISTINCT FROM ($6::text[], $7::text[])
 )
 INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at,
-                             pool, version_id, pod)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12)
+                             pool, version_id, pod, crons)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12, $13::jsonb)
 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 """
 
@@ -118,7 +119,7 @@ SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wa
 
 ALL = """
 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
-       worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
+       worker.concurrency, worker.crons, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
        held.since AS busy_since, worker.pool, worker.version_id, worker.pod, worker.cordoned,
        NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
        worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
@@ -153,6 +154,7 @@ class PostgresWorkers(Workers):
             worker.pool,
             worker.version_id,
             worker.pod,
+            json.dumps(dict(worker.crons)),
         )
 
     async def beat(
@@ -229,7 +231,11 @@ class PostgresWorkers(Workers):
         rows = await self._database.fetch(ALL)
         return [
             WorkerInfo(
-                **{**row, **{name: tuple(row[name]) for name in ("queues", "kinds", "stuck", "adrift")}}
+                **{
+                    **row,
+                    **{name: tuple(row[name]) for name in ("queues", "kinds", "stuck", "adrift")},
+                    "crons": json.loads(row["crons"]),
+                }
             )
             for row in rows
         ]

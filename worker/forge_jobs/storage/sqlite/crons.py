@@ -1,6 +1,7 @@
 """Crons in SQLite: how they are configured."""
 
 import json
+from dataclasses import replace
 
 from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed
@@ -21,7 +22,7 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 COLUMNS = """
     cron.name, expression, kind, timezone, payload, codec,
     queue.name AS queue, queue_said, CASE WHEN priority_said THEN priority END AS priority, cron.max_attempts, cron.timeout,
-    start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
+    start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, enabled, cron.managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 
@@ -51,6 +52,9 @@ ON CONFLICT (name) DO UPDATE SET
     missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
 """
 )
+
+
+IS_DECLARED = "SELECT EXISTS (SELECT 1 FROM worker, json_each(worker.crons) AS said WHERE said.key = ?)"
 
 
 class SqliteCrons:
@@ -85,6 +89,27 @@ class SqliteCrons:
 
         await self._database.write(ensure)
 
+    async def declare(self, cron: CronConfig, *, last: str | None) -> bool:
+        refusals.check_cron(cron)
+
+        def declare(transaction: Transaction) -> bool:
+            present = transaction.record(
+                "SELECT declared, managed_by, enabled FROM cron WHERE name = ?", (cron.name,)
+            )
+            if (None if present is None else present["declared"]) != last:
+                return False
+            if present is None or present["managed_by"] is None:
+                enabled = True if present is None else bool(present["enabled"])
+                transaction.execute(SET, _parameters(transaction, replace(cron, enabled=enabled)))
+                configured(transaction)
+            transaction.execute(
+                "UPDATE cron SET declared = ?, declared_before = ? WHERE name = ?",
+                (cron.declared, json.dumps(cron.declared_before), cron.name),
+            )
+            return True
+
+        return await self._database.write(declare)
+
     async def get(self, name: str) -> CronConfig:
         return await self._database.read(lambda transaction: get(transaction, name))
 
@@ -99,8 +124,16 @@ class SqliteCrons:
     ) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
-            require_owner(refusals.managed_cron, name, get(transaction, name).managed_by, managed_by)
-            transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
+            owner = get(transaction, name).managed_by
+            require_owner(refusals.managed_cron, name, owner, managed_by)
+            if not transaction.value(IS_DECLARED, (name,)):
+                transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
+            elif owner is None:
+                raise refusals.declared_cron(name)
+            else:
+                transaction.execute(
+                    "UPDATE cron SET managed_by = NULL, declared = NULL, enabled = 1 WHERE name = ?", (name,)
+                )
             configured(transaction)
 
         await self._database.write(delete)
@@ -181,4 +214,6 @@ def _cron(row: Record) -> CronConfig:
         last_fire_at=moment(row["last_fire_at"]),
         last_error=row["last_error"],
         skipped=row["skipped"],
+        declared=row["declared"],
+        declared_before=tuple(json.loads(row["declared_before"])),
     )

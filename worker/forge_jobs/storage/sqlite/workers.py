@@ -39,8 +39,8 @@ class SqliteWorkers:
             transaction.execute(
                 """
                 INSERT INTO worker (id, label, host, pid, version, queues, kinds, concurrency, draining,
-                                    started_at, beat_at, pool, version_id, pod)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13)
+                                    started_at, beat_at, pool, version_id, pod, crons)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14)
                 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
                 """,
                 (
@@ -57,6 +57,7 @@ class SqliteWorkers:
                     worker.pool,
                     worker.version_id,
                     worker.pod,
+                    json.dumps(dict(worker.crons)),
                 ),
             )
             transaction.changed(
@@ -180,7 +181,7 @@ class SqliteWorkers:
                 WITH held AS (
                     SELECT worker_id, count(*) AS jobs, min(claimed_at) AS since FROM claimed GROUP BY worker_id)
                 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
-                       worker.concurrency, worker.draining, worker.started_at, worker.beat_at,
+                       worker.concurrency, worker.crons, worker.draining, worker.started_at, worker.beat_at,
                        coalesce(held.jobs, 0) AS in_progress,
                        worker.pool, worker.version_id, worker.pod, worker.cordoned,
                        NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1) AS is_open,
@@ -229,6 +230,7 @@ def _worker(row: Record) -> WorkerInfo:
         queues=tuple(json.loads(row["queues"])),
         kinds=tuple(json.loads(row["kinds"])),
         concurrency=row["concurrency"],
+        crons=json.loads(row["crons"]),
         draining=bool(row["draining"]),
         started_at=moment(row["started_at"]),
         beat_at=moment(row["beat_at"]),

@@ -91,6 +91,39 @@ class CronHeldUp(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CronDeclared(Event):
+    """What a handler declares of the cron is new, and holds from now on."""
+
+    name: str
+    kind: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class CronKept(Event):
+    """What a handler declares of the cron is new, and does not hold: the cron has an owner, who says what does."""
+
+    name: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class CronUndeclarable(Event):
+    """What a handler declares of the cron could not be written; it is tried again."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CronUndeclared(Event):
+    """A handler declared the cron once, and for a while no live worker has one that does; it goes on firing."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChoreFailed(Event):
     """A chore raised an unexpected error; it is tried again in `retry_in` seconds."""
 

@@ -344,6 +344,7 @@ CREATE TABLE "forge_jobs".worker (
     queues            text[] NOT NULL,
     kinds             text[] NOT NULL,
     concurrency       integer NOT NULL,
+    crons             jsonb NOT NULL DEFAULT '{}',  -- what its handlers declare of crons, as text by the name
     draining          boolean NOT NULL DEFAULT false,
     cordoned          boolean NOT NULL DEFAULT false,
     observed_revision bigint NOT NULL DEFAULT 0,  -- last control_revision that it followed; -1: cordoned changed since
@@ -649,6 +650,10 @@ CREATE TABLE "forge_jobs".cron (
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),
     missed_within double precision,  -- seconds; fires that are older are not made up for
     managed_by    text,
+    -- What handlers declared of it last, and digests of what they declared before. An older release that says the latter
+    -- again has nothing new to say. See `rules/cron_declarations.py`.
+    declared        text,
+    declared_before text[] NOT NULL DEFAULT '{}',
     next_fire_at  timestamptz,
     last_fire_at  timestamptz,
     last_error    text,
@@ -2070,7 +2075,8 @@ DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', NULL, NULL, '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, NULL, '{}', NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('2', 'often', '@hourly', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, 'said', '{before}', NULL, NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('9', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
@@ -2133,7 +2139,7 @@ INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) O
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('19', '1767225600000010', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('23', '1767225601000000', '2', '0', '-5', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('24', '1767225601000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '4') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.saved_state (job_id, state, result) OVERRIDING SYSTEM VALUE VALUES ('7', E'\\x7b22726f77223a34307d', E'\\x3430') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
@@ -2193,12 +2199,12 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tenant_turn (queue_id, priority, tenant, number, until) OVERRIDING SYSTEM VALUE VALUES ('1', '0', 'ada', '1767225599000000001', '1767225600000010000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '12') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', '{}', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', '{}', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL) ON CONFLICT DO NOTHING;
-SELECT setval('forge_jobs.cron_id_seq', 1);
+SELECT setval('forge_jobs.cron_id_seq', 2);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
 SELECT setval('forge_jobs.job_id_seq', 24);

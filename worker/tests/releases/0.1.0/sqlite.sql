@@ -333,6 +333,7 @@ CREATE TABLE worker (
     queues            TEXT NOT NULL,
     kinds             TEXT NOT NULL,
     concurrency       INTEGER NOT NULL,
+    crons             TEXT NOT NULL DEFAULT '{}',  -- what its handlers declare of crons, as text by the name: a JSON object
     draining          INTEGER NOT NULL DEFAULT 0,
     cordoned          INTEGER NOT NULL DEFAULT 0,
     observed_revision INTEGER NOT NULL DEFAULT 0,  -- last control_revision that it followed; -1: cordoned changed since
@@ -615,6 +616,10 @@ CREATE TABLE cron (
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
     missed_within REAL,  -- seconds; fires that are older are not made up for
     managed_by    TEXT,
+    -- What handlers declared of it last, and digests of what they declared before. An older release that says the latter
+    -- again has nothing new to say. See `rules/cron_declarations.py`.
+    declared        TEXT,
+    declared_before TEXT NOT NULL DEFAULT '[]',  -- a JSON array
     next_fire_at  INTEGER,
     last_fire_at  INTEGER,
     last_error    TEXT,
@@ -739,7 +744,8 @@ DELETE FROM cron;
 DELETE FROM queue;
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', NULL, NULL, 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, NULL, 1767225601000000, NULL, 0);
+INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, NULL, '[]', NULL, 1767225601000000, NULL, 0);
+INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) VALUES (2, 'often', '@hourly', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, 'said', '["before"]', NULL, NULL, NULL, 0);
 INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (18, 1, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 1);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (9, 1004, 1767225600000000, NULL, 1, 2);
@@ -789,10 +795,10 @@ INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1,
 INSERT OR REPLACE INTO minute_statistic (minute, queue, kind, counts) VALUES (1767225600000000, 'default', 'work', '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}');
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('behind', '1,0,1767225600000000,0', 20);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '10', 16);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 23);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 24);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 8);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 24);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 25);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 22);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (16, 1, 1767225600000000);
 INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 22, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
@@ -807,7 +813,7 @@ INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) V
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (19, 1767225600000010, 1, 0, 0, 1767225600000000);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (23, 1767225601000000, 2, 0, -5, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (24, 1767225601000000, 1, 0, 0, NULL);
-INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 3);
+INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 4);
 INSERT OR REPLACE INTO saved_state (job_id, state, result) VALUES (7, X'7B22726F77223A34307D', X'3430');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (3, 1767225610000000, 1, 1, 0, 'retry', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (4, 1767225610000000, 1, 1, 0, 'retry', NULL);
@@ -828,8 +834,8 @@ INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (2, 1, 0, 2, 0, 0, 0, 0);
 INSERT OR REPLACE INTO tenant_turn (queue_id, priority, tenant, until) VALUES (1, 0, 'ada', 1767225600000010000);
 INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 12);
-INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
-INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
+INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, '{}', 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
+INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, '{}', 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1004, 'test-worker-1-1004', 1767225600000000, 'pool', 'aaaaaaa1');
 INSERT OR REPLACE INTO worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', 100, 1, '["default", "mail"]', '["work"]', 1767225600000000, 1767225600000000, NULL, 1767225600000000, NULL, NULL, '{}', NULL, NULL);

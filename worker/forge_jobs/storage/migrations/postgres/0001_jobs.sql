@@ -333,6 +333,7 @@ CREATE TABLE {schema}.worker (
     queues            text[] NOT NULL,
     kinds             text[] NOT NULL,
     concurrency       integer NOT NULL,
+    crons             jsonb NOT NULL DEFAULT '{}',  -- what its handlers declare of crons, as text by the name
     draining          boolean NOT NULL DEFAULT false,
     cordoned          boolean NOT NULL DEFAULT false,
     observed_revision bigint NOT NULL DEFAULT 0,  -- last control_revision that it followed; -1: cordoned changed since
@@ -638,6 +639,10 @@ CREATE TABLE {schema}.cron (
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),
     missed_within double precision,  -- seconds; fires that are older are not made up for
     managed_by    text,
+    -- What handlers declared of it last, and digests of what they declared before. An older release that says the latter
+    -- again has nothing new to say. See `rules/cron_declarations.py`.
+    declared        text,
+    declared_before text[] NOT NULL DEFAULT '{}',
     next_fire_at  timestamptz,
     last_fire_at  timestamptz,
     last_error    text,

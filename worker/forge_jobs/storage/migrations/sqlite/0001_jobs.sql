@@ -323,6 +323,7 @@ CREATE TABLE worker (
     queues            TEXT NOT NULL,
     kinds             TEXT NOT NULL,
     concurrency       INTEGER NOT NULL,
+    crons             TEXT NOT NULL DEFAULT '{}',  -- what its handlers declare of crons, as text by the name: a JSON object
     draining          INTEGER NOT NULL DEFAULT 0,
     cordoned          INTEGER NOT NULL DEFAULT 0,
     observed_revision INTEGER NOT NULL DEFAULT 0,  -- last control_revision that it followed; -1: cordoned changed since
@@ -605,6 +606,10 @@ CREATE TABLE cron (
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
     missed_within REAL,  -- seconds; fires that are older are not made up for
     managed_by    TEXT,
+    -- What handlers declared of it last, and digests of what they declared before. An older release that says the latter
+    -- again has nothing new to say. See `rules/cron_declarations.py`.
+    declared        TEXT,
+    declared_before TEXT NOT NULL DEFAULT '[]',  -- a JSON array
     next_fire_at  INTEGER,
     last_fire_at  INTEGER,
     last_error    TEXT,

@@ -1,4 +1,4 @@
-"""What the facades allow: a value that passes is returned, any other raises InvalidInput with one sentence."""
+"""What values people may give: a value that passes is returned, any other raises InvalidInput with one sentence."""
 
 import math
 from collections.abc import Iterable

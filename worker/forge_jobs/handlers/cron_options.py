@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from forge_jobs.client.checks import choice, known_options, whole, yes_or_no
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import Options, OptionValues
@@ -12,6 +11,7 @@ from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.job import KeyMode
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.rules import cron_times, names, time_limits
+from forge_jobs.rules.checks import choice, known_options, whole, yes_or_no
 from forge_jobs.rules.duration import checked_duration
 
 MOST_MISSED = 10_000
