@@ -109,6 +109,32 @@ def test_the_queue_says_the_limit_of_groups_for_which_nobody_does() -> None:
     assert world.queues["mail"].group_limit == 4
 
 
+def test_the_queue_says_the_weights_of_its_tenants_and_takes_others_back() -> None:
+    world = World({"tenants": {"weights": [{"tenant": "ada", "weight": 3}, {"tenant": "bob", "weight": 1}]}})
+    world.tenant_weights["mail"] = {"cyd": 2.0}
+    world.look()
+
+    assert world.tenant_weights == {"mail": {"ada": 3.0}}
+    assert writes(world) == []
+
+    world.tenant_weights["mail"]["eve"] = 5.0  # as somebody at a terminal says
+    assert act.SetTenantWeights("mail", {"ada": 3.0}) in writes(world)
+
+
+def test_weights_that_the_object_says_nothing_of_are_left_alone() -> None:
+    world = World({})
+    world.tenant_weights["mail"] = {"ada": 3.0}
+
+    assert act.SetTenantWeights not in {type(action) for action in world.look()}
+
+
+def test_a_queue_that_says_no_tenants_have_weights_takes_all_back() -> None:
+    world = World({"tenants": {}})
+    world.tenant_weights["mail"] = {"ada": 3.0}
+
+    assert act.SetTenantWeights("mail", {}) in world.look()
+
+
 def test_the_queue_says_how_fast_waiting_jobs_rise() -> None:
     world = configured(ageAfterSeconds=600)
 

@@ -154,11 +154,15 @@ OTHERS: dict[str, Any] = {
     "queue": "post",
     "kind": "other",
     "args": {"a": 1},
+    "weights": [{"tenant": "ada", "weight": 2}],
+    "tenant": "bob",
+    "weight": 0.5,
 }
 BASES: dict[str, Resource] = {
     "ForgeQueue": forge_queue(
         rateLimit={"limit": 1_000, "periodSeconds": 30},
         timeoutSeconds=30,
+        tenants={"weights": [{"tenant": "ada", "weight": 3}]},
         workers=workers(
             autoscaling={"maxReplicas": 100},
             rollout={"strategy": "Manual", "steps": [{"weightPercent": 5, "pauseSeconds": 60}]},

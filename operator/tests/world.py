@@ -133,6 +133,7 @@ class World:
         self.memory = Memory()
         self.queues: dict[str, QueueConfig] = {}
         self.limits: dict[str, RateLimit] = {}
+        self.tenant_weights: dict[str, dict[str, float]] = {}  # by queue
         self.crons: dict[str, CronConfig] = {}
         self.unhandled: dict[str, list[Unhandled]] = {}  # by queue
         self.upcoming: dict[str, tuple[int, datetime]] = {}
@@ -264,6 +265,7 @@ class World:
             now=self.now,
             queues=tuple(self.queues.values()),
             limits=tuple(self.limits.values()),
+            tenant_weights=dict(self.tenant_weights),
             counts=tuple(counts),
             upcoming=self.upcoming,
             unhandled=self.unhandled,
@@ -392,6 +394,9 @@ class World:
         self.limits[action.scope] = RateLimit(
             action.scope, action.capacity, action.refill, managed_by=action.managed_by
         )
+
+    def _SetTenantWeights(self, action: act.SetTenantWeights) -> None:
+        self.tenant_weights[action.queue] = dict(action.weights)
 
     def _DeleteLimit(self, action: act.DeleteLimit) -> None:
         del self.limits[action.scope]

@@ -15,7 +15,7 @@ def test_the_example_of_tenants_runs() -> None:
 
     tenants, reports = ran.stdout.splitlines()[:3], ran.stdout.splitlines()[3:]
     for line, (about, jobs) in zip(
-        tenants, (("ada: weight 1", 100), ("bob: weight 1", 3), ("cyd: weight 2", 6)), strict=True
+        tenants, (("ada: weight 1", 100), ("cyd: weight 2", 6), ("bob: weight 1", 3)), strict=True
     ):
         said = re.fullmatch(rf"{about}, about (\d+) jobs wait", line)
         assert said is not None and abs(int(said[1]) - jobs) <= 1

@@ -13,6 +13,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from forge_jobs.maintenance.tenants import TenantCounts
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim, State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
@@ -397,6 +399,7 @@ async def everything(telemetry: Telemetry, storage: Storage) -> Metrics:
         elif issubclass(event, events.Event) and event not in (events.Event, events.JobStarted):
             names = [getattr(each.type, "__name__", str(each.type)) for each in fields(event)]  # type: ignore[arg-type]
             telemetry.emit(event(*(values.get(name, ()) for name in names)))
+    telemetry.emit(events.TenantsWaiting("mail", 2, 5, 1.5))  # the last: a change of leaders takes it away
     epoch = await factories.leader(storage)
     await storage.queues.set("mail", {"concurrency": 3})
     await storage.kinds.pause("send", until=None, reason=None)
@@ -460,3 +463,30 @@ async def test_promtool_finds_nothing_to_criticise(telemetry: Telemetry, storage
     )
 
     assert (judged.returncode, judged.stdout + judged.stderr) == (0, b"")
+
+
+async def test_the_leader_tells_how_tenants_wait_and_no_label_names_one(
+    storage: Storage, telemetry: Telemetry
+) -> None:
+    metrics = Metrics(telemetry)
+    counts = TenantCounts(storage.tenants, telemetry)
+    me = await factories.worker(storage)
+    await factories.enqueue_many(storage, 5, tenant="ada")
+    await factories.enqueue(storage, tenant="bob")
+
+    await counts.tell()
+    page = await scraped(metrics)
+    assert page.value("forge_queue_waiting_tenants", queue="default") == 2
+    assert page.value("forge_queue_largest_tenant_jobs", queue="default") == 5
+    assert page.value("forge_queue_other_tenants_wait_seconds", queue="default") is not None
+    assert "ada" not in page.text and "bob" not in page.text
+
+    claims = await factories.claim(storage, me, limit=10)
+    await storage.claims.finish([factories.done(claim) for claim in claims])
+    await counts.tell()
+    page = await scraped(metrics)
+    for name in ("waiting_tenants", "largest_tenant_jobs", "other_tenants_wait_seconds"):
+        assert page.value(f"forge_queue_{name}", queue="default") == 0
+
+    telemetry.emit(events.LeaderChanged("w", False, LeaderEpoch(1)))
+    assert (await scraped(metrics)).value("forge_queue_waiting_tenants", queue="default") is None

@@ -23,6 +23,7 @@ class Facts:
     queues: tuple[QueueConfig, ...]
     limits: tuple[RateLimit, ...]
     counts: tuple[Counts, ...]
+    tenant_weights: Mapping[str, Mapping[str, float]]  # of tenants, by queue
     handled: Mapping[str, Set[str]]  # kinds by queue, where they are known
     unhandled: Mapping[str, Sequence[Unhandled]]  # by queue
     paused_kinds: Set[str]
@@ -51,6 +52,7 @@ class Facts:
             queues=self.queues,
             limits=self.limits,
             counts=self.counts,
+            tenant_weights=self.tenant_weights,
             handled=self.handled,
             unhandled=self.unhandled,
             upcoming={} if within is None else await self._upcoming(within),
@@ -127,6 +129,7 @@ class FactsReader:
                 queues=tuple(await forge.queues.list()),
                 limits=tuple(await forge.limits.list()),
                 counts=tuple(await forge.jobs.counts()),
+                tenant_weights=await forge.tenants.weights(),
                 handled=await forge.workers.handled(),
                 unhandled=by_queue(await forge.jobs.unhandled()),
                 paused_kinds={paused.kind for paused in await forge.kinds.paused()},

@@ -23,6 +23,7 @@ from forge_operator.plan.actions import (
     SetCron,
     SetLimit,
     SetQueue,
+    SetTenantWeights,
     VersionAction,
 )
 
@@ -93,6 +94,8 @@ class DatabaseActor:
                     )
                 case DeleteLimit():
                     await forge.limits.delete(action.scope, managed_by=action.managed_by, epoch=epoch)
+                case SetTenantWeights():
+                    await forge.tenants.set_weights(action.weights, queue=action.queue, epoch=epoch)
                 case DeleteCron():
                     await forge.crons.delete(action.name, managed_by=action.managed_by, epoch=epoch)
                 case SetCron():

@@ -115,6 +115,14 @@ class CordonWorkers:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTenantWeights:
+    """`forge.tenants.set_weights(weights, queue=queue, epoch=...)`."""
+
+    queue: str
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class SetCron:
     """`forge.crons.set(name, expression, kind, managed_by=managed_by, epoch=..., **values)`.
 
@@ -292,7 +300,15 @@ class EmitEvent:
 
 
 RowAction = (
-    SetQueue | ManageQueue | EnsureQueues | DeleteQueue | SetLimit | DeleteLimit | SetCron | DeleteCron
+    SetQueue
+    | ManageQueue
+    | EnsureQueues
+    | DeleteQueue
+    | SetLimit
+    | DeleteLimit
+    | SetTenantWeights
+    | SetCron
+    | DeleteCron
 )
 """What changes rows that people configure."""
 

@@ -14,6 +14,7 @@ from forge_operator.plan.actions import (
     ManageQueue,
     SetLimit,
     SetQueue,
+    SetTenantWeights,
 )
 from forge_operator.specs import QueueSpec
 from forge_operator.state.observed import DatabaseState, QueueObject
@@ -71,7 +72,13 @@ def plan_configuration(
     made = [limit for limit in limits if isinstance(limit, SetLimit)]
     taken_away = [limit for limit in limits if not isinstance(limit, SetLimit)]
     queue = queue_actions(row, name, spec, manager)
-    actions = [*made, *queue, *taken_away, *served_queues(spec, database)]
+    actions = [
+        *made,
+        *queue,
+        *taken_away,
+        *weight_actions(name, spec, database),
+        *served_queues(spec, database),
+    ]
     if actions and was_synced:
         actions.append(
             EmitEvent(
@@ -107,6 +114,14 @@ def limit_actions(name: str, spec: QueueSpec, database: DatabaseState, manager: 
     if row is not None and (row.capacity, row.refill, row.managed_by) == (capacity, refill, manager):
         return []
     return [SetLimit(scope, capacity, refill, manager)]
+
+
+def weight_actions(name: str, spec: QueueSpec, database: DatabaseState) -> list[Action]:
+    """Write the weights of the queue's tenants, if the spec says any or none; else they are left alone."""
+    if spec.tenants is None:
+        return []
+    wanted = {tenant.tenant: tenant.weight for tenant in spec.tenants.weights if tenant.weight != 1}
+    return [] if database.tenant_weights.get(name, {}) == wanted else [SetTenantWeights(name, wanted)]
 
 
 def served_queues(spec: QueueSpec, database: DatabaseState) -> list[Action]:

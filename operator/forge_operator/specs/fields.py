@@ -1,4 +1,4 @@
-"""The words for declaring fields of custom resources: `whole`, `seconds`, `text`, `choice`, `part` and kin.
+"""The words for declaring fields of custom resources: `whole`, `decimal`, `seconds`, `text`, `choice`, `part` and kin.
 
 Each takes the description that `kubectl explain` shows, and returns a field of a dataclass.
 Without a default a field reads as None when it is absent, unless it is `required`.
@@ -34,6 +34,18 @@ def whole(
     """Declare a whole number."""
     schema = _whole_schema(least, most)
     return _field(schema, _whole_of(least, most), description, default=default, required=required)
+
+
+def decimal(description: str, *, least: float, most: float) -> Any:
+    """Declare a number that need not be whole; it is required."""
+
+    def read_decimal(value: object, path: str) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise wrong(path, value, f"a number from {least:g} to {most:g}")
+        return float(value)
+
+    schema = {"type": "number", "minimum": least, "maximum": most}
+    return _field(schema, read_decimal, description, required=True)
 
 
 def attempts(description: str, *, name: str, default: int | None = None) -> Any:

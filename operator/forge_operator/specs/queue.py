@@ -6,9 +6,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from forge_jobs.model import MOST_PLACES
+from forge_jobs.model import LARGEST_WEIGHT, LONGEST_TENANT, MOST_PLACES, SMALLEST_WEIGHT
 from forge_operator.specs.bounds import DAY, LONGEST_NAME, QUEUE_NAME, YEAR
-from forge_operator.specs.fields import attempts, choice, flag, part, seconds, text, whole
+from forge_operator.specs.fields import attempts, choice, decimal, flag, part, parts, seconds, text, whole
 from forge_operator.specs.section import Rule, Section, read
 from forge_operator.specs.workers import WorkersSpec
 
@@ -80,6 +80,30 @@ class GroupsSpec(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantWeightSpec(Section):
+    """How many turns a tenant has."""
+
+    tenant: str = text("The tenant.", most=LONGEST_TENANT, required=True)
+    weight: float = decimal(
+        "How many turns it has for each one of a tenant of weight 1.",
+        least=SMALLEST_WEIGHT,
+        most=LARGEST_WEIGHT,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantsSpec(Section):
+    """The tenants of the queue's jobs."""
+
+    weights: tuple[TenantWeightSpec, ...] = parts(
+        "The tenants whose weights are not 1. Weights of other tenants that were set elsewhere are taken back.",
+        TenantWeightSpec,
+        key="tenant",
+        most=1_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSpec(Section):
     """How long ended jobs are kept."""
 
@@ -130,6 +154,11 @@ class QueueSpec(Section):
         most=YEAR,
     )
     groups: GroupsSpec = part("The groups of the queue's jobs.", GroupsSpec)
+    tenants: TenantsSpec | None = part(
+        "How many turns the tenants of the queue's jobs have. Absent: their weights are set elsewhere, and stay.",
+        TenantsSpec,
+        optional=True,
+    )
     retention: RetentionSpec = part("How long ended jobs are kept.", RetentionSpec)
     reclaim_policy: ReclaimPolicy = choice(
         "What happens to the queue when this object is deleted. Retain: it stays, without an owner. Delete: it is deleted "

@@ -127,6 +127,7 @@ class DatabaseState:
     queues: tuple[QueueConfig, ...] = ()  # all rows
     limits: tuple[RateLimit, ...] = ()  # all rows
     counts: tuple[Counts, ...] = ()  # all queues
+    tenant_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of tenants, by queue
     upcoming: Mapping[str, tuple[int, datetime]] = field(default_factory=dict)  # within `load.lookahead`
     handled: Mapping[str, Set[str]] = field(default_factory=dict)  # kinds by queue, where they are known
     unhandled: Mapping[str, Sequence[Unhandled]] = field(default_factory=dict)  # by queue

@@ -26,7 +26,7 @@ async def list_tenants(
         Option(metavar="N", help="Show this many.", parser=values.whole("--limit", least=1, most=10_000)),
     ] = 100,
 ) -> Report:
-    """List the tenants that have turns before them, or a weight of their own."""
+    """List the tenants that have turns before them, those with most jobs first, or a weight of their own."""
     async with opened(call) as forge:
         found = await forge.tenants.list(queue=queue, limit=limit)
     rows = [[one.queue, one.tenant, f"{one.weight:g}", f"{one.waiting:,}"] for one in found]

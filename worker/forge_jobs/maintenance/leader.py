@@ -52,6 +52,7 @@ WARN_EVERY = 30.0
 DECLARE_EVERY = 30.0
 AUDIT_GROUPS_EVERY = 30.0
 FORGET_TURNS_EVERY = 10.0
+COUNT_TENANTS_EVERY = 10.0
 RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
 WORK_OFF_EVERY = 2.0
@@ -174,6 +175,11 @@ class LeadingWorker:
                 FORGET_TURNS_EVERY,
                 lambda: tenants.forget(self._storage.tenants, epoch),
                 "forgetting turns that have come",
+            ),
+            self._every(
+                COUNT_TENANTS_EVERY,
+                tenants.TenantCounts(self._storage.tenants, self._telemetry).tell,
+                "counting tenants that wait",
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),

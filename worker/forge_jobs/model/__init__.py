@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.owner import Owner
     from forge_jobs.model.paused_kind import PausedKind
     from forge_jobs.model.run import Outcome, Run
+    from forge_jobs.model.tenant import LARGEST_WEIGHT, LONGEST_TENANT, SMALLEST_WEIGHT
     from forge_jobs.model.track_record import TrackRecord, bucket_start
     from forge_jobs.model.version import Version, VersionState
     from forge_jobs.model.worker import Leader, LostWorker
@@ -36,6 +37,7 @@ else:
         "owner",
         "paused_kind",
         "run",
+        "tenant",
         "track_record",
         "version",
         "worker",
@@ -43,7 +45,10 @@ else:
 
 __all__ = [
     "FOREVER",
+    "LARGEST_WEIGHT",
+    "LONGEST_TENANT",
     "MOST_PLACES",
+    "SMALLEST_WEIGHT",
     "Claim",
     "CronChange",
     "Decision",

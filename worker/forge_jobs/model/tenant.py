@@ -1,6 +1,7 @@
 """What a tenant is: on whose behalf jobs are done. In a queue, tenants take turns."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from forge_jobs.model.group import GROUPS
 
@@ -24,6 +25,9 @@ KEPT = 600_000_000
 
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.1, 100.0
 
+LONGEST_TENANT = 128
+"""The most characters of a tenant."""
+
 
 @dataclass(frozen=True, slots=True)
 class TenantStatus:
@@ -33,6 +37,22 @@ class TenantStatus:
     tenant: str
     weight: float = 1.0  # how many turns it has for each one of a tenant of weight 1
     waiting: int = 0  # how many turns it was given that have not come yet: about as many of its jobs wait
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTenants:
+    """How the tenants of a queue wait, as far as they have turns before them."""
+
+    queue: str
+    tenants: int  # how many there are
+    largest: int  # about how many jobs wait of the one that has most
+    others_wait: (
+        timedelta  # how long the first job of a tenant has waited: the longest time, of all but the largest
+    )
+
+
+FIRST_TURNS = 1_000
+"""Among so many turns to come, of each priority of a queue, the first jobs of tenants are looked for."""
 
 
 def is_let_in(links: int | None) -> bool:

@@ -7,7 +7,7 @@ when somebody asks. docs/metrics.md lists every metric.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.telemetry.counters import Counters
+from forge_jobs.telemetry.events import TenantsWaiting
 from forge_jobs.telemetry.job_series import job_series
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -110,6 +111,7 @@ class Metrics:
             value=self._counters.stuck,
         )
         yield _gauge("forge_leader", "Whether this process leads.", value=self._counters.leads)
+        yield from _tenants(list(self._counters.tenants.values()))
         if self._storage is not None:
             up = snapshot is not None
             yield _gauge("forge_database_up", "Whether the database answered this scrape in time.", value=up)
@@ -216,6 +218,29 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
         {queue.name: serving.count(queue.name) for queue in configs},
     )
     yield gauge("unserved", "Whether jobs are pending that no live worker serves.", unserved)
+
+
+def _tenants(waiting: Sequence[TenantsWaiting]) -> Iterator[Metric]:
+    """Yield the gauges of how tenants wait, which the process has that leads; never one a tenant."""
+    for name, meaning, values in (
+        (
+            "forge_queue_waiting_tenants",
+            "Tenants of which jobs wait for their turns; of a process that leads.",
+            {one.queue: one.tenants for one in waiting},
+        ),
+        (
+            "forge_queue_largest_tenant_jobs",
+            "About how many jobs wait of the tenant that has most; of a process that leads.",
+            {one.queue: one.largest for one in waiting},
+        ),
+        (
+            "forge_queue_other_tenants_wait_seconds",
+            "How long the first job of a tenant has waited: the longest time, of all tenants but the one that has most "
+            "jobs; of a process that leads.",
+            {one.queue: one.others_wait for one in waiting},
+        ),
+    ):
+        yield _gauge(name, meaning, "queue", values)
 
 
 def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:

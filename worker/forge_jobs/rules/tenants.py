@@ -4,8 +4,7 @@ import math
 from uuid import UUID
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import MAX_NAME
-from forge_jobs.model.tenant import LARGEST_WEIGHT, SMALLEST_WEIGHT
+from forge_jobs.model.tenant import LARGEST_WEIGHT, LONGEST_TENANT, SMALLEST_WEIGHT
 from forge_jobs.rules import names
 
 
@@ -13,10 +12,15 @@ def tenant(value: object) -> str:
     """Return the name of a tenant: 1 to 128 characters of text, or of what a whole number or a UUID is written as."""
     if (isinstance(value, int) and not isinstance(value, bool)) or isinstance(value, UUID):
         value = str(value)
-    if isinstance(value, str) and 0 < len(value) <= MAX_NAME and "\0" not in value and names.is_text(value):
+    if (
+        isinstance(value, str)
+        and 0 < len(value) <= LONGEST_TENANT
+        and "\0" not in value
+        and names.is_text(value)
+    ):
         return value
     raise InvalidInput(
-        f"tenant is {names.shown(value)}, allowed are 1 to {MAX_NAME} characters, a whole number or a UUID."
+        f"tenant is {names.shown(value)}, allowed are 1 to {LONGEST_TENANT} characters, a whole number or a UUID."
     )
 
 

@@ -124,6 +124,7 @@ class Counters:
         self.capacities: dict[str, int] = {}  # by label of the worker
         self.stuck = 0  # handlers that go on though they were told to stop
         self.leads = False
+        self.tenants: dict[str, events.TenantsWaiting] = {}  # by queue, while it leads
         self._counters: dict[str, dict[tuple[str, ...], int]] = {
             name: {} if labels else {(): 0} for name, (_, labels) in _COUNTERS.items()
         }
@@ -173,7 +174,7 @@ class Counters:
                 self._add("forge_cron_fired", event.enqueued, event.name)
                 self._add("forge_cron_skipped", event.skipped, event.name)
             case events.LeaderChanged():
-                self.leads = event.leads
+                self._lead(event.leads)
                 self._add("forge_leader_elections", int(event.leads))
             case events.HookFailed():
                 self._add("forge_hook_failures", 1, event.hook)
@@ -181,13 +182,25 @@ class Counters:
                 self._add("forge_chore_failures", 1, event.chore)
             case events.LoopBlocked() if event.is_first:
                 self._add("forge_loop_blocks", 1, event.claim.kind if event.claim else "")
+            case events.WorkerCutOff():
+                self._lead(False)
+                self._add("forge_worker_cut_off", 1)
+            case _:
+                self._remember(event)
+
+    def _remember(self, event: Event) -> None:
+        """Keep what is so until another event says otherwise."""
+        match event:
             case events.WorkerStarted():
                 self.capacities[event.label] = event.concurrency
             case events.WorkerStopped():
                 self.capacities.pop(event.label, None)
-            case events.WorkerCutOff():
-                self.leads = False
-                self._add("forge_worker_cut_off", 1)
+            case events.TenantsWaiting():
+                self.tenants[event.queue] = event
+
+    def _lead(self, leads: bool) -> None:
+        self.leads = leads
+        self.tenants.clear()
 
     def _add(self, name: str, count: int, *labels: str) -> None:
         counter = self._counters[name]

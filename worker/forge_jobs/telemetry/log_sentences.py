@@ -235,6 +235,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "Worker {worker} gives up the lead, since it cannot read crons {crons} and another worker may be able to",
     ),
     events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
+    events.TenantsWaiting: (
+        logging.DEBUG,
+        "{tenants} tenants of queue {queue} wait, one of them for {largest} jobs; the first jobs of the others have "
+        "waited for {others_wait} s at most",
+    ),
     events.LimitEmptied: (logging.WARNING, "Rate limit {scope} was emptied"),
     events.ChoreFailed: (logging.ERROR, "Chore {chore} failed: {error}; next try in {retry_in} s"),
 }

@@ -12,7 +12,8 @@ from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import NotEnqueued
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.context import Context
-from forge_jobs.handlers.handler import Handler, Placement
+from forge_jobs.handlers.handler import Handler
+from forge_jobs.handlers.placement import Placement
 from forge_jobs.model.decision import Decision
 from forge_jobs.plugins.hook_timer import HookTimer
 from forge_jobs.plugins.plugin import JobCall, Plugin

@@ -76,12 +76,13 @@ async def test_what_a_release_left_undone_is_done_after_an_upgrade(left, databas
 async def test_what_a_release_had_configured_is_there_after_an_upgrade(left, database):
     async with upgraded(database) as storage:
         mail = await queue(storage, "mail")
-        [cron] = await storage.crons.all()
+        [cron, declared] = await storage.crons.all()
         [limit] = await storage.limits.all()
         [kind] = await storage.kinds.all()
         [version] = await storage.versions.all()
 
     assert (mail.concurrency, mail.rate_limit, mail.max_attempts) == (3, "mail", 8)
     assert (cron.name, cron.queue, limit.scope, limit.capacity) == ("nightly", "default", "mail", 10)
+    assert (declared.name, declared.declared, declared.declared_before) == ("often", "said", ("before",))
     assert (kind.kind, kind.owner) == ("report", "accounting")
     assert (version.id, version.queues) == ("aaaaaaa1", ("default", "mail"))

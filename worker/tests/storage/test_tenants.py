@@ -6,7 +6,7 @@ from itertools import groupby
 
 import pytest
 
-from forge_jobs.errors import UnknownQueue
+from forge_jobs.errors import PastEpoch, UnknownQueue
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
 from forge_jobs.model.match import Move
@@ -557,3 +557,70 @@ async def test_rounds_of_unequal_tenants_are_fair_at_every_moment(storage):
 
     assert Counter(order) == wanted
     assert max(len(list(row)) for tenant, row in groupby(order[:30])) <= 2
+
+
+async def test_it_is_told_how_tenants_wait(storage, database):
+    me = await worker(storage, ["default", "mail"])
+    await enqueue_many(storage, 50, tenant="many")
+    await database.clock.advance(minutes=60)
+    await enqueue(storage, tenant="one")
+    await database.clock.advance(minutes=20)
+    await enqueue_many(storage, 2, tenant="two")
+    await enqueue_many(storage, 3, queue="mail", tenant="alone")
+    await enqueue(storage)
+    await database.clock.advance(minutes=10)
+
+    [default, mail] = await storage.tenants.waiting()
+
+    assert (default.queue, default.tenants) == ("default", 3)
+    assert timedelta(minutes=30) <= default.others_wait < timedelta(minutes=90)
+    assert abs(default.largest - 50) <= 1
+    assert (mail.queue, mail.tenants, mail.others_wait) == ("mail", 1, timedelta(0))
+    assert [one.tenant for one in await storage.tenants.all()] == ["many", "two", "one", "alone"]
+
+    await tenants_in_order(storage, me)
+    assert [one.queue for one in await storage.tenants.waiting()] == ["mail"]
+
+
+async def test_the_others_are_looked_for_in_all_priorities(storage, database):
+    await worker(storage)
+    await enqueue(storage, tenant="low", priority=5)
+    await database.clock.advance(minutes=30)
+    await enqueue_many(storage, 5, tenant="many")
+
+    [default] = await storage.tenants.waiting()
+    assert default.tenants == 2
+    assert default.others_wait >= timedelta(minutes=30)
+
+
+async def test_nothing_is_told_where_no_tenant_waits(storage):
+    await worker(storage)
+    await enqueue(storage)
+
+    assert list(await storage.tenants.waiting()) == []
+
+
+async def test_all_weights_of_a_queue_are_set_at_once(storage):
+    await storage.queues.ensure(["mail"])
+    await storage.tenants.set_weight("default", "ada", 2.0)
+    await storage.tenants.set_weight("default", "bob", 3.0)
+    await storage.tenants.set_weight("mail", "ada", 4.0)
+
+    await storage.tenants.set_weights("default", {"bob": 5.0, "cyd": 0.5})
+    assert await storage.tenants.weights() == {"default": {"bob": 5.0, "cyd": 0.5}, "mail": {"ada": 4.0}}
+
+    await storage.tenants.set_weights("default", {})
+    assert await storage.tenants.weights() == {"mail": {"ada": 4.0}}
+    with pytest.raises(UnknownQueue):
+        await storage.tenants.set_weights("nowhere", {})
+
+
+async def test_an_operator_that_was_replaced_sets_no_weights(storage):
+    old = (await storage.versions.take_over("operator-1")).number
+    new = (await storage.versions.take_over("operator-2")).number
+
+    with pytest.raises(PastEpoch):
+        await storage.tenants.set_weights("default", {"ada": 2.0}, epoch=old)
+    assert await storage.tenants.weights() == {}
+    await storage.tenants.set_weights("default", {"ada": 2.0}, epoch=new)
+    assert await storage.tenants.weights() == {"default": {"ada": 2.0}}

@@ -1,15 +1,18 @@
 """Tenants in PostgreSQL. The function `take_turns` of the schema gives them their turns; see there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
 from forge_jobs.model.job import Claim
-from forge_jobs.model.tenant import KEPT, STRIDE, TenantStatus, has_tenant
+from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants, has_tenant
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.statement import filled
@@ -33,27 +36,56 @@ INSERT INTO {schema}.tenant_clock (queue_id, priority, pos)
 SELECT * FROM unnest($1::integer[], $2::smallint[], $3::bigint[])
 """
 
-ALL = filled(
-    """
-SELECT queue.name AS queue, tenant, coalesce(tenant_weight.weight, 1) AS weight, coalesce(ahead.jobs, 0)::bigint AS waiting
-FROM (
+# Which turns come now, and about how many jobs of each tenant wait for theirs.
+_AHEAD = """
+WITH class AS MATERIALIZED (
+    SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
+    FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn) AS used
+), ahead AS MATERIALIZED (
     SELECT turn.queue_id, turn.tenant,
-           sum(greatest(turn.until - class.comes * 1000, 0) * coalesce(tenant_weight.weight, 1) / {stride}) AS jobs
-    FROM (
-        SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
-        FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn) AS used
-    ) AS class
+           sum(greatest(turn.until - class.comes * 1000, 0) * coalesce(tenant_weight.weight, 1) / {stride})::bigint AS jobs
+    FROM class
     JOIN {schema}.tenant_turn AS turn USING (queue_id, priority)
     LEFT JOIN {schema}.tenant_weight ON tenant_weight.queue_id = turn.queue_id AND tenant_weight.tenant = turn.tenant
     GROUP BY turn.queue_id, turn.tenant
-) AS ahead
+)""".replace("{stride}", str(STRIDE))
+
+ALL = filled(
+    """{ahead}
+SELECT queue.name AS queue, tenant, coalesce(tenant_weight.weight, 1) AS weight, coalesce(ahead.jobs, 0) AS waiting
+FROM ahead
 FULL JOIN {schema}.tenant_weight USING (queue_id, tenant)
 JOIN {schema}.queue ON queue.id = queue_id
 WHERE {open} AND ($1::text IS NULL OR queue.name = $1)
-ORDER BY queue.name, tenant LIMIT $2
+ORDER BY queue.name, waiting DESC, tenant LIMIT $2
 """,
-    stride=str(STRIDE),
+    ahead=_AHEAD,
     open=IS_OPEN,
+)
+
+WAITING = filled(
+    """{ahead}, largest AS (
+    SELECT DISTINCT ON (queue_id) queue_id, tenant, jobs FROM ahead ORDER BY queue_id, jobs DESC, tenant
+), first AS (  -- jobs of each tenant, one of which is its first
+    SELECT class.queue_id, job.tenant, coalesce(coming.since, coming.pos) AS since
+    FROM class
+    CROSS JOIN LATERAL (
+        SELECT job_id, since, pos FROM {schema}.ready
+        WHERE ready.queue_id = class.queue_id AND ready.priority = class.priority AND ready.pos >= class.comes
+        ORDER BY ready.pos LIMIT {first_turns}
+    ) AS coming
+    JOIN {schema}.job ON job.id = coming.job_id
+)
+SELECT queue.name AS queue, waiting.tenants, largest.jobs AS largest,
+       greatest({schema}.micros(now()) - (
+           SELECT min(first.since) FROM first WHERE first.queue_id = queue.id AND first.tenant <> largest.tenant), 0) AS wait
+FROM (SELECT queue_id, count(*) AS tenants FROM ahead WHERE jobs > 0 GROUP BY queue_id) AS waiting
+JOIN largest USING (queue_id)
+JOIN {schema}.queue ON queue.id = queue_id
+ORDER BY queue.name
+""",
+    ahead=_AHEAD,
+    first_turns=str(FIRST_TURNS),
 )
 
 SET = """
@@ -62,6 +94,20 @@ ON CONFLICT (queue_id, tenant) DO UPDATE SET weight = excluded.weight WHERE tena
 RETURNING true
 """
 UNSET = "DELETE FROM {schema}.tenant_weight WHERE queue_id = $1 AND tenant = $2 RETURNING true"
+
+WEIGHTS = """
+SELECT queue.name, tenant, weight FROM {schema}.tenant_weight JOIN {schema}.queue ON queue.id = queue_id
+"""
+
+SET_ALL = """
+WITH given AS (
+    SELECT * FROM unnest($2::text[], $3::double precision[]) AS given (tenant, weight) ORDER BY tenant
+), gone AS (
+    DELETE FROM {schema}.tenant_weight WHERE queue_id = $1 AND tenant NOT IN (SELECT tenant FROM given)
+)
+INSERT INTO {schema}.tenant_weight (queue_id, tenant, weight) SELECT $1, tenant, weight FROM given
+ON CONFLICT (queue_id, tenant) DO UPDATE SET weight = excluded.weight WHERE tenant_weight.weight <> excluded.weight
+"""
 
 QUEUE = f"SELECT id FROM {{schema}}.queue WHERE name = $1 AND {IS_OPEN}"
 
@@ -113,11 +159,36 @@ class PostgresTenants:
             await self._queue(queue)
         return [TenantStatus(**record) for record in await self._database.fetch(ALL, queue, limit)]
 
+    async def waiting(self) -> Sequence[WaitingTenants]:
+        return [
+            WaitingTenants(
+                record["queue"],
+                record["tenants"],
+                record["largest"],
+                timedelta(microseconds=record["wait"] or 0),
+            )
+            for record in await self._database.fetch(WAITING)
+        ]
+
     async def set_weight(self, queue: str, tenant: str, weight: float | None) -> bool:
         queue_id = await self._queue(queue)
         if weight is None:
             return bool(await self._database.fetchval(UNSET, queue_id, tenant))
         return bool(await self._database.fetchval(SET, queue_id, tenant, weight))
+
+    async def weights(self) -> Mapping[str, Mapping[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for queue, tenant, weight in await self._database.fetch(WEIGHTS):
+            found.setdefault(queue, {})[tenant] = weight
+        return found
+
+    @tried_again
+    async def set_weights(
+        self, queue: str, weights: Mapping[str, float], *, epoch: OperatorEpoch | None = None
+    ) -> None:
+        wanted = await self._queue(queue), list(weights), list(weights.values())
+        async with writing(self._database, epoch) as connection:
+            await self._database.execute(SET_ALL, *wanted, connection=connection)
 
     async def forget(self, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(FORGET, epoch)

@@ -1,15 +1,18 @@
 """Tenants in SQLite: they take turns in their queues."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import groupby
 from typing import NamedTuple
 
-from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.model.tenant import KEPT, STRIDE, TenantStatus
+from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
+from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.queues import get as get_queue
-from forge_jobs.storage.sqlite.transaction import Record, Transaction
+from forge_jobs.storage.sqlite.transaction import Transaction
 
 CLOCK = "SELECT pos FROM tenant_clock WHERE queue_id = ? AND priority = ?"
 
@@ -29,13 +32,24 @@ ON CONFLICT (queue_id, priority) DO UPDATE SET pos = max(pos, excluded.pos)
 """
 
 ALL = f"""
-SELECT known.queue_id, queue.name AS queue, known.tenant, coalesce(tenant_weight.weight, 1.0) AS weight
-FROM (SELECT queue_id, tenant FROM tenant_turn UNION SELECT queue_id, tenant FROM tenant_weight) AS known
+SELECT known.queue_id, queue.name AS queue, known.tenant, coalesce(tenant_weight.weight, 1.0) AS weight,
+       known.priority, known.until
+FROM (
+    SELECT queue_id, tenant, priority, until FROM tenant_turn
+    UNION ALL SELECT queue_id, tenant, NULL, NULL FROM tenant_weight
+) AS known
 JOIN queue ON queue.id = known.queue_id
 LEFT JOIN tenant_weight ON tenant_weight.queue_id = known.queue_id AND tenant_weight.tenant = known.tenant
 WHERE {IS_OPEN} AND (:queue IS NULL OR queue.name = :queue)
-ORDER BY queue.name, known.tenant LIMIT :limit
 """
+
+COMING = f"""
+SELECT job.tenant, coalesce(ready.since, ready.pos) FROM ready JOIN job ON job.id = ready.job_id
+WHERE ready.queue_id = ? AND ready.priority = ? AND ready.pos >= ?
+ORDER BY ready.pos LIMIT {FIRST_TURNS}
+"""
+
+WEIGHTS = "SELECT queue.name, tenant, weight FROM tenant_weight JOIN queue ON queue.id = queue_id"
 
 FORGET = "DELETE FROM tenant_turn WHERE queue_id = ? AND priority = ? AND until < ?"
 
@@ -63,13 +77,12 @@ class SqliteTenants:
         def all(transaction: Transaction) -> Sequence[TenantStatus]:
             if queue is not None:
                 get_queue(transaction, queue)
-            comes = {of_class: _comes(transaction, *of_class) for of_class in transaction.rows(CLASSES)}
-            return [
-                TenantStatus(row["queue"], row["tenant"], row["weight"], _waiting(transaction, row, comes))
-                for row in transaction.records(ALL, {"queue": queue, "limit": limit})
-            ]
+            return _all(transaction, _classes(transaction), queue)[:limit]
 
         return await self._database.read(all)
+
+    async def waiting(self) -> Sequence[WaitingTenants]:
+        return await self._database.read(_waiting)
 
     async def set_weight(self, queue: str, tenant: str, weight: float | None) -> bool:
         def set_weight(transaction: Transaction) -> bool:
@@ -89,6 +102,26 @@ class SqliteTenants:
             return bool(before != weight)
 
         return await self._database.write(set_weight)
+
+    async def weights(self) -> Mapping[str, Mapping[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for queue, tenant, weight in await self._database.read(lambda transaction: transaction.rows(WEIGHTS)):
+            found.setdefault(queue, {})[tenant] = weight
+        return found
+
+    async def set_weights(
+        self, queue: str, weights: Mapping[str, float], *, epoch: OperatorEpoch | None = None
+    ) -> None:
+        def set_weights(transaction: Transaction) -> None:
+            require_epoch(transaction, epoch)
+            queue_id = get_queue(transaction, queue).id
+            transaction.execute("DELETE FROM tenant_weight WHERE queue_id = ?", (queue_id,))
+            transaction.execute_many(
+                "INSERT INTO tenant_weight (queue_id, tenant, weight) VALUES (?, ?, ?)",
+                [(queue_id, tenant, weight) for tenant, weight in weights.items()],
+            )
+
+        await self._database.write(set_weights)
 
     async def forget(self, *, epoch: LeaderEpoch) -> None:
         def forget(transaction: Transaction) -> None:
@@ -135,15 +168,46 @@ def came(transaction: Transaction, queue_id: int, last: Mapping[int, int]) -> No
     transaction.execute_many(CAME, [(queue_id, priority, pos) for priority, pos in last.items()])
 
 
-def _waiting(transaction: Transaction, tenant: Record, comes: Mapping[tuple[int, int], int]) -> int:
-    """Return how many turns of the tenant have not come yet, in one queue."""
-    queue_id = tenant["queue_id"]
-    given = transaction.rows(
-        "SELECT priority, until FROM tenant_turn WHERE queue_id = ? AND tenant = ?",
-        (queue_id, tenant["tenant"]),
-    )
-    ahead = sum(max(0, until - comes[queue_id, priority] * 1000) for priority, until in given)
-    return int(ahead * tenant["weight"] / STRIDE)
+def _classes(transaction: Transaction) -> dict[tuple[int, int], int]:
+    """Return the turn that comes now, by queue and priority."""
+    return {of_class: _comes(transaction, *of_class) for of_class in transaction.rows(CLASSES)}
+
+
+def _all(
+    transaction: Transaction, comes: Mapping[tuple[int, int], int], queue: str | None
+) -> list[TenantStatus]:
+    """Return the tenants by queue, those of which most jobs wait first."""
+    weights: dict[tuple[str, str], float] = {}
+    ahead: dict[tuple[str, str], float] = {}
+    for row in transaction.records(ALL, {"queue": queue}):
+        tenant = row["queue"], row["tenant"]
+        weights[tenant] = row["weight"]
+        if row["until"] is not None:
+            turns = max(0, row["until"] - comes[row["queue_id"], row["priority"]] * 1000)
+            ahead[tenant] = ahead.get(tenant, 0) + turns * row["weight"] / STRIDE
+    statuses = [
+        TenantStatus(*tenant, weight, round(ahead.get(tenant, 0))) for tenant, weight in weights.items()
+    ]
+    return sorted(statuses, key=lambda one: (one.queue, -one.waiting, one.tenant))
+
+
+def _waiting(transaction: Transaction) -> Sequence[WaitingTenants]:
+    comes = _classes(transaction)
+    names: dict[int, str] = dict(transaction.rows("SELECT id, name FROM queue"))
+    since: dict[tuple[str, str], int] = {}  # of the first job of each tenant
+    for (queue_id, priority), coming in comes.items():
+        for tenant, moment in transaction.rows(COMING, (queue_id, priority, coming)):
+            if tenant is not None and queue_id in names:
+                first = names[queue_id], tenant
+                since[first] = min(moment, since.get(first, moment))
+    waiting = [one for one in _all(transaction, comes, None) if one.waiting]
+    found = []
+    for queue, tenants in groupby(waiting, key=lambda one: one.queue):
+        [largest, *others] = tenants
+        waits = [transaction.now - since.get((queue, one.tenant), transaction.now) for one in others]
+        wait = timedelta(microseconds=max(0, *waits, 0))
+        found.append(WaitingTenants(queue, 1 + len(others), largest.waiting, wait))
+    return found
 
 
 def _comes(transaction: Transaction, queue_id: int, priority: int) -> int:

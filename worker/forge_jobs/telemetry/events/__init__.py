@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         QueueResembles,
         QueuesResumed,
         QueueUnserved,
+        TenantsWaiting,
         TokensLeased,
         UnknownLimit,
     )
@@ -163,6 +164,7 @@ __all__ = [
     "SignalTaken",
     "StuckHandlerEnded",
     "SubscriberFailed",
+    "TenantsWaiting",
     "TokensLeased",
     "UnknownKind",
     "UnknownLimit",

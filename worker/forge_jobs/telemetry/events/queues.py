@@ -67,6 +67,16 @@ class KindsUnpublished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TenantsWaiting(Event):
+    """The leader looked how the tenants of a queue wait; see `WaitingTenants`. None does when `tenants` is 0."""
+
+    queue: str
+    tenants: int
+    largest: int
+    others_wait: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownLimit(Event):
     """A queue needs tokens of a rate limit that does not exist, so nothing of it is claimed."""
 
