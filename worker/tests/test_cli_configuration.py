@@ -388,7 +388,7 @@ async def _declare(url: str) -> None:
         for name in ("code", "changed", "gone"):
             config = cron(name)
             declared = replace(config, declared=written(config))
-            await forge.storage.crons.declare(declared, last=None)
+            await forge.storage.crons.declare(declared, last_declared=None)
 
 
 def test_the_list_of_crons_says_where_each_comes_from(cli: CommandLine):

@@ -83,7 +83,7 @@ async def _declare(
         wanted = replace(wanted, next_fire_at=schedule.next_after(await storage.now()))
     except InvalidCron:
         pass  # this host does not know the time zone; whoever fires it does
-    if await storage.crons.declare(wanted, last=None if present is None else present.declared):
+    if await storage.crons.declare(wanted, last_declared=None if present is None else present.declared):
         if present is not None and present.managed_by is not None:
             telemetry.emit(CronKept(wanted.name, present.managed_by))
         else:

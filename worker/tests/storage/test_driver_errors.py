@@ -93,7 +93,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "cost": 1.0,
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },
-        **{"tenant": "ada", "weight": 2.0},
+        **{"tenant": "ada", "weight": 2.0, "weights": {"ada": 2.0}, "last_declared": None},
         **{"scope": "smtp", "capacity": 5, "refill": 1, "tokens": 1, "generation": 0, "keep": 0},
         **{"cron": cron(next_fire_at=AT), "fires": [AT], "next_fire_at": AT, "error": "it broke"},
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},

@@ -59,7 +59,7 @@ async def becomes(forge: Forge, wanted: str) -> None:
 async def looked(leading: Release) -> None:
     """The leader has looked at what is declared a few times more: often enough to miss a cron."""
     name = f"marker-{next(markers)}"
-    await leading.forge.storage.crons.declare(cron(name, declared="x"), last=None)
+    await leading.forge.storage.crons.declare(cron(name, declared="x"), last_declared=None)
     await eventually(lambda: name in {event.name for event in leading.events.of(CronUndeclared)})
     await leading.forge.crons.delete(name)
 

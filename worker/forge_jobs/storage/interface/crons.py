@@ -24,8 +24,8 @@ class Crons(Protocol):
     async def ensure(self, cron: CronConfig) -> None:
         """The cron exists, with its `next_fire_at`; one that existed before keeps its configuration. Raises UnknownQueue."""
 
-    async def declare(self, cron: CronConfig, *, last: str | None) -> bool:
-        """The cron is configured as a handler declares it, and what it declared is noted, if it declared `last` before that.
+    async def declare(self, cron: CronConfig, *, last_declared: str | None) -> bool:
+        """The cron is configured as a handler declares it, and what it declared is noted, if it declared `last_declared` before that.
 
         Its state is kept, and whether it is enabled. One that somebody manages keeps its configuration. False, and nothing
         was changed, when a handler declared something else last. Raises UnknownQueue.

@@ -119,13 +119,13 @@ class PostgresCrons:
         await self._write(ENSURE, replace(cron, managed_by=None))
 
     @tried_again
-    async def declare(self, cron: CronConfig, *, last: str | None) -> bool:
+    async def declare(self, cron: CronConfig, *, last_declared: str | None) -> bool:
         await self._check_queue(cron)
-        noted = cron.name, cron.declared, list(cron.declared_before), last
+        noted = cron.name, cron.declared, list(cron.declared_before), last_declared
         async with self._database.transaction() as connection:
             present = await self._database.fetchrow(DECLARED, *noted, connection=connection)
             if present is None:
-                if last is not None or not await self._write(ENSURE, cron, connection):
+                if last_declared is not None or not await self._write(ENSURE, cron, connection):
                     return False
                 await self._database.execute(DECLARED, *noted, connection=connection)
             elif present["managed_by"] is None:

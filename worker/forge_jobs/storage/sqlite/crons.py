@@ -89,14 +89,14 @@ class SqliteCrons:
 
         await self._database.write(ensure)
 
-    async def declare(self, cron: CronConfig, *, last: str | None) -> bool:
+    async def declare(self, cron: CronConfig, *, last_declared: str | None) -> bool:
         refusals.check_cron(cron)
 
         def declare(transaction: Transaction) -> bool:
             present = transaction.record(
                 "SELECT declared, managed_by, enabled FROM cron WHERE name = ?", (cron.name,)
             )
-            if (None if present is None else present["declared"]) != last:
+            if (None if present is None else present["declared"]) != last_declared:
                 return False
             if present is None or present["managed_by"] is None:
                 enabled = True if present is None else bool(present["enabled"])
