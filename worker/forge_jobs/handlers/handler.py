@@ -235,12 +235,13 @@ class Handler(Generic[P, R, Q, V]):
         value: Any = sys.modules.get(self.__module__)
         value = getattr(value, self.__qualname__, None)
         for _ in range(MOST_WRAPPED):
-            if value is self or value is self.function:
+            if value is self or (value is self.function and not self.retries.asks):
                 return
             value = getattr(value, "__wrapped__", None)
+        what = "decorated function" if self.retries.asks else "function"
         raise InvalidInput(
             f"Handler {self.kind!r} cannot run in a process of its own: {self.__module__}.{self.__qualname__} is not "
-            "its function; allowed is a function under its own name, at the top of a module."
+            f"its {what}; allowed is a {what} under its own name, at the top of a module."
         )
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> V:

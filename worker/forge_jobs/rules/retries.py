@@ -82,6 +82,11 @@ class Retries:
         except ValueError:  # it has no signature that can be read
             pass
 
+    @property
+    def asks(self) -> bool:
+        """Whether `on` or `on_failure` has to know the error of an attempt."""
+        return bool(self.on) or self.on_failure is not None
+
     def wait(
         self, queue: QueueConfig, attempt: int, *, random: Callable[[], float] = _random.random
     ) -> timedelta:

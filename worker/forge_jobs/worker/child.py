@@ -19,9 +19,11 @@ from typing import Any
 
 from forge_jobs.handlers.child_context import ChildContext
 from forge_jobs.handlers.context import in_plain_handler
-from forge_jobs.model.decision import DECISIONS, HandedBack, Reschedule, Retry, Throttled, decided
+from forge_jobs.handlers.handler import MOST_WRAPPED, Handler
+from forge_jobs.model.decision import DECISIONS, Decision, HandedBack, Reschedule, Retry, Throttled, decided
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import Claim
+from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import KeptResult, kept_result
 from forge_jobs.system import exits, stop_signals
 from forge_jobs.telemetry import logs
@@ -57,11 +59,7 @@ def call(
     if style is not None:
         logs.take_over(style)
     logs.current_job.set((claim, queue))
-    if module == "__main__":
-        module = "__mp_main__" if "__mp_main__" in sys.modules else "__main__"
-    handler: Any = sys.modules.get(module) or importlib.import_module(module)
-    for part in name.split("."):
-        handler = getattr(handler, part)
+    handler = _found(module, name)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
     function, forge = getattr(handler, "function", handler), getattr(handler, "forge", None)
     context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
@@ -76,6 +74,16 @@ def call(
             "allowed is a plain function."
         )
     return kept_result(returned, claim.codec)
+
+
+def _found(module: str, name: str) -> Any:
+    """Return what has this name in the module, which is imported."""
+    if module == "__main__":
+        module = "__mp_main__" if "__mp_main__" in sys.modules else "__main__"
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def framed(number: bytes, message: bytes) -> bytes:
@@ -125,18 +133,42 @@ def _answer(request: bytes) -> bytes:
     global _is_told
     here, _is_told = os.getpid(), False
     error: BaseException | None = None
+    answer, args = b"", ()
     try:
         args, kwargs = pickle.loads(request)
         answer = pickle.dumps((True, call(*args, **kwargs)))
     except BaseException as raised:
         error = raised
-        answer = _raised(HandedBack() if _is_told and not isinstance(raised, COST_NOTHING) else raised)
+        if os.getpid() == here:  # in a fork nobody hears the answer
+            is_told = _is_told and not isinstance(raised, COST_NOTHING)
+            answer = _raised(HandedBack() if is_told else _answered(raised, *args[:3]))
     finally:
         sys.stdout.flush()
         logs.flush()
     if os.getpid() != here:
         exits.end_fork(error)
     return answer
+
+
+def _answered(
+    error: BaseException, module: str = "", name: str = "", claim: Claim | None = None
+) -> BaseException:
+    """Return the decision that the handler's `on` and `on_failure` say for its error, which only this process has."""
+    if claim is None or isinstance(error, Decision):
+        return error
+    answer, text = _retries(module, name, claim.kind).answer(error, claim.attempt)
+    return Retry(reason=text) if answer is None else answer
+
+
+def _retries(module: str, name: str, kind: str) -> Retries:
+    """Return how failed attempts of the kind are followed by others, as far as its handler can be found by its name."""
+    with contextlib.suppress(BaseException):  # the module may be what raised
+        found = _found(module, name)
+        for _ in range(MOST_WRAPPED):
+            if isinstance(found, Handler) and found.kind == kind:
+                return found.retries
+            found = getattr(found, "__wrapped__", None)
+    return AS_QUEUE
 
 
 def _raised(error: BaseException) -> bytes:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -167,3 +169,51 @@ async def test_failures_after_the_first_ones_are_logged_as_errors(
     assert [run.is_grave for run in runs] == [False, False, True, False]
     levels = [record.levelno for record in caplog.records if getattr(record, "job_id", None) == job.id]
     assert levels == [logging.WARNING, logging.WARNING, logging.ERROR, logging.ERROR]
+
+
+elsewhere = Forge("sqlite://:memory:")
+
+
+def says(error: BaseException, attempt: int) -> Any:
+    """What a handler says of its errors; the process that asks is not the worker's."""
+    return Dead(f"attempt {attempt} in {os.getpid()}") if isinstance(error, LookupError) else None
+
+
+@elsewhere.handler(
+    executor="process", retry=Retries(on={PermissionError: Dead, OSError: Retry(after=7200)}, on_failure=says)
+)
+def apart(error: str) -> None:
+    raise {"permission": PermissionError("no"), "other": FileNotFoundError("gone"), "asked": KeyError("x")}[
+        error
+    ]
+
+
+async def test_errors_of_a_process_of_its_own_decide_what_becomes_of_a_job(forge: Forge) -> None:
+    forge.handlers.add(apart)
+    forbidden, missing, asked = await forge.enqueue_many(
+        "apart", [{"error": "permission"}, {"error": "other"}, {"error": "asked"}]
+    )
+    async with working(forge):
+        dead, failed = await judged(forge, forbidden.id), await judged(forge, missing.id)
+        told = await judged(forge, asked.id)
+
+    assert dead.state is State.DEAD
+    assert (dead.error or "").startswith("PermissionError: no\n")
+    assert failed.state is State.RETRYING
+    assert (failed.error or "").startswith("FileNotFoundError: gone\n")
+    assert 7000 < await left(forge, failed) <= 7200
+    assert told.state is State.DEAD
+    assert re.match(r"attempt 1 in \d+: KeyError: 'x'\n", told.error or "")
+    assert f"in {os.getpid()}:" not in (told.error or "")
+
+
+def undecorated() -> None: ...
+
+
+async def test_a_process_that_cannot_find_what_its_handler_says_runs_nothing(forge: Forge) -> None:
+    forge.handler(executor="process", retry=Retries(on={OSError: Dead}))(undecorated)
+    job = await forge.enqueue("undecorated")
+    async with working(forge):
+        failed = await judged(forge, job.id)
+
+    assert "test_retries.undecorated is not its decorated function; allowed is" in (failed.error or "")
