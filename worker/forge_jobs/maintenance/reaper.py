@@ -3,7 +3,8 @@
 A lost run counts as an attempt, so a job that kills its worker every time ends. What is
 written is what the worker itself would have written, guarded the same way, so a worker
 that comes back in this moment, or a second reaper, does no harm. Only jobs of a version
-that failed lose no attempt: they had no part in that, and it claims nothing more.
+that failed lose no attempt: they had no part in that, and it claims nothing more. They are
+dead all the same where their handler says so: nobody knows how far they came.
 """
 
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ class Reaper:
         on_lost = {kind.kind: kind.on_lost for kind in await self._storage.kinds.all()}
         verdicts = [
             handed_back(claim, queues[claim.queue_id])
-            if claim.worker_id in failed
+            if claim.worker_id in failed and on_lost.get(claim.kind) != OnLost.DEAD
             else await self._judged(claim, queues[claim.queue_id], on_lost.get(claim.kind))
             for claim in claims
             if claim.queue_id in queues

@@ -7,6 +7,7 @@ import pytest
 from forge_jobs import Forge, InvalidInput, State
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.model.kind import OnLost
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import JobsTakenBack
 from tests.storage.clock import Clock
@@ -21,10 +22,15 @@ async def storage(forge: Forge) -> Storage:
     return forge.storage
 
 
-async def lose(forge: Forge, kind: str, **facts: object) -> int:
-    """A worker is lost with a job of the kind; what becomes of that is written. Return the job's id."""
-    me = await worker(forge.storage)
+async def lose(forge: Forge, kind: str, *, fails: bool = False, **facts: object) -> int:
+    """A worker is lost with a job of the kind, or `fails` with its version; what becomes of that is written. Return the job's id."""
+    me = await worker(forge.storage, pool="pool", version_id="new")
     claimed = await running(forge.storage, me, kind, **facts)
+    if fails:
+        epoch = (await forge.storage.versions.take_over("operator-1")).number
+        given = Version("pool", "new", "1.0", "mail-worker-1-0-new", VersionState.PENDING)
+        assert await forge.storage.versions.put(given, epoch=epoch)
+        assert await forge.storage.versions.move("pool", "new", VersionState.FAILED, epoch=epoch)
     await forge.storage.workers.deregister(me)
     await take_back(forge)
     return claimed.job_id
@@ -69,6 +75,20 @@ async def test_a_job_that_must_not_be_done_twice_is_dead(forge: Forge) -> None:
     job = await forge.jobs.get(await lose(forge, "work"))
 
     assert (job.state, job.attempt, job.error) == (State.DEAD, 1, "worker lost")
+
+
+@pytest.mark.parametrize(
+    ("on_lost", "state", "attempt"),
+    [(None, State.PENDING, 0), ("refund", State.PENDING, 0), ("dead", State.DEAD, 1)],
+)
+async def test_a_job_of_a_version_that_failed_loses_no_attempt_unless_it_must_not_be_done_twice(
+    forge: Forge, on_lost: str | None, state: State, attempt: int
+) -> None:
+    await declare(forge, on_lost)
+
+    job = await forge.jobs.get(await lose(forge, "work", fails=True))
+
+    assert (job.state, job.attempt) == (state, attempt)
 
 
 async def test_a_lost_run_is_refunded_where_the_handler_says_so(forge: Forge, events: Events) -> None:
