@@ -244,7 +244,10 @@ class Context:
 
     @property
     def state(self) -> Any:
-        """What was saved last of the job, by this attempt or one before; None: nothing. Each time it is read anew."""
+        """What was saved last of the job, by this attempt or one before; None: nothing. Each time it is decoded anew.
+
+        What this attempt saved with a `connection` is not in it: only the next attempt finds that, if it was committed.
+        """
         claim = self.claim
         return None if claim.state is None else decode(claim.state, claim.codec, what="state")
 

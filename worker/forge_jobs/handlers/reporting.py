@@ -41,7 +41,8 @@ async def save(context: "Context", state: Any, connection: Any) -> None:
     encoded = encode(state, claim.codec, limit=LARGEST_STATE, what="state")
     require_held(context, "ctx.save")
     await _written(context, states.save(claim, encoded, connection=connection))
-    claim.state = encoded
+    if connection is None:  # nobody here learns whether the transaction of the handler is kept
+        claim.state = encoded
 
 
 async def save_for_key(context: "Context", state: Any, connection: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -263,6 +264,24 @@ async def test_a_state_is_undone_with_the_work_of_its_transaction(forge: Forge, 
     await run(forge)
 
     assert found == [None, "before"]
+
+
+async def test_an_attempt_does_not_take_an_undone_state_for_saved(forge: Forge, database: Database) -> None:
+    found: list[Any] = []
+
+    @forge.handler
+    async def work(ctx: Context) -> None:
+        await ctx.save("before")
+        with suppress(ValueError):
+            async with database.transaction() as connection:
+                await ctx.save("never", connection=connection)
+                raise ValueError
+        found.append(ctx.state)
+
+    await work.enqueue()
+    await run(forge)
+
+    assert found == ["before"]
 
 
 def test_a_handler_in_a_process_of_its_own_reads_its_state_and_may_not_say_more() -> None:
