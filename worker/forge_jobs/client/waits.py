@@ -68,6 +68,7 @@ class Waits:
         self._looking: OwnTask[None] | None = None
         self._listening: OwnTask[None] | None = None
         self._hears = False
+        self._resting: asyncio.TimerHandle | None = None
 
     async def ended(
         self, job_ids: Sequence[int], limit: timedelta | None, why: Callable[[int], Awaitable["Why"]]
@@ -106,9 +107,11 @@ class Waits:
         for task in (self._listening, self._looking):
             if task is not None:
                 await asyncio.gather(task, return_exceptions=True)
+        self._stay()
 
     def _begin(self, job_id: int) -> "asyncio.Future[EndedJob | None]":
         self._waiting[job_id] += 1
+        self._stay()
         wait = self._waits.get(job_id)
         if wait is None:
             now = self.loop.time()
@@ -157,7 +160,8 @@ class Waits:
                 async with asyncio.timeout(max(0.0, next_at - self.loop.time())):
                     await self._stirred.wait()
         self._agenda.clear()
-        self.loop.call_later(LINGER, self._rest)
+        self._stay()
+        self._resting = self.loop.call_later(LINGER, self._rest)
 
     def _put_off(self, pause: float) -> None:
         """No job is looked after for so many seconds."""
@@ -260,6 +264,12 @@ class Waits:
         self._hears = False
         for wait in self._waits.values():
             wait.announced_at = None
+
+    def _stay(self) -> None:
+        """The ear is not given up yet."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
 
     def _rest(self) -> None:
         """The ear is given up when nobody waits."""

@@ -133,6 +133,29 @@ async def test_two_who_wait_for_one_job_get_its_result_and_one_may_give_up(forge
     assert second.cancelled()
 
 
+async def test_an_ear_is_given_up_only_long_after_the_last_wait(
+    forge: Forge, double: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def recording(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        handle = call_later(delay, *args, **options)
+        if delay == 1234.5:
+            rests.append(handle)
+        return handle
+
+    monkeypatch.setattr(waits, "LINGER", 1234.5)
+    monkeypatch.setattr(loop, "call_later", recording)
+    async with working(forge):
+        for number in range(3):
+            await forge.wait(await double.enqueue(number=number), timeout=30)
+            await eventually(lambda number=number: len(rests) > number)
+
+    assert [rest.cancelled() for rest in rests] == [True, True, False]
+
+
 async def test_who_waits_when_the_forge_is_closed_is_told(database: Database) -> None:
     forge = Forge(storage=database.storage())
     async with forge:
