@@ -12,7 +12,19 @@ class Rise:
 
     jobs: int  # that rose
     up_to: int | None  # a moment; what was due by then has risen. None: nothing was looked at
-    is_full: bool = False  # as many rose as might, so more may be due
+    go_on_at: int | None = (
+        None  # as many were due as may rise at once: others that were due after this moment are left. None: none are
+    )
     begins: tuple[
         tuple[int, int], ...
     ] = ()  # (priority, pos): before it nothing was pending in this priority
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more may be due."""
+        return self.go_on_at is not None
+
+    @property
+    def looked_to(self) -> int | None:
+        """Up to which moment jobs were looked at, also those that did not rise since somebody had them locked."""
+        return self.up_to if self.go_on_at is None else self.go_on_at

@@ -3,10 +3,13 @@
 import asyncio
 import random
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
+from forge_jobs.maintenance import lifter
 from forge_jobs.model.job import KeyMode, State
+from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage.factories import (
     claim,
     claim_ids,
@@ -147,6 +150,49 @@ async def test_who_goes_on_where_the_last_look_ended_finds_every_job(storage, cl
     for job_id in ids:
         shown = await storage.jobs.get(job_id)
         assert shown.risen == min(shown.priority, (now - shown.created_at) // AGE)
+
+
+async def test_a_job_that_has_risen_rises_on_when_the_next_look_goes_on_where_this_one_ended(
+    storage, clock, ageing
+):
+    old = await enqueue(storage, priority=5)
+    await clock.advance(minutes=5)
+    await enqueue(storage, priority=4)  # here the priority begins
+    await enqueue(storage, priority=0)
+    last, seen = None, []
+    for _ in range(4):
+        last = await rise(storage, ageing, after=last)
+        seen.append((await storage.jobs.get(old)).risen)
+        await clock.advance(minutes=9)
+
+    assert seen == [0, 1, 2, 3]
+
+
+async def test_a_job_that_came_to_an_old_place_is_found_in_each_queue_after_some_looks(
+    storage, clock, monkeypatch
+):
+    await clock.freeze()
+    monkeypatch.setattr(lifter, "uptime", count(step=1000.0).__next__)  # so that each queue is due each time
+    monkeypatch.setattr(lifter, "SHARE", 0)
+    me = await worker(storage, ["default", "mail", "post"])
+    waiting, claimed = [], []
+    for name in ("default", "mail", "post"):
+        await storage.queues.set(name, {"age_after": AGE})
+        waiting.append(await enqueue(storage, queue=name, priority=5))
+        claimed += await claim(storage, me, name)
+        await clock.advance(seconds=1)
+        waiting.append(await enqueue(storage, queue=name, priority=5))
+        await enqueue(storage, queue=name, priority=0)
+    lifts = lifter.Lifter(storage, Telemetry(), await leader(storage))
+    await lifts.lift()
+    await clock.advance(minutes=11)
+    await lifts.lift()
+
+    await storage.claims.hand_back(claimed)
+    for _ in range(lifter.WHOLE_EVERY):
+        await lifts.lift()
+
+    assert [(await storage.jobs.get(job_id)).risen for job_id in waiting] == [1] * 6
 
 
 async def test_a_clock_that_is_set_back_stops_nothing(storage, clock, ageing):

@@ -718,3 +718,32 @@ async def test_a_job_behind_one_that_was_removed_from_the_lines_of_two_groups_ge
     await storage.claims.finish([done(in_b)])
 
     assert await state(storage, sibling) is State.PENDING
+
+
+async def test_jobs_that_somebody_locks_for_a_moment_rise_at_the_next_look(postgres, storage, clock):
+    await clock.freeze()
+    queue_id = (await storage.queues.set("default", {"age_after": timedelta(minutes=10)})).id
+    epoch = await leader(storage)
+    waiting = []
+    for _ in range(3):
+        waiting.append(await enqueue(storage, priority=5))
+        await clock.advance(seconds=1)
+    await clock.advance(minutes=10)
+    await enqueue(storage, priority=0)
+
+    async def risen():
+        return [(await storage.jobs.get(job_id)).risen for job_id in waiting]
+
+    async with postgres.transaction() as connection:
+        await connection.fetch(
+            "SELECT FROM forge_jobs.ready WHERE job_id = ANY ($1::bigint[]) FOR UPDATE", waiting[:2]
+        )
+        last = await storage.ageing.rise(queue_id, epoch=epoch, limit=2)
+        assert (last.jobs, last.is_full) == (0, True)
+        while last.is_full:
+            last = await storage.ageing.rise(queue_id, epoch=epoch, after=last, limit=2)
+        held = await risen()
+    last = await storage.ageing.rise(queue_id, epoch=epoch, after=last)
+
+    assert held == [0, 0, 1]
+    assert await risen() == [1, 1, 1]

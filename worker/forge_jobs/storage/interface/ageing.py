@@ -16,6 +16,7 @@ class Ageing(Protocol):
 
         A job that has been pending for n times `age_after` has a priority that is smaller by n than what was asked
         for, but than no other job's that is pending there: beyond that it would overtake nobody. It keeps its place among
-        those of its new priority, by how long it waits. A job is never lowered. Nothing changes where `epoch` no longer leads,
+        those of its new priority, by how long it waits. A job is never lowered. One that somebody has locked rises at a later
+        look; a job that came to its place after the look `after` may be missed where that says where priorities begin. Nothing changes where `epoch` no longer leads,
         where the queue has no `age_after`, or when it is done again.
         """

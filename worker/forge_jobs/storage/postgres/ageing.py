@@ -1,5 +1,7 @@
 """Ageing in PostgreSQL: pending jobs rise, by how long they have waited."""
 
+from typing import Any
+
 from forge_jobs.model.ageing import MOST_TURNS, Rise
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.interface.claims import START
@@ -12,8 +14,8 @@ from forge_jobs.storage.stretches import stretches
 # A job is due at its place plus once, twice, three times `age_after`. So for each priority in use and each of these turns
 # there is one stretch of the claim's index in which the jobs stand that became due since the last look: however many jobs
 # wait, and however many dead entries a transaction that is open for long keeps, no more is read. Where each priority begins
-# is looked for from where it began at the last look. What has been claimed
-# meanwhile is passed over, and what somebody has moved meanwhile is not of the priority any more that it had.
+# is looked for from where it began at the last look. What somebody has locked or claimed meanwhile is passed
+# over, and said, so that it is looked at again; what somebody has moved meanwhile is not of the priority any more that it had.
 RISE = """
 WITH said AS MATERIALIZED (
     SELECT age, now, greatest(least(coalesce($2::bigint, 0), now), now - age) AS since
@@ -63,17 +65,22 @@ WITH said AS MATERIALIZED (
     UPDATE {schema}.ready SET priority = due.target
     FROM locked JOIN due USING (job_id)
     WHERE ready.ctid = locked.place AND ready.job_id = locked.job_id AND ready.priority = due.priority
-    RETURNING ready.job_id, due.target
+    RETURNING ready.job_id, due.target, ready.pos
 ), rewritten AS (
     UPDATE {schema}.job SET priority = risen.target, asked_priority = coalesce(job.asked_priority, job.priority)
     FROM risen WHERE job.id BETWEEN risen.job_id AND risen.job_id
+), front AS (
+    SELECT priority, min(pos) AS pos
+    FROM (SELECT priority, pos FROM class UNION ALL SELECT target, pos FROM risen) AS pending GROUP BY priority
 )
-SELECT (SELECT count(*) FROM risen) AS jobs, found >= $3 AS is_full,
-       CASE WHEN found < $3 THEN now ELSE greatest(since, last - 1) END AS up_to,
-       (SELECT array_agg(priority ORDER BY priority) FROM class) AS priorities,
-       (SELECT array_agg(pos ORDER BY priority) FROM class) AS places,
+SELECT jobs, CASE WHEN found < $3 THEN now END AS now,
+       CASE WHEN jobs = 0 THEN last ELSE greatest(since, last - 1) END AS go_on_at,  -- others may be due in the last moment
+       (SELECT min(at) FROM due WHERE (job_id IN (SELECT job_id FROM risen)) IS NOT TRUE) AS passed_over,
+       (SELECT array_agg(priority ORDER BY priority) FROM front) AS priorities,
+       (SELECT array_agg(pos ORDER BY priority) FROM front) AS places,
        (SELECT {schema}.wake($1) FROM risen LIMIT 1)
 FROM said CROSS JOIN (SELECT count(*) AS found, max(at) AS last FROM due) AS counted
+CROSS JOIN (SELECT count(*) AS jobs FROM risen) AS moved
 """.replace("{leads}", LEADS.replace("{epoch}", "$4")).replace("{turns}", str(MOST_TURNS))
 
 
@@ -96,17 +103,28 @@ class PostgresAgeing:
             return Rise(0, None)
         begins = {} if after is None else dict(after.begins)
         begins |= zip(record["priorities"] or (), record["places"] or (), strict=True)
-        return Rise(record["jobs"], record["up_to"], record["is_full"], tuple(begins.items()))
+        go_on_at = record["go_on_at"] if record["now"] is None else None
+        return Rise(record["jobs"], _risen_up_to(record, after), go_on_at, tuple(begins.items()))
 
 
 def asked_after(last: Rise, limit: int, epoch: LeaderEpoch) -> tuple[object, ...]:
     """Return what RISE is told besides the queue, for the look after the last one."""
     looked_at = stretches(START, last.begins)
     return (
-        last.up_to,
+        last.looked_to,
         limit,
         epoch,
         [stretch.priority for stretch in looked_at],
         [stretch.pos for stretch in looked_at],
         [stretch.until for stretch in looked_at],
     )
+
+
+def _risen_up_to(record: Any, after: Rise | None) -> int:
+    """Return the moment up to which everything that was due has risen, in this look and in those that it goes on with."""
+    moments: list[int] = [record["go_on_at"] if record["now"] is None else record["now"]]
+    if record["passed_over"] is not None:
+        moments.append(record["passed_over"] - 1)
+    if after is not None and after.is_full and after.up_to is not None and after.up_to != after.looked_to:
+        moments.append(after.up_to)  # some were passed over before
+    return min(moments)

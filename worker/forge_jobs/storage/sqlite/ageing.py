@@ -52,7 +52,7 @@ class SqliteAgeing:
             if age is None or not leads(transaction, epoch):
                 return Rise(0, None)
             now = transaction.now
-            began = max(min((after and after.up_to) or 0, now), now - age)
+            began = max(min((after and after.looked_to) or 0, now), now - age)
             due = _due(transaction, queue_id, age, began, limit)
             transaction.execute_many(
                 REQUEUE,
@@ -61,8 +61,10 @@ class SqliteAgeing:
             transaction.execute_many(REWRITE, [(job["target"], job["job_id"]) for job in due])
             if due:
                 transaction.tell("queue", queue_id)
-            is_full = len(due) >= limit
-            return Rise(len(due), max(began, due[-1]["at"] - 1) if is_full else now, is_full)
+            if len(due) < limit:
+                return Rise(len(due), now)
+            up_to = max(began, due[-1]["at"] - 1)  # others may be due in the last moment
+            return Rise(len(due), up_to, go_on_at=up_to)
 
         # Looked for before, so that looking keeps no writer waiting.
         age: int | None = await self._database.read(lambda transaction: transaction.value(AGE, (queue_id,)))
