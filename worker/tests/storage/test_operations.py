@@ -24,6 +24,7 @@ from tests.storage.factories import (
     enqueue,
     enqueue_many,
     failed,
+    leader,
     one_in_each_state,
     running,
     state,
@@ -129,6 +130,44 @@ async def test_a_job_that_comes_back_behind_the_walk_is_cancelled(storage):
 
     assert (await Operations(storage).finish(operation.id)).changed == 1
     assert await state(storage, claimed.job_id) is State.DEAD
+
+
+@pytest.mark.parametrize("tags", [(), ("a",)])
+@pytest.mark.parametrize("move", [move for move in Move if State.PENDING in move.states])
+async def test_jobs_that_rise_while_an_operation_walks_over_them_are_met_once_each(
+    storage, clock, move, tags
+):
+    await clock.freeze()
+    await storage.queues.ensure(["mail"])
+    ageing = (await storage.queues.set("default", {"age_after": timedelta(minutes=10)})).id
+    epoch = await leader(storage)
+    jobs = await enqueue_many(storage, 4, priority=6, tags=tags)
+    await clock.advance(hours=1)
+    jobs += await enqueue_many(storage, 4, priority=1, tags=tags)
+    given = {Move.TRANSFER: {"into": "mail"}, Move.REPRIORITISE: {"priority": 9}}.get(move, {})
+    operation = await start(storage, move, state="pending", tags=list(tags), **given)
+
+    while await storage.operations.step(operation.id, limit=3):
+        await storage.ageing.rise(ageing, epoch=epoch)
+
+    assert (await storage.operations.get(operation.id)).changed == len(jobs)
+    left = await storage.jobs.find(state=State.PENDING)
+    assert {(found.queue, found.priority) for found in left} <= {("mail", 6), ("mail", 1), ("default", 9)}
+
+
+async def test_jobs_that_have_risen_get_the_priority_that_they_are_not_shown_with(storage, clock):
+    await clock.freeze()
+    ageing = (await storage.queues.set("default", {"age_after": timedelta(minutes=10)})).id
+    jobs = [await enqueue(storage, priority=priority) for priority in (5, 4)]
+    await clock.advance(minutes=10)
+    await enqueue(storage, priority=0)
+    await storage.ageing.rise(ageing, epoch=await leader(storage))  # to 4 and 3
+
+    operation = await start(storage, "reprioritised", priority=4)
+    assert (await Operations(storage).finish(operation.id)).changed == 2
+
+    found = [await storage.jobs.get(job_id) for job_id in jobs]
+    assert [(job.priority, job.risen) for job in found] == [(4, 0), (4, 1)]
 
 
 @pytest.mark.parametrize("tags", [(), ("a",)])

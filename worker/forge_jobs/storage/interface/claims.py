@@ -19,6 +19,9 @@ Hint = tuple[int, int]
 START: Hint = (-32768, -1)
 """Before all jobs of a queue."""
 
+END: Hint = (32767, 2**63 - 1)
+"""Behind all jobs of a queue."""
+
 
 @dataclass(frozen=True, slots=True)
 class Front:

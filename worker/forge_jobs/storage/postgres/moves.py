@@ -324,7 +324,7 @@ def of_all(
 ) -> str:
     """Return the statement that makes the move with the next jobs of a state; see `walks.of_batch`."""
     statement = filled(_STATEMENTS[move], into=str(into), priority=str(priority))
-    other = f"job.priority <> {priority}" if move is Move.REPRIORITISE else None
+    other = f"coalesce(job.asked_priority, job.priority) <> {priority}" if move is Move.REPRIORITISE else None
     return of_batch(statement, state, tagged=tagged, of_job=other)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from forge_jobs.model.job import State
 from forge_jobs.model.moments import EPOCH
-from forge_jobs.storage.interface.claims import START
+from forge_jobs.storage.interface.claims import END
 from forge_jobs.storage.postgres.statement import filled
 
 
@@ -25,8 +25,18 @@ class Walk:
     row: str = "job_id"  # by what a row is found again
     condition: str = "true"
     bound: str = ""  # what comes before the columns of `order` where a row stands
+    is_backwards: bool = False  # whether the last row of the index comes first
     by_queue: bool = False  # whether the index begins with the queue, so that each queue is walked by itself
     of_queue: str = "true"  # of the rows that are looked at, which are meant
+
+    @property
+    def way(self) -> str:
+        """How the columns of `order` are sorted."""
+        return (
+            ", ".join(f"{column} DESC" for column in self.order.split(", "))
+            if self.is_backwards
+            else self.order
+        )
 
 
 def _by_id(table: str, condition: str) -> Walk:
@@ -46,11 +56,13 @@ def _by_end(condition: str) -> Walk:
 
 
 WALKS = {
+    # Against the order in which jobs are claimed: one that rises meanwhile is before those that were looked at.
     State.PENDING: Walk(
         "ready",
-        "queue_id = $4 AND (priority, pos) >= ($5::smallint, $6::bigint) AND (priority, pos, job_id) > ($5, $6, $7::bigint)",
+        "queue_id = $4 AND (priority, pos) <= ($5::smallint, $6::bigint) AND (priority, pos, job_id) < ($5, $6, $7::bigint)",
         "priority, pos, job_id",
         row="ctid",
+        is_backwards=True,
         by_queue=True,
     ),
     State.SCHEDULED: _by_id("scheduled", "reason <> 'retry'"),
@@ -76,7 +88,7 @@ _PICK = """seen AS MATERIALIZED (
     SELECT ctid AS place, queue_id, {order}
     FROM {schema}.{table}
     WHERE {after} AND {condition} AND job_id <= $2::bigint
-    ORDER BY {order} LIMIT $1
+    ORDER BY {way} LIMIT $1
 ), meant AS MATERIALIZED (
     SELECT {found} FROM seen
     WHERE ($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3) AND {of_queue}
@@ -129,7 +141,7 @@ _MEANT_READY = """near AS MATERIALIZED (
 )"""
 
 _ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) AS meant, (SELECT count(*) FROM pick) AS met,
-       (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
+       (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing {last} LIMIT 1) AS last"""
 
 
 def beginning(state: State, until: datetime, *, tagged: bool = False) -> Sequence[Any]:
@@ -137,7 +149,7 @@ def beginning(state: State, until: datetime, *, tagged: bool = False) -> Sequenc
     walk = WALKS[state]
     if tagged or not walk.by_queue:
         return (0,)
-    return (*START, 0) if walk.table == "ready" else (until, EPOCH, 0)
+    return (*END, 0) if walk.table == "ready" else (until, EPOCH, 0)
 
 
 def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str | None = None) -> str:
@@ -150,7 +162,7 @@ def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str 
         meant = f"(SELECT {of_job} FROM {{schema}}.job WHERE job.id = seen.job_id)"
         walk = replace(walk, of_queue=f"{walk.of_queue} AND {meant}")
     if tagged:
-        walk = replace(walk, order="job_id", bound="")
+        walk = replace(walk, order="job_id", bound="", is_backwards=False)
         if walk.table == "finished":
             walk = replace(walk, condition=f"{walk.condition} AND finished_at <= $7::timestamptz")
         pick = _PICK_TAGGED.replace("{meant}", _MEANT_READY if walk.table == "ready" else _MEANT)
@@ -178,6 +190,8 @@ def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str 
         condition=walk.condition,
         of_queue=walk.of_queue,
         order=walk.order,
+        way=walk.way,
+        last="" if walk.is_backwards else "DESC",
         row=walk.row,
         found="place" if walk.row == "ctid" else walk.row,
         bound=walk.bound,

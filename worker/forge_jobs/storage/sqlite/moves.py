@@ -152,7 +152,7 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
 
 def reprioritise(priority: int, transaction: Transaction, places: Sequence[Place]) -> int:
     """The jobs, all in one state, waiting and not blocked, have this priority, and keep their places in it; return how many had another."""
-    places = [place for place in places if place.priority != priority]
+    places = [place for place in places if place.asked_priority != priority]
     if places and places[0].state is State.PENDING:
         transaction.execute_many(
             "UPDATE ready SET priority = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",

@@ -209,7 +209,7 @@ def _batch(
     }
     last, met = walks.batch(transaction, match, wanted | standing)
     if operation.move is Move.REPRIORITISE:
-        met = [place for place in met if place.priority != operation.priority]
+        met = [place for place in met if place.asked_priority != operation.priority]
     changed = _change(operation, into)(transaction, met) if met else 0
     return Moved(changed, len(met) - changed) if met else None, None if last is None else list(last.values())
 

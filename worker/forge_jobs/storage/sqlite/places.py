@@ -6,8 +6,11 @@ from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import State
 from forge_jobs.storage.sqlite.transaction import Transaction
 
-FIND = """
-SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at, job.groups, job.tenant
+ASKED_PRIORITY = "coalesce(job.asked_priority, job.priority)"
+
+FIND = f"""
+SELECT job.id, jobs.state, job.queue_id, job.priority, {ASKED_PRIORITY} AS asked_priority, job.kind, job.key, jobs.attempt,
+       job.created_at, job.groups, job.tenant
 FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
 """
 
@@ -23,7 +26,8 @@ class Place:
     id: int
     state: State
     queue_id: int
-    priority: int
+    priority: int  # to which it may have risen
+    asked_priority: int
     kind: str
     key: str | None
     attempt: int
@@ -54,6 +58,7 @@ def place(transaction: Transaction, job_id: int) -> Place:
         State(job["state"]),
         job["queue_id"],
         job["priority"],
+        job["asked_priority"],
         job["kind"],
         job["key"],
         attempt,

@@ -6,9 +6,9 @@ from typing import Any
 
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match
-from forge_jobs.storage.interface.claims import START
+from forge_jobs.storage.interface.claims import END
 from forge_jobs.storage.sqlite import tags
-from forge_jobs.storage.sqlite.places import Place
+from forge_jobs.storage.sqlite.places import ASKED_PRIORITY, Place
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 
@@ -20,6 +20,7 @@ class StateWalk:
     after: str
     standing: tuple[str, ...]
     beginning: tuple[int, ...]  # before all of them
+    is_backwards: bool = False  # whether the last row of the index comes first
     by_queue: bool = False  # whether the index begins with the queue, so that each queue is walked by itself
     condition: str = "true"
 
@@ -28,12 +29,13 @@ class StateWalk:
         """Return the statement for the next rows; their columns `at_0`, `at_1` and so on are where they stand."""
         pos = "place.pos" if self.table == "ready" else "NULL"
         standing = ", ".join(f"{column} AS at_{number}" for number, column in enumerate(self.standing))
+        way = ", ".join(f"{column} DESC" if self.is_backwards else column for column in self.standing)
         return f"""
-            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos} AS pos,
+            SELECT job.id, place.queue_id, job.priority, {ASKED_PRIORITY} AS asked_priority, job.kind, job.key, place.attempt, {pos} AS pos,
                    job.created_at, job.groups, job.tenant, {standing}
             FROM {self.table} AS place CROSS JOIN job ON job.id = place.job_id
             WHERE {self.after} AND place.job_id <= :last
-            ORDER BY {", ".join(self.standing)} LIMIT :limit
+            ORDER BY {way} LIMIT :limit
         """
 
     def at(self, standing: Sequence[int]) -> dict[str, int]:
@@ -45,10 +47,11 @@ class StateWalk:
         return self.at([row[f"at_{number}"] for number in range(len(self.standing))])
 
 
-def _by_claim_order() -> StateWalk:
-    after = "place.queue_id = :queue_id AND (place.priority, place.pos, place.job_id) > (:at_0, :at_1, :at_2)"
+def _against_claim_order() -> StateWalk:
+    """Return the walk over pending jobs: one that rises meanwhile is before those that were looked at."""
+    after = "place.queue_id = :queue_id AND (place.priority, place.pos, place.job_id) < (:at_0, :at_1, :at_2)"
     standing = ("place.priority", "place.pos", "place.job_id")
-    return StateWalk("ready", after, standing, (*START, 0), by_queue=True)
+    return StateWalk("ready", after, standing, (*END, 0), is_backwards=True, by_queue=True)
 
 
 def _by_end(state: State) -> StateWalk:
@@ -69,7 +72,7 @@ def _by_id(table: str, condition: str) -> StateWalk:
 
 
 WALKS = {
-    State.PENDING: _by_claim_order(),
+    State.PENDING: _against_claim_order(),
     State.SCHEDULED: _by_id("scheduled", "place.reason <> 'retry'"),
     State.RETRYING: _by_id("scheduled", "place.reason = 'retry'"),
     State.BLOCKED: _by_id("blocked", "true"),
@@ -81,8 +84,8 @@ WALKS = {
 
 # Along the tags, from job to job. The state is that of the view, which looks at a row of each table for each job.
 TAGGED = """
-SELECT job.id, job.queue_id, job.priority, job.kind, job.key, coalesce(jobs.attempt, ready.attempt) AS attempt, ready.pos,
-       job.created_at, job.groups, job.tenant, job.id AS at_0,
+SELECT job.id, job.queue_id, job.priority, {asked} AS asked_priority, job.kind, job.key,
+       coalesce(jobs.attempt, ready.attempt) AS attempt, ready.pos, job.created_at, job.groups, job.tenant, job.id AS at_0,
        jobs.state = :state AND (:queue_id IS NULL OR job.queue_id = :queue_id) AND {has_all}
        AND jobs.cancel_requested_at IS NULL AND (jobs.finished_at IS NULL OR jobs.finished_at <= :until) AS is_meant
 FROM (SELECT job_id FROM job_tag
@@ -92,7 +95,7 @@ JOIN jobs ON jobs.id = job.id
 LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
                AND ready.pos = job.created_at AND ready.job_id = job.id
 ORDER BY job.id
-""".replace("{has_all}", tags.HAS_ALL)
+""".replace("{has_all}", tags.HAS_ALL).replace("{asked}", ASKED_PRIORITY)
 
 COUNT = """
 SELECT count(*) FROM {table} AS place
@@ -173,6 +176,7 @@ def _place(row: Any, state: State) -> Place:
         state,
         row["queue_id"],
         row["priority"],
+        row["asked_priority"],
         row["kind"],
         row["key"],
         row["attempt"],
