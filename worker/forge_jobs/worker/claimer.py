@@ -290,6 +290,7 @@ class Claimer:
             await self._until_empty.found_empty()
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
+        """Claim jobs for up to `limit` slots; return for how many some were found."""
         if not self.is_open:
             await self._found_nothing(queue)  # gives slots back
             return 0
@@ -303,9 +304,9 @@ class Claimer:
             queue.look_at = queue.tokens_at
             return 0
         queue.asked_under, queue.paused_then = queue.limits, self._paused_groups
-        asked = limit = min(limit, queue.most)
+        asked = limit = min(queue.jobs_in(limit), queue.most)
         if not queue.is_claimed_ahead:
-            limit = min(limit, max(1, self._hand.free))
+            limit = min(limit, queue.jobs_in(self._hand.free))
         if queue.is_limited:
             limit = await self._allowance.within_slots(queue, limit)
             queue.lacks_slots = limit <= 0
@@ -345,7 +346,7 @@ class Claimer:
             raise
         self._aside.answered(queue)
         await self._took(queue, look, claims, lease, limit=limit, asked=asked)
-        return len(claims)
+        return self._hand.slots_of(claims)
 
     async def _took(
         self,
@@ -359,20 +360,19 @@ class Claimer:
     ) -> None:
         """The look claimed these jobs when `asked` were wanted and slots, runners and tokens allowed `limit`."""
         after = time.monotonic()
-        queue.took(claims)
+        queue.took(claims, self._hand.slots_of(claims))
         if claims and self._until_empty is not None:
             self._until_empty.claimed()
         new = self._held.claimed(queue, claims)
         queue.hints.took(look, claims, is_full=len(claims) == limit)
         known = self._known(queue, look, new)
-        self._prepay(known)
-        self._hand.add(queue, known)
+        self._prepay(added := self._hand.add(queue, known))
         if queue.limits != queue.asked_under or not self.is_open or self._is_shut(queue):  # meanwhile
             self._hand.hand_back(queue)
         elif not self._paused_groups <= queue.paused_then:
             self._hand.hand_back(queue, lambda claim: claim.has_groups)
         if lease is not None:
-            await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(known))
+            await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(added))
         self._scouts.send(queue)
         if len(claims) == limit:
             queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False

@@ -86,8 +86,8 @@ class Hand:
             return 0
         return max(0, self._count + ahead - len(self))
 
-    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
-        """These jobs will be run, in this order."""
+    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """These jobs will be run, in this order, but for those for which no slot is left; return which will be."""
         line = self.extra.lined_up(claims) if self.extra.kinds else claims
         new = len(line)
         if new and not self.waiting:
@@ -95,12 +95,19 @@ class Hand:
         self.waiting.extend(zip(line, repeat(queue), strict=False))
         self._added += new
         if line is not claims:
-            self._hand_back_excess()
+            gone = self._hand_back_excess()
+            claims = [claim for claim in claims if claim.job_id not in gone]
         while new and self._idle:
             idle = self._idle.popleft()
             if not idle.done():  # else its runner is gone
                 idle.set_result(None)
                 new -= 1
+        return claims
+
+    def slots_of(self, claims: Sequence[Claim]) -> int:
+        """Return how many slots these jobs take."""
+        kinds = self.extra.kinds
+        return sum([kinds.get(claim.kind, 1) for claim in claims]) if kinds else len(claims)
 
     def arrival(self) -> "asyncio.Future[None]":
         """Return a future that is done when a job was added; each job ends one of them."""
@@ -178,10 +185,13 @@ class Hand:
                 return
             self._hand_back_last()
 
-    def _hand_back_excess(self) -> None:
-        """Jobs for which no slot is left are for others: some of those before them need more than one."""
+    def _hand_back_excess(self) -> set[int]:
+        """Jobs for which no slot is left are for others: some of those before them need more than one. Return which."""
+        gone: set[int] = set()
         while len(self) - len(self.extra.of.get(self.waiting[-1][0].job_id, ())) > self._count + self.ahead:
+            gone.add(self.waiting[-1][0].job_id)
             self._hand_back_last()
+        return gone
 
     def _hand_back_last(self) -> None:
         claim, queue = self.waiting.pop()

@@ -46,6 +46,7 @@ class ServedQueue:
     paused_kinds: Collection[str] = ()
     room: int = LARGEST_ROOM  # bytes of payloads in one claim; less after one that took too long
     mean: float = LARGE_PAYLOAD  # bytes of a payload in the last claims; before the first one, what it may be
+    weight: float = 1.0  # slots of this worker that a job took in the last claims
 
     # held
     in_hand: int = 0  # jobs claimed and not yet recorded
@@ -92,9 +93,14 @@ class ServedQueue:
         """How many jobs to claim at once, so that their payloads fit into `room`."""
         return max(1, int(self.room / max(self.mean, 1.0)))
 
-    def took(self, claims: Sequence[Claim]) -> None:
-        """These jobs were claimed in one statement, in time."""
+    def jobs_in(self, slots: int) -> int:
+        """How many jobs to claim for so many slots of this worker, by what the last ones took; one at least."""
+        return max(1, int(slots / self.weight))
+
+    def took(self, claims: Sequence[Claim], slots: int) -> None:
+        """These jobs, which take so many slots of this worker, were claimed in one statement, in time."""
         if claims:
+            self.weight += (slots / len(claims) - self.weight) / 2
             some = claims[:: 1 + len(claims) // SAMPLE]
             size = sum(len(claim.payload or b"") for claim in some)
             self.mean += (size / len(some) - self.mean) / 2

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Batch, BatchJob, Context, Forge, InvalidInput, State, Worker
+from forge_jobs import Batch, BatchJob, Context, Forge, InvalidInput, KeyLimit, State, Worker
 from forge_jobs.telemetry.events import HandlerStuck, HeavyKind
-from forge_jobs.worker import pace, runners
+from forge_jobs.worker import hand, pace, runners
 from forge_jobs.worker.run_counts import RunCounts
 from tests.test_metrics import run
 from tests.working.events import Events
@@ -186,6 +186,64 @@ async def test_a_worker_keeps_no_heavy_job_that_another_one_could_run(forge: For
             for gate in desk.gates.values():
                 gate.set()
             await asyncio.sleep(0)
+
+
+async def test_heavy_jobs_use_all_of_their_queue_s_rate_limit(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those for which no slot is left cost no token, and soon no more are claimed than fit."""
+    claimed: list[int] = []
+    claim = forge.storage.claims.claim
+
+    async def counted(*given: Any, **options: Any) -> Any:
+        claims = await claim(*given, **options)
+        claimed.extend(each.job_id for each in claims)
+        return claims
+
+    monkeypatch.setattr(forge.storage.claims, "claim", counted)
+    monkeypatch.setattr(hand, "LONG_JOB", 0.0)  # so that nothing is claimed ahead
+    ran: list[int] = []
+
+    @forge.handler(slots=5)
+    async def heavy(ctx: Context) -> None:
+        ran.append(ctx.job_id)
+
+    await forge.limits.set("slack", capacity=80, refill=0)
+    await forge.queues.set("default", rate_limit="slack")
+    await forge.enqueue_many("heavy", [{}] * 40)
+    async with asyncio.timeout(60):
+        await Worker(forge, queues=["default"], concurrency=10).run(until_empty=True)
+
+    assert len(ran) == 40
+    assert len(claimed) < 80
+
+
+async def test_a_job_for_which_no_slot_is_left_takes_no_token_of_its_key(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    reserve = forge.storage.permits.reserve
+
+    async def counted(wanted: Any) -> Any:
+        asked.extend(request.job_id for request in wanted)
+        return await reserve(wanted)
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", counted)
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    @forge.handler(slots=3, limits=KeyLimit("api", by="user"))
+    async def heavy(user: str) -> None:
+        began.set()
+        await gate.wait()
+
+    await forge.limits.set("api", capacity=100, per=86_400)
+    jobs = await heavy.enqueue_many([{"user": "ann"}] * 3)
+    async with working(forge, concurrency=3):
+        await began.wait()
+        assert asked == [jobs[0].id]
+        gate.set()
+        for job in jobs:
+            await forge.wait(job.id, timeout=30)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "paused"])
