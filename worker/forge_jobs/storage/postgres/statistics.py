@@ -33,7 +33,7 @@ WITH due AS MATERIALIZED (
     GROUP BY minute, queue, kind
 ), added AS (
     INSERT INTO {schema}.minute_statistic AS before (minute, queue, kind, counts)
-    SELECT minute, queue, kind, counts FROM sums
+    SELECT minute, queue, kind, counts FROM sums ORDER BY minute, queue, kind
     ON CONFLICT (minute, queue, kind) DO UPDATE SET counts = {schema}.summed(before.counts, excluded.counts)
 )
 SELECT count(*) FROM due
