@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
 
 FIRST_PAUSE = 0.005  # seconds between two looks after a job
-LONGEST_PAUSE = 0.5  # ... where nobody tells
-LONGEST_PAUSE_WHEN_TOLD = 2.0
+LONGEST_PAUSE = 0.5  # ... also where workers tell: one that came after the announcement has not heard of it
 GROWTH = 1.5  # of the pause
 YOUNG = 0.05  # seconds: a job that ends before that is found by looking alone
 SHARED = 0.25  # of its pause: so much earlier a job is looked after together with others
@@ -201,8 +200,7 @@ class Waits:
             if wait.next_at < inf:  # it was heard meanwhile that the job has ended
                 continue
             if not is_told or now - wait.since > YOUNG:
-                longest = LONGEST_PAUSE if wait.announced_at is None else LONGEST_PAUSE_WHEN_TOLD
-                wait.pause = min(GROWTH * wait.pause, longest)
+                wait.pause = min(GROWTH * wait.pause, LONGEST_PAUSE)
                 if is_told:
                     self._listen()
             wait.next_at = now + wait.pause

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pytest
@@ -176,7 +177,6 @@ async def test_a_worker_tells_who_waits_long_that_the_job_has_ended(
     monkeypatch.setattr(waits, "YOUNG", -1.0)
     monkeypatch.setattr(waits, "FIRST_PAUSE", 1000.0)  # so that looking alone would find nothing
     monkeypatch.setattr(waits, "LONGEST_PAUSE", 1000.0)
-    monkeypatch.setattr(waits, "LONGEST_PAUSE_WHEN_TOLD", 1000.0)
     may_end = asyncio.Event()
 
     @forge.handler
@@ -192,6 +192,27 @@ async def test_a_worker_tells_who_waits_long_that_the_job_has_ended(
         await eventually(lambda: job.id in session._awaited._until)
         may_end.set()
         assert await waiting == "told"
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_a_wait_of_which_no_worker_has_heard_is_looked_after_every_half_second(
+    forge: Forge, double: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "YOUNG", -1.0)
+    monkeypatch.setattr(waits, "GROWTH", 1e6)
+    job = await double.enqueue(number=1)
+    waiting = asyncio.create_task(forge.wait(job, timeout=60))
+
+    def pause_once_announced() -> float | None:
+        of_program = forge._waits
+        wait = None if of_program is None else of_program._waits.get(job.id)
+        return (
+            wait.pause if wait is not None and wait.announced_at is not None and wait.next_at < inf else None
+        )
+
+    assert await eventually(pause_once_announced) == 0.5
+    async with working(forge):  # it was not there when the wait was announced
+        assert await waiting == 2
 
 
 async def test_a_worker_tells_nobody_of_jobs_for_which_nobody_waits(
