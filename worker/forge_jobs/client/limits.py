@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import KeyUse, Permit
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules import names
 from forge_jobs.rules.checks import epoch_or_none, number, whole
@@ -88,20 +88,20 @@ class Limits:
         RateLimited is raised. For programs that are no jobs; a handler has `ctx.rate_limit`. Raises UnknownScope, InvalidInput.
         """
         names.checked_name(scope, "rate limit")
-        wanted = PermitRequest(scope, names.key(key), checked_cost(cost, "cost"))
-        if within is None:
-            [permit] = await self._storage.permits.reserve([wanted])
-            return permit
-        longest = checked_duration(within, "within")
-        return await self._storage.permits.reserve_within(scope, key, wanted.cost, longest)
+        longest = timedelta.max if within is None else checked_duration(within, "within")
+        return await self._storage.permits.reserve_within(
+            scope, names.key(key), checked_cost(cost, "cost"), longest
+        )
 
     async def settle(self, permit: Permit, actual: float) -> None:
-        """`actual` tokens were used in place of the permit's `cost`: what is left is given back, what was used
-        beyond it is spent. Raises UnknownScope, InvalidInput.
+        """`actual` tokens were used in place of the permit's `cost`: what was used beyond it is spent, and what is left
+        is given back. To be called when its `wait` is over. Raises UnknownScope, InvalidInput.
         """
         more = checked_cost(actual, "actual", least=0) - permit.cost
-        if more:
+        if more > 0:
             await self._storage.permits.spend_more(permit.scope, permit.key, more)
+        elif more:
+            await self._storage.permits.give_back(permit, -more)
 
     async def hottest(self, scope: str, *, limit: int = 20) -> Sequence[KeyUse]:
         """Return the keys of which the most is spent at this moment, the most first. Raises UnknownScope, InvalidInput."""

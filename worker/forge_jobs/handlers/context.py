@@ -19,7 +19,7 @@ from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
-from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.permit import Granted
 from forge_jobs.model.progress import REPORTED
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules import names
@@ -70,7 +70,7 @@ class ProcessTokens(Protocol):
         *,
         wait: timedelta | float | None,
         job_id: int,
-        taken: list[PermitRequest],
+        taken: list[Granted],
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
 
@@ -128,7 +128,7 @@ class Context:
         self.is_gathered = False  # its function does a batch of jobs
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
-        self._taken: list[PermitRequest] | None = None  # tokens of keys
+        self._taken: list[Granted] | None = None  # tokens of keys
         self.completion: Completion | None = (
             None  # what the handler wrote of the job in a transaction of its own
         )

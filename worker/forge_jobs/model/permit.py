@@ -30,6 +30,11 @@ class Permit:
     cost: float
     at: datetime
     wait: timedelta
+    full_at: float  # how many tokens will have flowed towards the key when all is refilled that was spent up to this
+
+
+Granted = tuple[PermitRequest, Permit]
+"""What somebody asked for, and got."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,81 +1,99 @@
 """Tokens of rate limits by key, for the handlers of this process.
 
 What handlers ask for at one moment is one statement: while it is on its way, the next one gathers.
+
+A token belongs to the job that it was granted to. A job that is no longer in hand and has not begun keeps it in the
+database, where it finds it when it is claimed again, by whomever. No token of a job goes back to its bucket.
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from contextvars import Context as Variables
 from dataclasses import dataclass
 from datetime import timedelta
 
-from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
-from forge_jobs.model.permit import Permit, PermitRequest
+from forge_jobs.model.permit import Granted, Permit, PermitRequest
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
-from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.telemetry import Telemetry
 
 MOST_AT_ONCE = 1000  # requests of one statement
-FRESH = 0.5  # seconds within which a job has to begin with tokens that were taken for it when it was claimed
 RETRY = 1.0  # seconds, when the database cannot be asked
 
+Asked = tuple[PermitRequest, asyncio.Future[Permit]]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Advance:
     """What was asked for a job before it begins."""
 
     tokens: Sequence[tuple[str, str, float]]
-    asked: Sequence[tuple[PermitRequest, asyncio.Future[Permit]]]
-    at: float  # an `uptime`
+    asked: Sequence[Asked]
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether the database has said when it may have each of the tokens."""
-        return all(answer.done() for _, answer in self.asked)
+    async def answered(self) -> None:
+        """The database has said when the job may have each of the tokens, or that it cannot say."""
+        while waiting := [answer for _, answer in self.asked if not answer.done()]:
+            await asyncio.wait(waiting)  # which, cancelled, leaves the answers alone
 
-    def granted(self) -> list[PermitRequest]:
-        """Return what it was given at once. What comes later is kept for the job by the database."""
+    def granted(self) -> list[Granted]:
+        """Return what it was given at once. What comes later is kept for the job by the database already."""
         return [
-            request
+            (request, answer.result())
             for request, answer in self.asked
-            if answer.done()
-            and not answer.cancelled()
+            if not answer.cancelled()
             and answer.exception() is None
             and answer.result().wait <= request.patience
         ]
 
+    def drop(self) -> None:
+        """Nobody wants to hear the answers."""
+        for _, answer in self.asked:
+            _drop(answer)
+
 
 class KeyTokens:
-    """Permits of one process. What a handler was granted and does not use is spent: too few, never too many."""
+    """Permits of one process."""
 
     def __init__(self, permits: Permits, telemetry: Telemetry) -> None:
         self._permits = permits
         self._telemetry = telemetry
-        self._asked: list[tuple[PermitRequest, asyncio.Future[Permit]]] = []
+        self._asked: list[Asked] = []
         self._asking: asyncio.Task[None] | None = None
-        self._advances: dict[int, Advance] = {}  # by job, the oldest first
-        self._unused: list[Advance] = []  # that no job takes any more
-        self._expiry: asyncio.TimerHandle | None = None
-        self._returning: set[asyncio.Task[None]] = set()
+        self.advances: dict[int, Advance] = {}
+        """What was asked for jobs that have not begun, by job."""
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
-        """The job, which was claimed and will soon begin, has its tokens asked for. If it does not begin soon, they go back."""
-        if job_id in self._advances:  # it was handed back and claimed again
-            return
+        """The job, which was claimed and will soon begin, has its tokens asked for."""
         wanted = _requests(tokens, timedelta(0), job_id, ())
-        asked = [(request, self._ask_for(request)) for request in wanted]
-        self._advances[job_id] = Advance(tokens, asked, uptime())
-        self._expire_later()
+        self.advances[job_id] = Advance(tokens, [(request, self._ask_for(request)) for request in wanted])
+
+    async def keep(self, job_ids: Iterable[int]) -> None:
+        """Of these jobs, which will not begin here, those that were granted tokens find them when they ask again.
+
+        May be called again, until they are forgotten. Raises StorageUnavailable.
+        """
+        granted: list[Granted] = []
+        left = {job_id: self.advances[job_id] for job_id in job_ids if job_id in self.advances}
+        for advance in left.values():
+            await advance.answered()
+            granted += advance.granted()
+        if granted:
+            await self._permits.keep(granted)
+
+    def forget(self, job_ids: Iterable[int]) -> None:
+        """These jobs are no longer this process's."""
+        for job_id in job_ids:
+            if advance := self.advances.pop(job_id, None):
+                advance.drop()
 
     async def take(
         self,
         tokens: Sequence[tuple[str, str, float]],
         patience: timedelta,
         job_id: int,
-        taken: list[PermitRequest],
+        taken: list[Granted],
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, may be used now, and are among the `taken`.
 
@@ -83,41 +101,50 @@ class KeyTokens:
         AwaitsTurn when some come later: then all are kept for the job, the taken ones as well, so that
         it pays none of them twice.
         """
-        asked = self._asked_before(job_id, tokens) if self._advances and not taken else None
+        asked = await self._asked_before(job_id, tokens) if self.advances and not taken else None
         if asked is None:
             asked = [(one, self._ask_for(one)) for one in _requests(tokens, patience, job_id, taken)]
-        wanted = [request for request, _ in asked]
         permits = (
             [await asked[0][1]] if len(asked) == 1 else await asyncio.gather(*(each[1] for each in asked))
         )
+        granted = [(request, permit) for (request, _), permit in zip(asked, permits, strict=True)]
         last = max(permits, key=lambda permit: permit.at)
         if last.wait > patience:
-            granted = [one for one, permit in zip(wanted, permits, strict=True) if permit.wait <= patience]
-            if taken or granted:
-                await self._permits.keep([*taken, *granted])
+            taken = [*taken, *(one for one in granted if one[1].wait <= patience)]
+            if taken:
+                await self._permits.keep(taken)
             raise AwaitsTurn(last.at, f"rate limit {last.scope!r} has a token for {last.key!r} then")
-        taken.extend(wanted)
+        taken.extend(granted)
         if last.wait:
             await asyncio.sleep(last.wait.total_seconds())
 
-    def _asked_before(
+    async def _asked_before(
         self, job_id: int, tokens: Sequence[tuple[str, str, float]]
-    ) -> Sequence[tuple[PermitRequest, asyncio.Future[Permit]]] | None:
-        """Return what was asked for the job, if it is what it asks for, and no older than it may be."""
-        advance = self._advances.pop(job_id, None)
+    ) -> Sequence[Asked] | None:
+        """Return what was asked for the job, if it is what it asks for. Until that is answered it has not begun."""
+        advance = self.advances.get(job_id)
         if advance is None:
             return None
-        if advance.tokens == tokens and not (advance.is_answered and uptime() - advance.at > FRESH):
+        await advance.answered()
+        if self.advances.get(job_id) is not advance:  # the job was taken from here meanwhile
+            return None
+        del self.advances[job_id]
+        if advance.tokens == tokens:
             return advance.asked
-        self._unused.append(advance)
-        self._expire_later()
+        advance.drop()
         return None
 
     def void(self, scope: str) -> None:
-        """The buckets of the rate limit were emptied: jobs that have not begun ask anew."""
-        for job_id, advance in list(self._advances.items()):
-            if any(token[0] == scope for token in advance.tokens):
-                self._unused.append(self._advances.pop(job_id))  # it may have tokens of other limits
+        """The buckets of the rate limit were emptied: for jobs that have not begun their tokens are asked for anew."""
+        for advance in self.advances.values():
+            advance.asked = [
+                self._anew(request, answer) if request.scope == scope else (request, answer)
+                for request, answer in advance.asked
+            ]
+
+    def _anew(self, request: PermitRequest, answer: asyncio.Future[Permit]) -> Asked:
+        _drop(answer)
+        return request, self._ask_for(request)
 
     def _ask_for(self, request: PermitRequest) -> asyncio.Future[Permit]:
         answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
@@ -127,58 +154,22 @@ class KeyTokens:
             self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
         return answer
 
-    def _expire_later(self) -> None:
-        if self._expiry is None:
-            self._expiry = asyncio.get_running_loop().call_later(FRESH, self._expire)
-
-    def _expire(self) -> None:
-        """Tokens that were taken for jobs that have not begun since go back."""
-        self._expiry = None
-        for job_id, advance in list(self._advances.items()):
-            if uptime() - advance.at <= FRESH:
-                break
-            self._unused.append(self._advances.pop(job_id))
-        granted = [
-            request for advance in self._unused if advance.is_answered for request in advance.granted()
-        ]
-        self._unused = [advance for advance in self._unused if not advance.is_answered]
-        if granted:
-            returning = OwnTask(
-                self._returned(granted), self._telemetry, name="unused tokens of keys", context=Variables()
-            )
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
-        if self._advances or self._unused:
-            self._expire_later()
-
-    async def _returned(self, unused: Sequence[PermitRequest]) -> None:
-        with suppress(ForgeError):  # they are lost to the bucket, which refills: too few, never too many
-            await self._permits.give_back(unused)
-
     async def close(self) -> None:
-        """Nobody is answered any more, and what was taken for jobs that have not begun goes back."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-        left = [*self._advances.values(), *self._unused]
-        unused = [request for advance in left for request in advance.granted()]
-        self._advances.clear()
-        self._unused.clear()
+        """Nobody is answered any more."""
+        self.forget(list(self.advances))
         if self._asking is not None:
             self._asking.cancel()
         for _, answer in self._asked:
             answer.cancel()
         self._asked.clear()
-        if unused:
-            await self._returned(unused)
-        if self._returning:
-            await asyncio.wait(self._returning)
 
     async def _ask(self) -> None:
         while self._asked:
             asked, self._asked = self._asked[:MOST_AT_ONCE], self._asked[MOST_AT_ONCE:]
-            await self._answer([each for each in asked if not each[1].done()])
+            if asked := [each for each in asked if not each[1].done()]:
+                await self._answer(asked)
 
-    async def _answer(self, asked: list[tuple[PermitRequest, asyncio.Future[Permit]]]) -> None:
+    async def _answer(self, asked: list[Asked]) -> None:
         try:
             permits = await self._permits.reserve([request for request, _ in asked])
         except asyncio.CancelledError:
@@ -199,18 +190,25 @@ class KeyTokens:
                 answer.set_result(permit)
 
 
+def _drop(answer: asyncio.Future[Permit]) -> None:
+    """Nobody wants to hear the answer. It is not asked for if it was not yet."""
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()  # else asyncio says that nobody has looked at it
+
+
 def _requests(
     tokens: Sequence[tuple[str, str, float]],
     patience: timedelta,
     job_id: int,
-    taken: Sequence[PermitRequest],
+    taken: Sequence[Granted],
 ) -> list[PermitRequest]:
     """Return what a job asks for that has taken the `taken`."""
     wanted: list[PermitRequest] = []
     for scope, key, cost in tokens:
         take = 1
         if taken or wanted:
-            take += sum((one.scope, one.key) == (scope, key) for one in (*taken, *wanted))
+            before = (*(request for request, _ in taken), *wanted)
+            take += sum((one.scope, one.key) == (scope, key) for one in before)
         wanted.append(PermitRequest(scope, key, cost, job_id, take, patience))
     return wanted
 

@@ -4,7 +4,8 @@ A job that is claimed with many others would otherwise ask when it begins, with 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import msgspec
 
@@ -14,16 +15,20 @@ from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.model.job import Claim
 from forge_jobs.worker.tokens import LeasedTokens
 
+PLAIN = Any, str, int, NoneType
+
 
 class Prepayment:
-    """Of one worker. Of limits that need code of the program to tell a key or a cost it takes nothing: that runs in the job."""
+    """Of one worker. Of limits that need code of the program to tell a key or a cost it takes nothing: that runs in the job.
+    Neither where an argument may look different in the payload: it would pay for another key.
+    """
 
     def __init__(self, handlers: Mapping[str, Handler[Any, Any]], tokens: LeasedTokens) -> None:
         self._tokens = tokens
         self._prices = {
             kind: _Price(handler.limits, handler.arguments.defaults)
             for kind, handler in handlers.items()
-            if handler.limits and all(limit.is_plain for limit in handler.limits)
+            if handler.limits and all(_is_plain(limit, handler.arguments.hints) for limit in handler.limits)
         }
 
     def pay(self, claims: Sequence[Claim]) -> None:
@@ -34,6 +39,13 @@ class Prepayment:
             price = self._prices.get(claim.kind)
             if price is not None and (tokens := price.of(claim)):
                 self._tokens.take_ahead(claim.job_id, tokens)
+
+
+def _is_plain(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:
+    if not limit.is_plain or not isinstance(limit.by, str):
+        return False
+    hint = hints[limit.by]
+    return all(part in PLAIN for part in get_args(hint) or (hint,))
 
 
 class _Price:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
-from forge_jobs.model.job import NOBODY, Claim
+from forge_jobs.model.job import NOBODY, Claim, End
 from forge_jobs.model.run import Run
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage import batches
@@ -30,6 +30,7 @@ from forge_jobs.telemetry.events import (
 )
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.cooldowns import Cooldowns
+from forge_jobs.worker.key_tokens import KeyTokens
 
 LEAST_ROOM = 64 * 1024  # bytes
 FIRST_HOLD, LONGEST_HOLD = 0.25, 10.0  # seconds until what is held is tried again
@@ -49,10 +50,12 @@ class Recorder:
         storage: Storage,
         telemetry: Telemetry,
         recorded: Callable[[Sequence[Verdict], Sequence[Run]], None],
+        tokens: KeyTokens | None = None,
     ) -> None:
         self._storage = storage
         self._telemetry = telemetry
         self._recorded = recorded
+        self._tokens = tokens
         self._gathered: list[Verdict] = []
         self._on_the_wire: Sequence[Verdict] = ()
         self._asked_at: float | None = (
@@ -160,6 +163,8 @@ class Recorder:
         try:
             if any([verdict.throttled is not None for verdict in batch]):
                 await self._cooldowns.begin(batch)
+            if self._tokens is not None and self._tokens.advances:
+                await self._keep_tokens(self._tokens, batch)
             parts = batches.parts(batch)
             while parts:
                 await self._write(parts[-1])
@@ -172,6 +177,21 @@ class Recorder:
         finally:
             self._on_the_wire = ()
             self._asked_at = None
+
+    async def _keep_tokens(self, tokens: KeyTokens, batch: Sequence[Verdict]) -> None:
+        """What jobs were granted that did not begin is kept for them before anybody can claim them again."""
+        go_on = [verdict.run.claim.job_id for verdict in batch if not isinstance(verdict.write, End)]
+        while True:
+            try:
+                await tokens.keep(go_on)
+            except StorageUnavailable as error:
+                if not isinstance(error, StorageBusy):
+                    await self._outage.wait(error)
+                    continue
+            except Exception as error:  # any error: it must not keep the outcomes waiting
+                self._telemetry.emit(ChoreFailed("keeping tokens of keys", error, 0.0))
+            break  # what could not be kept is lost: too few tokens, never too many
+        tokens.forget([verdict.run.claim.job_id for verdict in batch])
 
     async def _write(self, part: Sequence[Verdict]) -> None:
         """The database knows these verdicts, or they are written apart from now on."""

@@ -187,8 +187,10 @@ class Session:
     ) -> None:
         """The parts that work under this id are made and connected."""
         hurried = asyncio.Event()
-        self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
-        self._tokens = LeasedTokens(self._storage.tokens, self._storage.permits, self._telemetry)
+        self._tokens = tokens = LeasedTokens(self._storage.tokens, self._storage.permits, self._telemetry)
+        self._recorder = recorder = Recorder(
+            self._storage, self._telemetry, self._recorded, tokens=tokens.of_keys
+        )
         self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
         eras.heard(beat)
         paused = configuration.paused_kinds

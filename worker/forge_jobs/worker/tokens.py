@@ -18,7 +18,7 @@ from datetime import timedelta
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
-from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.permit import Granted
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.system.own_task import OwnTask
@@ -60,7 +60,7 @@ class LeasedTokens:
 
     def __init__(self, tokens: Tokens, permits: Permits, telemetry: Telemetry) -> None:
         self._tokens = tokens
-        self._of_keys = KeyTokens(permits, telemetry)
+        self.of_keys = KeyTokens(permits, telemetry)
         self._telemetry = telemetry
         self._slices: dict[str, Slice] = {}
 
@@ -101,15 +101,15 @@ class LeasedTokens:
         *,
         wait: timedelta | float | None,
         job_id: int,
-        taken: list[PermitRequest],
+        taken: list[Granted],
     ) -> None:
         """See `ProcessTokens.take_of_keys`."""
         patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)
-        await self._of_keys.take(tokens, patience, job_id, taken)
+        await self.of_keys.take(tokens, patience, job_id, taken)
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
-        """The tokens (scope, key, cost) that the job will need to begin are asked for. Those that it does not take soon go back."""
-        self._of_keys.take_ahead(job_id, tokens)
+        """The tokens (scope, key, cost) that the job will need to begin are asked for."""
+        self.of_keys.take_ahead(job_id, tokens)
 
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""
@@ -121,13 +121,13 @@ class LeasedTokens:
 
     def void(self, scope: str) -> None:
         """Tokens leased from `scope` are void (another process emptied it)."""
-        self._of_keys.void(scope)
+        self.of_keys.void(scope)
         if slice := self._slices.get(scope):
             slice.tokens, slice.voided = 0, True
 
     async def close(self) -> None:
         """Nothing is held any more; handlers that still wait are throttled."""
-        await self._of_keys.close()
+        await self.of_keys.close()
         for slice in self._slices.values():
             if slice.lessor is not None:
                 slice.lessor.cancel()

@@ -1,14 +1,17 @@
 """Each key of a rate limit has tokens of its own; who comes too early is told when its turn is."""
 
 import asyncio
+import itertools
 import random
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from forge_jobs.errors import InvalidInput, RateLimited, UnknownScope
 from forge_jobs.model.job import Postponement, Reason
-from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.permit import Permit, PermitRequest
 from tests.storage.factories import running, worker
 
 SECOND = timedelta(seconds=1)
@@ -23,6 +26,20 @@ async def api(storage):
 async def waits(storage, *keys, **facts):
     permits = await storage.permits.reserve([PermitRequest("api", key, **facts) for key in keys])
     return [permit.wait.total_seconds() for permit in permits]
+
+
+async def granted(storage, *wanted):
+    """Return the requests with the permits that they got."""
+    return list(zip(wanted, await storage.permits.reserve(wanted), strict=True))
+
+
+async def has(storage, cost, key="ann"):
+    """Whether the key has so many tokens now; then they are spent."""
+    try:
+        await storage.permits.reserve_within("api", key, cost, timedelta(0))
+    except RateLimited:
+        return False
+    return True
 
 
 async def test_a_key_has_its_burst_and_then_one_token_after_another(storage, clock):
@@ -86,11 +103,11 @@ async def test_whoever_cannot_wait_spends_nothing_and_hears_when_to_come_again(s
     assert permit.wait == timedelta(seconds=0.5)
 
 
-async def test_what_was_reserved_and_not_used_is_given_back_and_what_was_used_beyond_is_paid(storage, clock):
+async def test_what_was_reserved_and_not_used_is_there_again_and_what_was_used_beyond_is_paid(storage, clock):
     await clock.freeze()
-    await waits(storage, "ann", cost=5)
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", cost=5)])
 
-    await storage.permits.spend_more("api", "ann", -3)
+    await storage.permits.give_back(permit, 3)
     assert await waits(storage, *["ann"] * 4) == [0, 0, 0, 0.5]
 
     await storage.permits.spend_more("api", "bob", 7)
@@ -111,11 +128,10 @@ async def test_a_job_that_asks_again_gets_the_permit_that_was_kept_for_it(storag
 
 async def test_what_a_job_was_granted_and_has_not_used_is_kept_and_not_paid_again(storage, clock):
     await clock.freeze()
-    granted = [PermitRequest("api", "ann", 5, job_id=7)]
-    await storage.permits.reserve(granted)
+    mine = await granted(storage, PermitRequest("api", "ann", 5, job_id=7))
 
-    await storage.permits.keep(granted)
-    await storage.permits.keep(granted)
+    await storage.permits.keep(mine)
+    await storage.permits.keep(mine)
 
     assert await waits(storage, "ann", cost=5, job_id=7) == [0]
     assert await waits(storage, "ann", cost=1, job_id=7) == [0.5]
@@ -277,9 +293,7 @@ async def test_a_limit_that_is_emptied_is_empty_for_each_key(storage, clock):
 async def test_who_was_promised_a_later_token_keeps_it_when_the_limit_is_emptied(storage, clock):
     await clock.freeze()
     await waits(storage, *["ann"] * 5)
-    granted = [PermitRequest("api", "bob", 1, job_id=8)]
-    await storage.permits.reserve(granted)
-    await storage.permits.keep(granted)
+    await storage.permits.keep(await granted(storage, PermitRequest("api", "bob", 1, job_id=8)))
     assert await waits(storage, "ann", job_id=7) == [0.5]
 
     await storage.tokens.empty("api")
@@ -329,9 +343,7 @@ async def test_keys_that_are_used_before_and_after_a_limit_is_emptied_wait_no_lo
 async def test_permits_hold_or_are_void_though_an_emptied_limit_becomes_smaller_or_larger(storage, clock):
     await clock.freeze()
     await waits(storage, *["ann"] * 5)
-    granted = [PermitRequest("api", "bob", 1, job_id=8)]
-    await storage.permits.reserve(granted)
-    await storage.permits.keep(granted)
+    await storage.permits.keep(await granted(storage, PermitRequest("api", "bob", 1, job_id=8)))
     assert await waits(storage, "ann", job_id=7) == [0.5]
     await storage.tokens.empty("api")
 
@@ -355,10 +367,12 @@ async def test_a_permit_is_used_when_its_job_waits_for_its_turn(storage, clock):
 
 async def test_of_a_limit_that_is_gone_nothing_is_kept(storage, clock):
     await clock.freeze()
-    granted = [PermitRequest("nix", "ann", 1, job_id=7), PermitRequest("api", "ann", 5, job_id=7)]
-    await waits(storage, "ann", cost=5)
+    await storage.limits.set("nix", capacity=5, refill=2.0)
+    wanted = PermitRequest("nix", "ann", 1, job_id=7), PermitRequest("api", "ann", 5, job_id=7)
+    mine = await granted(storage, *wanted)
+    await storage.limits.delete("nix")
 
-    await storage.permits.keep(granted)
+    await storage.permits.keep(mine)
 
     assert await waits(storage, "ann", cost=5, job_id=7) == [0]
 
@@ -466,6 +480,7 @@ async def test_what_can_never_be_is_refused(storage):
         storage.permits.reserve([PermitRequest("nix", "ann")]),
         storage.permits.reserve_within("nix", "ann", 1, SECOND),
         storage.permits.spend_more("nix", "ann", 1),
+        storage.permits.give_back(Permit("nix", "ann", 1, datetime.now(UTC), timedelta(0), 1), 1),
     ):
         with pytest.raises(UnknownScope, match="rate limits: api, once"):
             await refused
@@ -508,24 +523,259 @@ async def test_many_who_race_never_get_more_than_the_limit_allows(storage, anoth
         assert spent >= 2 * (last - now).total_seconds(), "and none of it is lost"
 
 
-async def test_tokens_that_are_given_back_are_there_again(storage, clock):
+async def test_tokens_that_have_flowed_back_are_not_there_once_more_when_they_are_given_back(storage, clock):
     await clock.freeze()
-    await waits(storage, *["ann"] * 5, "bob")
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
+    await clock.advance(seconds=2.5)
+    await waits(storage, "ann", cost=5)
 
-    await storage.permits.give_back([PermitRequest("api", key) for key in ("ann", "ann", "bob", "eve")])
+    await storage.permits.give_back(permit, 5)
 
-    assert await waits(storage, *["ann"] * 3) == [0, 0, 0.5]
-    assert await waits(storage, *["bob"] * 6) == [0, 0, 0, 0, 0, 0.5]
-    assert await waits(storage, *["eve"] * 6) == [0, 0, 0, 0, 0, 0.5]
+    assert not await has(storage, 0.1)
+    assert await waits(storage, "ann") == [0.5]
 
 
-async def test_tokens_that_have_flowed_back_or_were_taken_from_all_are_not_given_back_twice(storage, clock):
+async def test_tokens_that_are_given_back_while_others_spend_are_there_but_for_what_has_flowed_back(
+    storage, clock
+):
     await clock.freeze()
-    await waits(storage, "ann", "bob")
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
+    await clock.advance(seconds=1)
+    assert await has(storage, 1)
+
+    await storage.permits.give_back(permit, 5)
+
+    assert not await has(storage, 4.1)
+    assert await has(storage, 2)
+    assert await has(storage, 2)
+    assert not await has(storage, 0.1)
     await clock.advance(days=1)
-    await storage.permits.give_back([PermitRequest("api", "ann")])
-    assert await waits(storage, *["ann"] * 6) == [0, 0, 0, 0, 0, 0.5]
+    assert await has(storage, 5)
+    assert not await has(storage, 0.1)
+
+
+async def test_tokens_that_were_given_back_and_that_nobody_takes_flow_away(storage, clock):
+    await clock.freeze()
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
+    await waits(storage, "ann", cost=5)
+    await storage.permits.give_back(permit, 5)
+    [ann] = await storage.permits.hottest("api", limit=10)
+    assert round(ann.spent, 3) == 5
+
+    await clock.advance(seconds=1)
+
+    assert not await has(storage, 3.1)
+    assert await has(storage, 3)
+    assert await waits(storage, "ann") == [2]
+
+
+async def test_of_tokens_behind_which_others_were_promised_nothing_is_left_when_those_use_theirs(
+    storage, clock
+):
+    await clock.freeze()
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
+    assert await waits(storage, "ann", cost=5) == [2.5]
+    await storage.permits.give_back(permit, 5)
+    await clock.advance(seconds=2.5)
+
+    assert not await has(storage, 0.1)
+
+
+async def test_of_a_permit_for_later_nothing_is_there_before_its_time(storage, clock):
+    await clock.freeze()
+    await waits(storage, "ann", cost=5)
+    later, _ = await storage.permits.reserve([PermitRequest("api", "ann", 1)] * 2)
+
+    await storage.permits.give_back(later, 1)
+
+    assert not await has(storage, 0.1)
+
+
+async def test_what_was_given_back_is_used_up_by_one_of_many_who_want_it(storage, another, clock):
+    await clock.freeze()
+    storages = [storage, *[await another() for _ in range(7)]]
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 4)])
+    await waits(storage, "ann")
+    await storage.permits.give_back(permit, 4)
+
+    assert sum(await asyncio.gather(*(has(mine, 3) for mine in storages))) == 1
+    assert sum(await asyncio.gather(*(has(mine, 0.5) for mine in storages))) == 2
+
+
+async def test_tokens_that_were_emptied_away_are_not_there_again_when_they_are_given_back(storage, clock):
+    await clock.freeze()
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
+    await storage.tokens.empty("api")
+
+    await storage.permits.give_back(permit, 5)
+
+    assert not await has(storage, 0.1)
+    assert await waits(storage, "ann") == [0.5]
+
+
+async def test_tokens_that_were_given_back_are_emptied_away_as_well(storage, clock):
+    await clock.freeze()
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 4)])
+    await waits(storage, "ann")
+    await storage.permits.give_back(permit, 4)
 
     await storage.tokens.empty("api")
-    await storage.permits.give_back([PermitRequest("api", "bob", 5.0)])
-    assert await waits(storage, "bob") == [0.5]
+    assert not await has(storage, 0.1)
+    await storage.limits.set("api", capacity=3, refill=2.0)
+
+    assert not await has(storage, 0.1)
+
+
+async def test_tokens_are_given_back_once(storage, clock):
+    await clock.freeze()
+    await waits(storage, "ann", cost=4)
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 1)])
+
+    await storage.permits.give_back(permit, 1)
+    await storage.permits.give_back(permit, 1)
+
+    assert await waits(storage, *["ann"] * 2) == [0, 0.5]
+
+
+async def test_what_was_granted_before_a_limit_was_emptied_is_not_kept_after_it(storage, clock):
+    await clock.freeze()
+    mine = await granted(storage, PermitRequest("api", "ann", 1, job_id=7))
+    await storage.tokens.empty("api")
+    await clock.advance(seconds=0.25)
+
+    await storage.permits.keep(mine)
+
+    assert await waits(storage, "ann", job_id=7) == [0.25]
+    assert await waits(storage, "ann", "bob") == [0.75, 0.25]
+
+
+async def test_a_permit_that_two_ask_for_in_one_call_is_used_by_one_of_them(storage, clock):
+    await clock.freeze()
+    await storage.permits.keep(await granted(storage, PermitRequest("api", "ann", 5, job_id=7)))
+
+    assert sorted(await waits(storage, "ann", "ann", cost=5, job_id=7)) == [0, 2.5]
+
+
+async def test_two_who_ask_for_one_later_permit_in_one_call_wait(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+
+    for _ in range(2):
+        assert all(wait > 0 for wait in await waits(storage, "ann", "ann", job_id=7))
+
+
+async def test_a_permit_that_many_ask_for_at_once_is_used_by_one_of_them(storage, another, clock):
+    await clock.freeze()
+    storages = [storage, *[await another() for _ in range(7)]]
+    for job_id in range(20):
+        await storage.permits.keep(
+            await granted(storage, PermitRequest("api", str(job_id), 5, job_id=job_id))
+        )
+
+    for job_id in range(20):
+        got = await asyncio.gather(*(waits(mine, str(job_id), cost=5, job_id=job_id) for mine in storages))
+        assert sum(wait == [0] for wait in got) == 1
+
+
+@dataclass
+class Use:
+    """Tokens that somebody may use from a moment on."""
+
+    permit: Permit
+    cost: float
+
+
+class User:
+    """Does with a rate limit whatever can be done, and remembers what it may use."""
+
+    def __init__(self, storage, seed):
+        self.permits, self.tokens = storage.permits, storage.tokens
+        self.dice = random.Random(seed)
+        self.seed = seed
+        self.uses = []
+        self.unsettled = []
+        self.waiting = {}  # by request of a job: what it was promised, and may have to pay anew
+
+    async def spend(self):
+        wanted = [
+            PermitRequest("api", self.dice.choice("ab"), cost=self.dice.choice([0.5, 1, 3]))
+            for _ in range(self.dice.randint(1, 3))
+        ]
+        for permit in await self.permits.reserve(wanted):
+            self._may_use(permit)
+
+    async def spend_soon(self):
+        key, cost = self.dice.choice("ab"), self.dice.choice([1, 2, 5])
+        with suppress(RateLimited):
+            within = timedelta(seconds=self.dice.choice([0, 1]))
+            self._may_use(await self.permits.reserve_within("api", key, cost, within))
+
+    async def settle(self):
+        if self.unsettled:
+            use = self.unsettled.pop(self.dice.randrange(len(self.unsettled)))
+            unused = use.cost * self.dice.choice([0.25, 1])
+            use.cost -= unused
+            await self.permits.give_back(use.permit, unused)
+
+    async def begin_job(self):
+        job_id = 1000 * self.seed + len(self.waiting)
+        await self._ask(PermitRequest("api", self.dice.choice("ab"), self.dice.choice([1, 2]), job_id=job_id))
+
+    async def come_again(self):
+        if self.waiting:
+            await self._ask(self.dice.choice(list(self.waiting)))
+
+    async def _ask(self, request):
+        [permit] = await self.permits.reserve([request])
+        before = self.waiting.get(request)
+        if before is None or before.permit.full_at != permit.full_at:
+            if before is not None:  # it was emptied away
+                before.cost = 0
+            before = self.waiting[request] = Use(permit, request.cost)
+            self.uses.append(before)
+        if permit.wait == timedelta(0):
+            await self.permits.keep([(request, permit)])  # handed back before it has begun
+
+    async def empty(self):
+        await self.tokens.empty("api")
+
+    def _may_use(self, permit):
+        self.uses.append(Use(permit, permit.cost))
+        self.unsettled.append(self.uses[-1])
+
+
+WEIGHTS = {
+    User.spend: 3,
+    User.spend_soon: 4,
+    User.settle: 6,
+    User.begin_job: 2,
+    User.come_again: 3,
+    User.empty: 0.3,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_in_no_time_more_tokens_go_out_than_flow_in_it_and_a_bucket_holds(
+    storage, another, clock, seed
+):
+    now = await clock.freeze()
+    storages = [storage, *[await another() for _ in range(3)]]
+    users = [User(mine, 10 * seed + number) for number, mine in enumerate(storages)]
+    dice = random.Random(seed)
+
+    for _ in range(60):
+        steps = [dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0] for _ in users]
+        await asyncio.gather(*(step(user) for step, user in zip(steps, users, strict=True)))
+        await clock.advance(seconds=dice.choice([0, 0, 0.1, 0.5, 2]))
+
+    for key in "ab":
+        uses = [
+            ((use.permit.at - now).total_seconds(), use.cost)
+            for user in users
+            for use in user.uses
+            if use.permit.key == key
+        ]
+        moments = sorted({at for at, _ in uses})
+        for first, last in itertools.combinations_with_replacement(moments, 2):
+            out = sum(cost for at, cost in uses if first <= at <= last)
+            assert out <= 5 + 2 * (last - first) + 1e-3

@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from forge_jobs import Forge, KeyLimit, State, Worker
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn
-from forge_jobs.storage.interface.permits import Permits
-from forge_jobs.worker import key_tokens
+from forge_jobs.model.job import Claim
+from forge_jobs.rules.verdict import Verdict, dead, handed_back
 from forge_jobs.worker.key_tokens import KeyTokens
+from forge_jobs.worker.recorder import Recorder
+from tests.storage.databases import Database
+from tests.storage.factories import queue, running, worker
 from tests.working.eventually import eventually
 from tests.working.running import working
 
 LONG = 10 * 365 * 86_400  # seconds in which next to nothing flows back
+ANN = [("api", "ann", 1.0)]
 
 
 @pytest.fixture(autouse=True)
@@ -83,20 +87,22 @@ async def test_jobs_that_are_claimed_together_pay_together(
     assert await spent(forge) == {"ann": 200, **{str(number): 2 for number in range(200)}}
 
 
-async def test_each_job_pays_once_also_when_it_is_handed_back_before_it_begins(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(key_tokens, "FRESH", 0.05)
+async def test_each_job_pays_once_also_when_it_is_handed_back_before_it_begins(forge: Forge) -> None:
+    await forge.limits.set(
+        "api", capacity=60, per=LONG
+    )  # a job that pays twice keeps another one waiting for years
 
     @forge.handler(limits=KeyLimit("api", by="user"))
     async def call(user: int) -> None:
         await asyncio.sleep(0)
 
     await call.enqueue_many([{"user": number % 10} for number in range(600)])
+    for _ in range(3):
+        async with working(forge, concurrency=5):
+            for _ in range(3):
+                await forge.queues.pause("default")
+                await forge.queues.resume("default")
     async with working(forge, concurrency=5):
-        for _ in range(5):
-            await forge.queues.pause("default")
-            await forge.queues.resume("default")
         await eventually(lambda: _all_done(forge, 600))
     assert await spent(forge) == {str(user): 60 for user in range(10)}
 
@@ -106,82 +112,205 @@ async def _all_done(forge: Forge, count: int) -> bool:
     return counts.done == count
 
 
-async def test_tokens_of_a_job_that_does_not_begin_are_there_again(
+async def test_a_job_that_does_not_begin_here_finds_its_tokens_elsewhere(
+    forge: Forge, statements: list[int]
+) -> None:
+    here, elsewhere = (KeyTokens(forge.storage.permits, forge.telemetry) for _ in range(2))
+    tokens = [("api", "ann", 2.0), ("api", "ann", 1.0), ("api", "bob", 1.0)]
+    here.take_ahead(1, tokens)
+
+    await here.keep([1])
+    here.forget([1])
+
+    await elsewhere.take(tokens, timedelta(0), 1, [])
+    assert statements == [3, 3]
+    assert await spent(forge) == {"ann": 3, "bob": 1}
+    assert not here.advances
+
+
+@pytest.fixture
+async def paid(forge: Forge) -> tuple[Claim, KeyTokens]:
+    """A job that was claimed and has the only token of its key, and the tokens of its worker."""
+    await forge.limits.set("api", capacity=1, per=LONG)
+    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
+    claim = await running(forge.storage, await worker(forge.storage))
+    tokens.take_ahead(claim.job_id, ANN)
+    await tokens.advances[claim.job_id].answered()
+    return claim, tokens
+
+
+async def record(forge: Forge, verdict: Verdict, tokens: KeyTokens) -> None:
+    """The verdict is written down."""
+    recorder = Recorder(forge.storage, forge.telemetry, lambda verdicts, runs: None, tokens)
+    recorder.add(verdict)
+    await recorder.flush()
+    assert not tokens.advances
+
+
+async def test_tokens_are_kept_before_anybody_can_claim_their_job_again(
+    forge: Forge, paid: tuple[Claim, KeyTokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, tokens = paid
+    keep, states = forge.storage.permits.keep, list[State]()
+
+    async def kept(granted: Any) -> None:
+        states.append((await forge.jobs.get(claim.job_id)).state)
+        await keep(granted)
+
+    monkeypatch.setattr(forge.storage.permits, "keep", kept)
+    await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
+
+    assert states == [State.IN_PROGRESS]
+    await KeyTokens(forge.storage.permits, forge.telemetry).take(ANN, timedelta(0), claim.job_id, [])
+
+
+async def test_tokens_are_kept_when_the_database_is_back(
+    forge: Forge, paid: tuple[Claim, KeyTokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, tokens = paid
+    keep = forge.storage.permits.keep
+
+    async def away(granted: Any) -> None:
+        monkeypatch.setattr(forge.storage.permits, "keep", keep)
+        raise StorageUnavailable("it is away")
+
+    monkeypatch.setattr(forge.storage.permits, "keep", away)
+    await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
+
+    await tokens.take(ANN, timedelta(0), claim.job_id, [])
+
+
+@pytest.mark.parametrize("error", [StorageBusy("it is locked"), RuntimeError("nobody knows")])
+async def test_tokens_that_cannot_be_kept_are_lost_and_nothing_else_is(
+    forge: Forge, paid: tuple[Claim, KeyTokens], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    claim, tokens = paid
+
+    async def never(granted: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(forge.storage.permits, "keep", never)
+    await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
+
+    assert (await forge.jobs.get(claim.job_id)).state is State.PENDING
+    with pytest.raises(AwaitsTurn):
+        await tokens.take(ANN, timedelta(0), claim.job_id, [])
+
+
+async def test_for_a_job_that_ends_without_having_begun_nothing_is_kept(
+    forge: Forge, paid: tuple[Claim, KeyTokens], database: Database
+) -> None:
+    claim, tokens = paid
+
+    await record(forge, dead(claim, await queue(forge.storage), "cancelled"), tokens)
+
+    assert await database.rows("SELECT job_id FROM permit") == []
+
+
+async def test_a_job_whose_turn_has_come_keeps_it_however_late_it_begins(
+    forge: Forge, statements: list[int]
+) -> None:
+    await forge.limits.set("turns", capacity=1, refill=50)
+    first, second = (KeyTokens(forge.storage.permits, forge.telemetry) for _ in range(2))
+    await forge.limits.reserve("turns", "ann")
+    with pytest.raises(AwaitsTurn):
+        await first.take([("turns", "ann", 1.0)], timedelta(0), 1, [])
+    await eventually(lambda: _has_come(forge))
+    await forge.limits.set("turns", capacity=1, per=LONG)
+    await forge.limits.reserve("turns", "ann")
+
+    first.take_ahead(1, [("turns", "ann", 1.0)])
+    await first.keep([1])
+    first.forget([1])
+    second.take_ahead(1, [("turns", "ann", 1.0)])
+    await second.take([("turns", "ann", 1.0)], timedelta(0), 1, [])
+
+
+async def _has_come(forge: Forge) -> bool:
+    return not await forge.limits.hottest("turns")
+
+
+async def test_a_job_that_is_stopped_while_it_asks_for_its_tokens_keeps_them(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_tokens, "FRESH", 0.01)
-    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
-    for job_id in range(5):
-        tokens.take_ahead(job_id, [("api", "ann", 2.0), ("api", "bob", 1.0)])
+    reserve, asked, answer = forge.storage.permits.reserve, asyncio.Event(), asyncio.Event()
 
-    await eventually(lambda: not tokens._advances and not tokens._unused)
-    await eventually(lambda: _nothing_spent(forge))
-    await tokens.close()
+    async def slow(wanted: Any) -> Any:
+        asked.set()
+        await answer.wait()
+        return await reserve(wanted)
 
-
-async def _nothing_spent(forge: Forge) -> bool:
-    return not await spent(forge)
-
-
-async def test_tokens_that_nobody_has_used_are_there_again_when_the_worker_ends(forge: Forge) -> None:
+    monkeypatch.setattr(forge.storage.permits, "reserve", slow)
     tokens = KeyTokens(forge.storage.permits, forge.telemetry)
     tokens.take_ahead(1, [("api", "ann", 2.0)])
-    tokens.take_ahead(2, [("api", "ann", 2.0)])
-    await tokens.take([("api", "ann", 2.0)], timedelta(0), 2, [])
+    taking = asyncio.create_task(tokens.take([("api", "ann", 2.0)], timedelta(0), 1, []))
+    await asked.wait()
+    taking.cancel()
+    await asyncio.wait([taking])
+    answer.set()
 
-    await tokens.close()
+    await tokens.keep([1])
+    tokens.forget([1])
 
+    await tokens.take([("api", "ann", 2.0)], timedelta(0), 1, [])
     assert await spent(forge) == {"ann": 2}
 
 
 async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(forge: Forge) -> None:
     await forge.limits.set("other", capacity=10, per=LONG)
     tokens = KeyTokens(forge.storage.permits, forge.telemetry)
-    tokens.take_ahead(1, [("api", "ann", 1.0), ("other", "ann", 1.0)])
-    await eventually(lambda: tokens._advances[1].is_answered)
+    both = [("api", "ann", 1.0), ("other", "ann", 1.0)]
+    for job_id in (1, 2):
+        tokens.take_ahead(job_id, both)
+        await tokens.advances[job_id].answered()
+    await tokens.keep([1])
+    tokens.forget([1])
     await forge.limits.empty("api")
     tokens.void("api")
 
-    with pytest.raises(AwaitsTurn):
-        await tokens.take([("api", "ann", 1.0)], timedelta(0), 1, [])
-    await tokens.close()
-    assert [use.key for use in await forge.limits.hottest("other") if use.spent > 0.5] == []
+    for job_id in (1, 2):
+        with pytest.raises(AwaitsTurn):
+            await tokens.take(both, timedelta(0), job_id, [])
+    [other] = await forge.limits.hottest("other")
+    assert round(other.spent) == 2, "each has paid the other limit once"
 
 
-async def test_a_job_that_begins_too_late_takes_its_tokens_anew(
-    forge: Forge, statements: list[int], monkeypatch: pytest.MonkeyPatch
+async def test_tokens_that_are_emptied_away_while_they_are_asked_for_are_asked_for_anew(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
-    tokens.take_ahead(1, [("api", "ann", 2.0)])
-    await eventually(lambda: tokens._advances[1].is_answered)
-    monkeypatch.setattr(key_tokens, "FRESH", -1.0)
-    await tokens.take([("api", "ann", 2.0)], timedelta(0), 1, [])
-    await tokens.close()
+    reserve, answered, answer = forge.storage.permits.reserve, asyncio.Event(), asyncio.Event()
 
-    assert statements == [1, 1]
-    assert await spent(forge) == {"ann": 2}
+    async def slow(wanted: Any) -> Any:
+        permits = await reserve(wanted)
+        answered.set()
+        await answer.wait()
+        return permits
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", slow)
+    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
+    tokens.take_ahead(1, [("api", "ann", 1.0)])
+    taking = asyncio.create_task(tokens.take([("api", "ann", 1.0)], timedelta(0), 1, []))
+    await answered.wait()
+    await forge.limits.empty("api")
+    tokens.void("api")
+    answer.set()
+
+    with pytest.raises(AwaitsTurn):
+        await taking
 
 
 class Colour(str, Enum):  # noqa: UP042  its text is not its value
     RED = "red"
 
 
-async def test_a_job_pays_for_the_key_that_its_handler_sees(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(key_tokens, "FRESH", 0.01)
-
+async def test_a_job_pays_for_the_key_that_its_handler_sees(forge: Forge) -> None:
     @forge.handler(limits=KeyLimit("api", by="colour"))
     async def call(colour: Colour) -> None: ...
 
     job = await call.enqueue(colour=Colour.RED)
     async with working(forge):
         await forge.wait(job.id, timeout=30)
-        await eventually(lambda: _is_spent(forge, {str(Colour.RED): 1}))
-
-
-async def _is_spent(forge: Forge, tokens: dict[str, int]) -> bool:
-    return await spent(forge) == tokens
+    assert await spent(forge) == {str(Colour.RED): 1}
 
 
 async def test_a_job_with_an_argument_that_cannot_be_a_key_fails_by_itself(forge: Forge) -> None:
@@ -219,19 +348,3 @@ async def test_a_job_whose_tokens_cannot_be_asked_for_is_throttled_when_it_begin
         await forge.wait(job.id, timeout=30)
     assert (await forge.jobs.get(job.id)).attempt == 1
     assert await spent(forge) == {"ann": 1}
-
-
-async def test_tokens_that_cannot_be_given_back_are_lost_and_nothing_else_is(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away(permits: Permits, granted: Any) -> None:
-        raise StorageUnavailable("it is away")
-
-    monkeypatch.setattr(type(forge.storage.permits), "give_back", away)
-    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
-    tokens.take_ahead(1, [("api", "ann", 2.0)])
-    await eventually(lambda: tokens._advances[1].is_answered)
-
-    await tokens.close()
-
-    assert await spent(forge) == {"ann": 2}

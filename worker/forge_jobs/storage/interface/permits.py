@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
 
 
 class Permits(Protocol):
@@ -23,22 +23,25 @@ class Permits(Protocol):
         never refilled or can never hold so many; then nothing is spent.
         """
 
-    async def keep(self, granted: Sequence[PermitRequest]) -> None:
+    async def keep(self, granted: Sequence[Granted]) -> None:
         """Permits that were granted to jobs, which have not used them, are kept until they ask again; none of a rate
-        limit that is gone.
-        """
-
-    async def give_back(self, granted: Sequence[PermitRequest]) -> None:
-        """These requests were granted a moment ago and are not used: their tokens are there again, unless the bucket
-        was emptied meanwhile, or they have flowed back by now.
+        limit that is gone, or for tokens that were emptied away meanwhile.
         """
 
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
-        """As `reserve`, unless the moment lies further ahead than `within`: then nothing is spent, and
-        RateLimited is raised."""
+        """As `reserve` for somebody who is no job, unless the moment lies further ahead than `within`: then nothing is
+        spent, and RateLimited is raised. Tokens that were given back are taken first.
+        """
 
     async def spend_more(self, scope: str, key: str, cost: float) -> None:
-        """So many more tokens of the key are spent, or fewer when `cost` is negative. Raises UnknownScope."""
+        """So many more tokens of the key are spent. Raises UnknownScope."""
+
+    async def give_back(self, permit: Permit, tokens: float) -> None:
+        """So many tokens of the permit are not used: they are there again, but for those that have flowed back since.
+
+        Where others have got tokens of the key since, they are there for `reserve_within`, until as many have flowed. Those of
+        a permit that is for later are lost then. Raises UnknownScope.
+        """
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         """Return the keys of which the most is spent, the most first. Raises UnknownScope."""

@@ -64,7 +64,8 @@ WITH before AS (
     UPDATE {schema}.permit SET full_at = permit.full_at + shrunk.by FROM shrunk
     WHERE permit.scope = $1 AND permit.full_at > shrunk.void_to
 ), spent AS (
-    UPDATE {schema}.rate_key SET full_at = greatest(rate_key.full_at, shrunk.emptied) + shrunk.by FROM shrunk
+    UPDATE {schema}.rate_key
+    SET full_at = greatest(rate_key.full_at, shrunk.emptied) + shrunk.by, free_to = rate_key.free_to + shrunk.by FROM shrunk
     WHERE rate_key.scope = $1 AND rate_key.full_at > shrunk.emptied + shrunk.by
 )
 SELECT written.*, {schema}.configured() AS told FROM written

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from forge_jobs.errors import RateLimited
-from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -28,6 +28,7 @@ WAIT = WAIT.replace("{longest}", "31536000000")  # 1000 years
 # All requests for one key take one update of its row; the sums say which of them comes when. The rows are
 # taken in one order, so that two such statements do not deadlock. A full join is never made by comparing each request with
 # each row, as the planner would, which thinks that there is one of each; it finds the same pairs, since all are in pairs.
+# A permit that was kept is had by the one whose statement deletes it: whoever else saw it there pays.
 RESERVE = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::smallint[])
@@ -37,19 +38,24 @@ WITH given AS MATERIALIZED (
     SELECT number FROM given LEFT JOIN bucket USING (scope)
     WHERE NOT coalesce(refill > 0 AND cost <= capacity, false)
 ), kept AS MATERIALIZED (
-    SELECT given.number, given.patience, permit.job_id, permit.scope, permit.key, permit.take, {wait_of_kept} AS wait
+    SELECT given.number, given.patience, permit.job_id, permit.scope, permit.key, permit.take, permit.full_at,
+           {wait_of_kept} AS wait
     FROM given JOIN {schema}.permit USING (job_id, scope, key, take, cost) JOIN bucket USING (scope)
     WHERE permit.full_at > bucket.void_to AND NOT EXISTS (SELECT FROM refused)
 ), used AS (
     DELETE FROM {schema}.permit USING kept
     WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
       AND kept.wait <= kept.patience
+    RETURNING kept.number, kept.full_at, kept.wait
+), had AS MATERIALIZED (
+    SELECT number, full_at, wait FROM used
+    UNION ALL SELECT number, full_at, wait FROM kept WHERE wait > patience
 ), wanted AS MATERIALIZED (
     SELECT given.*, capacity, refill, flowed, full_from,
            sum(cost) OVER (PARTITION BY scope, key ORDER BY number) AS so_far,
            sum(cost) OVER (PARTITION BY scope, key) AS in_all
     FROM given JOIN bucket USING (scope)
-    WHERE NOT EXISTS (SELECT FROM refused) AND number NOT IN (SELECT number FROM kept)
+    WHERE NOT EXISTS (SELECT FROM refused) AND number NOT IN (SELECT number FROM had)
 ), spent AS (
     INSERT INTO {schema}.rate_key (scope, key, full_at)
     SELECT DISTINCT scope, key, full_from + in_all FROM wanted ORDER BY scope, key
@@ -59,17 +65,18 @@ WITH given AS MATERIALIZED (
     RETURNING scope, key, full_at
 ), permitted AS (
     SELECT number, job_id, scope, key, take, cost, patience, numbered.full_at, {wait_of_new} AS wait
-    FROM (SELECT wanted.*, spent.full_at - in_all + so_far AS full_at FROM wanted FULL JOIN spent USING (scope, key)) AS numbered
+    FROM (SELECT wanted.*, spent.full_at - (in_all - so_far) AS full_at FROM wanted FULL JOIN spent USING (scope, key)) AS numbered
 ), written AS (
     INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
-    SELECT job_id, scope, key, take, cost, full_at, now() + wait + interval '24 hours'
+    SELECT DISTINCT ON (job_id, scope, key, take) job_id, scope, key, take, cost, full_at, now() + wait + interval '24 hours'
     FROM permitted WHERE job_id IS NOT NULL AND wait > patience
+    ORDER BY job_id, scope, key, take, number DESC
     ON CONFLICT (job_id, scope, key, take) DO UPDATE
     SET cost = excluded.cost, full_at = excluded.full_at, until = excluded.until
 )
-SELECT number, now() + wait AS at, wait
-FROM (SELECT number, wait FROM permitted UNION ALL SELECT number, wait FROM kept) AS permits
-UNION ALL SELECT number, NULL, NULL FROM refused
+SELECT number, now() + wait AS at, wait, full_at
+FROM (SELECT number, wait, full_at FROM permitted UNION ALL SELECT number, wait, full_at FROM had) AS permits
+UNION ALL SELECT number, NULL, NULL, NULL FROM refused
 ORDER BY number
 """
 RESERVE = (
@@ -81,50 +88,44 @@ RESERVE = (
 # One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile.
 KEEP = """
 INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
-SELECT given.*, flowed + capacity, now() + interval '24 hours'
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::double precision[])
-    AS given (job_id, scope, key, take, cost)
-JOIN ({bucket}) AS bucket USING (scope)
+SELECT given.*, now() + interval '24 hours'
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::double precision[], $6::double precision[])
+    AS given (job_id, scope, key, take, cost, full_at)
+JOIN {schema}.rate_limit USING (scope)
+WHERE given.full_at > void_to
 ON CONFLICT (job_id, scope, key, take) DO UPDATE
 SET cost = excluded.cost, full_at = greatest(permit.full_at, excluded.full_at),
     until = greatest(permit.until, excluded.until)
-""".replace("{bucket}", BUCKET)
-
-# A number that becomes less than what has flowed is as good as that. The rows are taken in the order of RESERVE.
-GIVE_BACK = """
-WITH given AS MATERIALIZED (
-    SELECT scope, key, sum(cost) AS cost FROM unnest($1::text[], $2::text[], $3::double precision[]) AS given (scope, key, cost)
-    GROUP BY scope, key
-), locked AS MATERIALIZED (
-    SELECT scope, key, given.cost
-    FROM given JOIN {schema}.rate_key USING (scope, key) ORDER BY scope, key FOR UPDATE OF rate_key
-)
-UPDATE {schema}.rate_key SET full_at = full_at - locked.cost FROM locked
-WHERE (rate_key.scope, rate_key.key) = (locked.scope, locked.key)
 """
 
+# Tokens that were given back are taken first, where all that is wanted is there at once with them. The number of such a permit
+# says that its tokens lie where they flow past first, which is never behind where they are.
 RESERVE_WITHIN = """
 WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $3::double precision <= capacity
+), found AS MATERIALIZED (
+    SELECT full_at, free_to FROM {schema}.rate_key WHERE (scope, key) = ($1, $2) FOR UPDATE
+), before AS MATERIALIZED (
+    SELECT bucket.*, greatest(full_at, full_from) AS full_at, free_to, least($3, greatest(0, free_to - full_from)) AS free
+    FROM bucket LEFT JOIN found ON true
+), choice AS MATERIALIZED (
+    SELECT before.*, CASE WHEN free = $3 OR {wait_of_rest} = interval '0' THEN free ELSE 0 END AS used FROM before
+), after AS MATERIALIZED (
+    SELECT full_at + $3 - used AS full_at, free_to - used AS free_to,
+           CASE WHEN used > 0 THEN full_from ELSE full_at END + $3 AS number,
+           CASE WHEN used > 0 THEN interval '0' ELSE {wait} END AS wait
+    FROM choice
 ), spent AS (
-    INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, full_from + $3 FROM bucket
-    WHERE {wait_of_first} <= $4
-    ON CONFLICT (scope, key) DO UPDATE
-    SET full_at = greatest(rate_key.full_at, (SELECT full_from FROM bucket)) + $3
-    WHERE (SELECT {wait_of_next} FROM bucket) <= $4
-    RETURNING full_at
-), moment AS (
-    SELECT coalesce((SELECT full_at FROM spent),
-                    greatest((SELECT full_at FROM {schema}.rate_key WHERE (scope, key) = ($1, $2)), full_from) + $3) AS full_at
-    FROM bucket
+    INSERT INTO {schema}.rate_key (scope, key, full_at, free_to) SELECT $1, $2, full_at, coalesce(free_to, 0) FROM after
+    WHERE wait <= $4
+    ON CONFLICT (scope, key) DO UPDATE SET full_at = excluded.full_at, free_to = excluded.free_to WHERE EXISTS (SELECT FROM found)
+    RETURNING 1
 )
-SELECT EXISTS (SELECT FROM spent) AS is_spent, now() + wait AS at, wait
-FROM (SELECT {wait} AS wait FROM bucket CROSS JOIN moment) AS permit
+SELECT EXISTS (SELECT FROM spent) AS is_spent, now() + wait AS at, wait, number AS full_at FROM after
 """
 RESERVE_WITHIN = (
     RESERVE_WITHIN.replace("{bucket}", BUCKET)
-    .replace("{wait_of_first}", WAIT.replace("{full_at}", "(full_from + $3)"))
-    .replace("{wait_of_next}", WAIT.replace("{full_at}", "(greatest(rate_key.full_at, full_from) + $3)"))
-    .replace("{wait}", WAIT.replace("{full_at}", "moment.full_at"))
+    .replace("{wait_of_rest}", WAIT.replace("{full_at}", "(full_at + $3 - free)"))
+    .replace("{wait}", WAIT.replace("{full_at}", "(full_at + $3)"))
 )
 
 SPEND_MORE = """
@@ -137,14 +138,32 @@ WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0
 SELECT true FROM bucket
 """.replace("{bucket}", BUCKET)
 
+# Where others came behind them, those of the tokens that are in the bucket are free, but for what has flowed back.
+GIVE_BACK = (
+    """
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
+), given AS (
+    UPDATE {schema}.rate_key
+    SET full_at = CASE WHEN full_at = $3 THEN full_at - $4 ELSE full_at END,
+        free_to = CASE WHEN full_at <= $3 THEN free_to ELSE
+            greatest(free_to, full_from) + greatest(0, least($3, flowed + capacity) - greatest($3 - $4, full_from)) END
+    FROM bucket WHERE (rate_key.scope, rate_key.key) = ($1, $2)
+)
+SELECT true FROM bucket
+""".replace("{bucket}", BUCKET)
+    .replace("$3", "$3::double precision")
+    .replace("$4", "$4::double precision")
+)
+
 HOTTEST = """
-WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1)
-SELECT key, greatest(full_at, emptied) - flowed AS spent,
-       CASE WHEN refill > 0
-            THEN now() + make_interval(secs => least((greatest(full_at, emptied) - flowed) / refill, 31536000000)) END AS free_at
-FROM {schema}.rate_key JOIN bucket USING (scope)
-WHERE scope = $1 AND greatest(full_at, emptied) - flowed > refill * 0.000002
-ORDER BY full_at DESC, key LIMIT $2
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
+), used AS (
+    SELECT key, refill, greatest(full_at, full_from) - flowed - greatest(0, free_to - full_from) AS spent
+    FROM {schema}.rate_key JOIN bucket USING (scope) WHERE scope = $1
+)
+SELECT key, spent,
+       CASE WHEN refill > 0 THEN now() + make_interval(secs => least(spent / refill, 31536000000)) END AS free_at
+FROM used WHERE spent > refill * 0.000002 ORDER BY spent DESC, key LIMIT $2
 """.replace("{bucket}", BUCKET)
 
 KNOWN = "SELECT capacity, refill FROM {schema}.rate_limit WHERE scope = $1"
@@ -227,28 +246,20 @@ class PostgresPermits:
                 refused = wanted[record["number"] - 1]
                 await self._refuse(refused.scope, refused.cost)
         return [
-            Permit(request.scope, request.key, request.cost, record["at"], record["wait"])
+            Permit(request.scope, request.key, request.cost, record["at"], record["wait"], record["full_at"])
             for request, record in zip(wanted, records, strict=True)
         ]
 
     @tried_again
-    async def keep(self, granted: Sequence[PermitRequest]) -> None:
+    async def keep(self, granted: Sequence[Granted]) -> None:
         await self._database.execute(
             KEEP,
-            [request.job_id for request in granted],
-            [request.scope for request in granted],
-            [request.key for request in granted],
-            [request.take for request in granted],
-            [request.cost for request in granted],
-        )
-
-    @tried_again
-    async def give_back(self, granted: Sequence[PermitRequest]) -> None:
-        await self._database.execute(
-            GIVE_BACK,
-            [request.scope for request in granted],
-            [request.key for request in granted],
-            [request.cost for request in granted],
+            [request.job_id for request, _ in granted],
+            [request.scope for request, _ in granted],
+            [request.key for request, _ in granted],
+            [request.take for request, _ in granted],
+            [request.cost for request, _ in granted],
+            [permit.full_at for _, permit in granted],
         )
 
     @tried_again
@@ -258,7 +269,7 @@ class PostgresPermits:
             if record is None:
                 await self._refuse(scope, cost)
             elif record["is_spent"]:
-                return Permit(scope, key, cost, record["at"], record["wait"])
+                return Permit(scope, key, cost, record["at"], record["wait"], record["full_at"])
             elif record["wait"] > within:
                 raise RateLimited(scope, key, record["wait"])
             # Others have spent them since the statement began, which does not see how many.
@@ -267,6 +278,11 @@ class PostgresPermits:
     async def spend_more(self, scope: str, key: str, cost: float) -> None:
         if not await self._database.fetchval(SPEND_MORE, scope, key, cost):
             await self._refuse(scope, 0)
+
+    @tried_again
+    async def give_back(self, permit: Permit, tokens: float) -> None:
+        if not await self._database.fetchval(GIVE_BACK, permit.scope, permit.key, permit.full_at, tokens):
+            raise await unknown_scope(self._database, permit.scope)
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         records = await self._database.fetch(HOTTEST, scope, limit)

@@ -132,7 +132,8 @@ def _shrink(transaction: Transaction, scope: str, capacity: float) -> None:
         shrunk = {"scope": scope, "emptied": before["emptied"], "by": capacity - before["capacity"]}
         transaction.execute("UPDATE permit SET full_at = full_at + :by WHERE scope = :scope", shrunk)
         transaction.execute(
-            "UPDATE rate_key SET full_at = max(full_at, :emptied) + :by WHERE scope = :scope AND full_at > :emptied + :by",
+            "UPDATE rate_key SET full_at = max(full_at, :emptied) + :by, free_to = free_to + :by "
+            "WHERE scope = :scope AND full_at > :emptied + :by",
             shrunk,
         )
 

@@ -1,12 +1,13 @@
 """Permits in SQLite: one row for each key of a rate limit that is in use."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from forge_jobs.errors import RateLimited
-from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.limits import FLOWED, get
@@ -60,34 +61,35 @@ class SqlitePermits:
 
         return await self._database.write(reserve)
 
-    async def keep(self, granted: Sequence[PermitRequest]) -> None:
+    async def keep(self, granted: Sequence[Granted]) -> None:
         def keep(transaction: Transaction) -> None:
-            known = {scope for (scope,) in transaction.rows("SELECT scope FROM rate_limit")}
-            for request in granted:
-                if request.scope not in known:
-                    continue
-                flow = _flow(transaction, request.scope)
-                _keep(transaction, request, flow.flowed + flow.capacity, transaction.now)
+            void_to: dict[str, float] = dict(transaction.rows("SELECT scope, void_to FROM rate_limit"))
+            for request, permit in granted:
+                if permit.full_at > void_to.get(request.scope, math.inf):
+                    _keep(transaction, request, permit.full_at, transaction.now)
 
         await self._database.write(keep)
-
-    async def give_back(self, granted: Sequence[PermitRequest]) -> None:
-        await self._database.write(
-            lambda transaction: transaction.execute_many(
-                "UPDATE rate_key SET full_at = full_at - ? WHERE scope = ? AND key = ?",
-                [(request.cost, request.scope, request.key) for request in granted],
-            )
-        )
 
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         def reserve(transaction: Transaction) -> Permit:
             flow = _refilled(transaction, scope, cost)
-            full_at = _full_at(transaction, flow, scope, key) + cost
+            before = _full_at(transaction, flow, scope, key)
+            free = min(cost, _free(transaction, flow, scope, key))
+            # Tokens that were given back are taken first, where all that is wanted is there at once with them. The number
+            # of such a permit says that its tokens lie where they flow past first, which is never behind where they are.
+            if free and (free == cost or not flow.wait(before + cost - free)):
+                _write(transaction, scope, key, before + cost - free)
+                transaction.execute(
+                    "UPDATE rate_key SET free_to = free_to - ? WHERE scope = ? AND key = ?",
+                    (free, scope, key),
+                )
+                return _permit(transaction, scope, key, cost, 0, flow.full_from + cost)
+            full_at = before + cost
             wait = flow.wait(full_at)
             if duration(wait) > within:
                 raise RateLimited(scope, key, duration(wait))
             _write(transaction, scope, key, full_at)
-            return _permit(transaction, scope, key, cost, wait)
+            return _permit(transaction, scope, key, cost, wait, full_at)
 
         return await self._database.write(reserve)
 
@@ -98,13 +100,31 @@ class SqlitePermits:
 
         await self._database.write(spend)
 
+    async def give_back(self, permit: Permit, tokens: float) -> None:
+        def give_back(transaction: Transaction) -> None:
+            flow = _flow(transaction, permit.scope)
+            if transaction.changed(
+                "UPDATE rate_key SET full_at = full_at - ? WHERE scope = ? AND key = ? AND full_at = ?",
+                (tokens, permit.scope, permit.key, permit.full_at),
+            ):
+                return
+            # Others came behind them: those that are in the bucket are free, but for what has flowed back.
+            last = min(permit.full_at, flow.flowed + flow.capacity)
+            free = max(0.0, last - max(permit.full_at - tokens, flow.full_from))
+            transaction.execute(
+                "UPDATE rate_key SET free_to = max(free_to, ?) + ? WHERE scope = ? AND key = ? AND full_at > ?",
+                (flow.full_from, free, permit.scope, permit.key, permit.full_at),
+            )
+
+        await self._database.write(give_back)
+
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         def hottest(transaction: Transaction) -> list[KeyUse]:
             flow = _flow(transaction, scope)
             rows = transaction.rows(
-                "SELECT key, max(full_at, ?1) - ?2 AS spent FROM rate_key WHERE scope = ?3 AND spent > ?4 "
-                "ORDER BY full_at DESC, key LIMIT ?5",
-                (flow.emptied, flow.flowed, scope, flow.refill * NEARLY / SECOND, limit),
+                "SELECT key, max(full_at, ?1) - ?2 - max(0, free_to - ?1) AS spent FROM rate_key "
+                "WHERE scope = ?3 AND spent > ?4 ORDER BY spent DESC, key LIMIT ?5",
+                (flow.full_from, flow.flowed, scope, flow.refill * NEARLY / SECOND, limit),
             )
             return [
                 KeyUse(key, spent, moment(flow.now + flow.time(spent)) if flow.refill else None)
@@ -191,7 +211,7 @@ def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
         wait = flow.wait(kept[0])
         if duration(wait) <= request.patience:
             transaction.execute(f"DELETE FROM permit {is_it}", place)
-        return _permit(transaction, scope, key, cost, wait)
+        return _permit(transaction, scope, key, cost, wait, kept[0])
     full_at = _full_at(transaction, flow, scope, key) + cost
     _write(transaction, scope, key, full_at)
     wait = flow.wait(full_at)
@@ -200,7 +220,7 @@ def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
             "DELETE FROM permit WHERE job_id = ? AND scope = ? AND key = ? AND take = ?", place[:4]
         )
         _keep(transaction, request, full_at, transaction.now + wait)
-    return _permit(transaction, scope, key, cost, wait)
+    return _permit(transaction, scope, key, cost, wait, full_at)
 
 
 def _keep(transaction: Transaction, request: PermitRequest, full_at: float, at: int) -> None:
@@ -239,6 +259,12 @@ def _full_at(transaction: Transaction, flow: Flow, scope: str, key: str) -> floa
     return flow.full_from if row is None else max(row[0], flow.full_from)
 
 
+def _free(transaction: Transaction, flow: Flow, scope: str, key: str) -> float:
+    """Return how many tokens of the key were given back and are there."""
+    row = transaction.row("SELECT free_to FROM rate_key WHERE scope = ? AND key = ?", (scope, key))
+    return 0.0 if row is None else max(0.0, float(row[0]) - flow.full_from)
+
+
 def _write(transaction: Transaction, scope: str, key: str, full_at: float) -> None:
     transaction.execute(
         "INSERT INTO rate_key (scope, key, full_at) VALUES (?, ?, ?) "
@@ -247,5 +273,5 @@ def _write(transaction: Transaction, scope: str, key: str, full_at: float) -> No
     )
 
 
-def _permit(transaction: Transaction, scope: str, key: str, cost: float, wait: int) -> Permit:
-    return Permit(scope, key, cost, moment(transaction.now + wait), duration(wait))
+def _permit(transaction: Transaction, scope: str, key: str, cost: float, wait: int, full_at: float) -> Permit:
+    return Permit(scope, key, cost, moment(transaction.now + wait), duration(wait), full_at)

@@ -472,6 +472,7 @@ CREATE TABLE "forge_jobs".rate_key (
     scope       text NOT NULL REFERENCES "forge_jobs".rate_limit ON DELETE CASCADE,
     key         text NOT NULL,
     full_at     double precision NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
+    free_to     double precision NOT NULL DEFAULT 0,  -- what was given back before others is free until so many have flowed
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
 

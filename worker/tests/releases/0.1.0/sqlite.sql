@@ -469,6 +469,7 @@ CREATE TABLE rate_key (
     scope       TEXT NOT NULL REFERENCES rate_limit ON DELETE CASCADE,
     key         TEXT NOT NULL,
     full_at     REAL NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
+    free_to     REAL NOT NULL DEFAULT 0,  -- what was given back before others is free until so many have flowed
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 
