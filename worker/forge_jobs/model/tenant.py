@@ -17,7 +17,8 @@ END_ALONE = (None, FAIR)
 STRIDE = 10_000
 """How far apart the turns of a tenant of weight 1 are, in thousandths of a `pos`.
 
-Ten microseconds: so no queue comes through its turns faster than time goes by, unless it starts 100,000 jobs a second.
+Ten microseconds: so no queue comes through its turns faster than time goes by, unless it starts 100,000 jobs a second
+(of a tenant of a smaller weight, as many fewer).
 """
 
 KEPT = 600_000_000
