@@ -188,9 +188,7 @@ class Session:
         """The parts that work under this id are made and connected."""
         hurried = asyncio.Event()
         self._tokens = tokens = LeasedTokens(self._storage.tokens, self._storage.permits, self._telemetry)
-        self._recorder = recorder = Recorder(
-            self._storage, self._telemetry, self._recorded, tokens=tokens.of_keys
-        )
+        self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded, tokens.of_keys)
         self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
         eras.heard(beat)
         paused = configuration.paused_kinds
@@ -200,7 +198,7 @@ class Session:
         self._awaited = AwaitedJobs(self._storage.ends, self._telemetry)
         self._progress = progress = ProgressWriter(self._storage.progress, self._telemetry)
         self.runners = runners = Runners(
-            self.info.concurrency, self._forge, hand, held, self._tokens, progress, recorder, offset
+            self.info.concurrency, self._forge, hand, held, tokens, progress, recorder, offset
         )
         self._audit = ClaimAudit(
             self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras

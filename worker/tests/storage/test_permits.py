@@ -565,7 +565,7 @@ async def test_tokens_that_were_given_back_and_that_nobody_takes_flow_away(stora
     await clock.advance(seconds=1)
 
     assert not await has(storage, 3.1)
-    assert await has(storage, 3)
+    assert await has(storage, 2.99)
     assert await waits(storage, "ann") == [2]
 
 
