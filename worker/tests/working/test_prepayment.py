@@ -210,7 +210,7 @@ async def test_for_a_job_that_ends_without_having_begun_nothing_is_kept(
 async def test_a_job_whose_turn_has_come_keeps_it_however_late_it_begins(
     forge: Forge, statements: list[int]
 ) -> None:
-    await forge.limits.set("turns", capacity=1, refill=50)
+    await forge.limits.set("turns", capacity=1, refill=1)
     first, second = (KeyTokens(forge.storage.permits, forge.telemetry) for _ in range(2))
     await forge.limits.reserve("turns", "ann")
     with pytest.raises(AwaitsTurn):
