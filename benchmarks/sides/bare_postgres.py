@@ -119,6 +119,7 @@ async def enqueue(url: str, jobs: int) -> dict[str, Any]:
 def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
     now = datetime.now(UTC)
     micros = int(now.timestamp() * 1_000_000)
+    nothing_else = [None] * (len(JOB_COLUMNS) - JOB_COLUMNS.index("payload") - 1)
     job = [
         (
             first + number,
@@ -131,11 +132,7 @@ def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
             None,
             now + timedelta(microseconds=number),
             ENCODED,
-            None,
-            None,
-            None,
-            None,
-            None,
+            *nothing_else,
         )
         for number in range(jobs)
     ]

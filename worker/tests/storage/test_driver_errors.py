@@ -24,7 +24,7 @@ from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
-from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.permit import Permit, PermitRequest
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome
@@ -53,6 +53,7 @@ OPERATIONS = {
     )
     for move in Move
 }
+PERMIT = Permit("smtp", "k", 1.0, AT, timedelta(0), full_at=1.0)
 VERSION = Version("pool", "v1", "1", "deployment", VersionState.PENDING, 0, 1, "hash", AT, AT)
 
 
@@ -89,7 +90,8 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "until": AT,
             "reason": "why",
             "wanted": [PermitRequest("smtp", "k")],
-            "granted": [PermitRequest("smtp", "k", job_id=on.job_id)],
+            "granted": [(PermitRequest("smtp", "k", job_id=on.job_id), PERMIT)],
+            "permit": PERMIT,
             "cost": 1.0,
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },
