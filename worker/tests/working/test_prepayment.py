@@ -54,12 +54,12 @@ async def test_jobs_that_are_claimed_together_pay_together(
     forge: Forge, statements: list[int], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     claim = forge.storage.claims.claim
-    hands = 0
+    hands, claimed = 0, 0  # more than there are jobs where some are handed back and claimed again
 
     async def counted(*given: Any, **options: Any) -> Any:
-        nonlocal hands
+        nonlocal hands, claimed
         claims = await claim(*given, **options)
-        hands += bool(claims)
+        hands, claimed = hands + bool(claims), claimed + len(claims)
         return claims
 
     monkeypatch.setattr(forge.storage.claims, "claim", counted)
@@ -82,7 +82,7 @@ async def test_jobs_that_are_claimed_together_pay_together(
         await Worker(forge, queues=["default"], concurrency=50).run(until_empty=True)
 
     assert sorted(ran) == list(range(200))
-    assert sum(statements) == 400
+    assert sum(statements) == 2 * claimed
     assert len(statements) <= hands
     assert await spent(forge) == {"ann": 200, **{str(number): 2 for number in range(200)}}
 
