@@ -16,7 +16,8 @@ from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import FOREVER, Removed, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.rules import operations
-from forge_jobs.storage.postgres import job_rows
+from forge_jobs.storage.postgres import contention, job_rows, tenants
+from forge_jobs.storage.postgres import enqueue as enqueue_module
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
@@ -747,3 +748,20 @@ async def test_jobs_that_somebody_locks_for_a_moment_rise_at_the_next_look(postg
 
     assert held == [0, 0, 1]
     assert await risen() == [1, 1, 1]
+
+
+async def test_bulks_of_the_same_tenants_in_other_orders_do_not_wait_for_each_other(
+    storage, another, postgres, monkeypatch
+):
+    monkeypatch.setattr(tenants, "TOGETHER", 1)
+    monkeypatch.setattr(contention, "TRIES", 1)
+    monkeypatch.setattr(enqueue_module, "SMALL_BATCH", 0)
+    names = [f"{letter}{number}" for letter in "aBcD" for number in range(15)]
+
+    async def enqueue_all(mine, order):
+        for _ in range(3):
+            await mine.jobs.enqueue_many([job(tenant=name) for name in order])
+
+    await asyncio.gather(enqueue_all(storage, names), enqueue_all(await another(), names[::-1]))
+
+    assert len(await storage.jobs.find(state=State.PENDING, limit=1000)) == 6 * len(names)

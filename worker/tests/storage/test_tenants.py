@@ -337,6 +337,50 @@ async def test_a_replaced_job_that_keeps_its_place_keeps_its_turn(storage):
     assert (await claim_ids(storage, me))[0] == first
 
 
+@pytest.mark.parametrize("elsewhere", [{"queue": "other"}, {"priority": 5}])
+async def test_a_job_that_is_replaced_elsewhere_takes_a_turn_there(storage, elsewhere):
+    me = await worker(storage, ["default", "other"])
+    await storage.tenants.set_weight("default", "a", 0.001)  # so that its turns are far apart
+    await enqueue_many(storage, 50, tenant="a")
+    await enqueue(storage, tenant="a", key="k")
+    await storage.schedule.make_pending()
+    await storage.tenants.set_weight("default", "a", None)
+    await enqueue_many(storage, 20, tenant="b", **elsewhere)
+
+    await enqueue(storage, tenant="a", key="k", key_mode=KeyMode.PRESERVE_RUN_AT, **elsewhere)
+    await storage.schedule.make_pending()
+
+    if "priority" in elsewhere:
+        await tenants_in_order(storage, me, limit=50)
+    assert "a" in await tenants_in_order(storage, me, limit=2, name=elsewhere.get("queue", "default"))
+
+
+async def test_a_job_that_has_no_tenant_any_more_is_where_it_would_be_without_one(storage):
+    me = await worker(storage)
+    await storage.tenants.set_weight("default", "a", 0.001)  # so that its turns are far apart
+    await enqueue_many(storage, 50, tenant="a")
+    await enqueue(storage, tenant="a", key="k")
+    await storage.schedule.make_pending()
+    last = await enqueue(storage)
+
+    mine = await enqueue(storage, key="k", key_mode=KeyMode.PRESERVE_RUN_AT)
+    await storage.schedule.make_pending()
+
+    ids = await claim_ids(storage, me, limit=100)
+    assert ids.index(mine) < ids.index(last)
+
+
+async def test_jobs_of_kinds_that_are_passed_over_have_their_turns_before_later_ones(storage):
+    me = await worker(storage)
+    await enqueue_many(storage, 50, kind="paused", tenant="a")
+    await enqueue(storage, tenant="a")
+    await claim(storage, me, limit=1, without_kinds=["paused"])
+
+    mine = await enqueue(storage, kind="paused", tenant="b")
+
+    assert mine in (await claim_ids(storage, me, limit=2))
+
+
 async def test_a_waiting_job_can_be_cancelled_and_deleted(storage):
     ids = await enqueue_many(storage, 3, tenant="a")
 

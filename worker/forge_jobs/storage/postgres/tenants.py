@@ -202,6 +202,8 @@ class PostgresTenants:
 
 async def place(database: PostgresDatabase, jobs: Sequence[TurnTaker], connection: Any) -> None:
     """These jobs, which are in no state and counted as pending, are ready at their turns."""
+    # Rows of tenants stay locked from piece to piece, so all pieces together take them in the order of one.
+    jobs = sorted(jobs, key=lambda job: (job[1], job[2], job[3] or "", job[0]))
     for start in range(0, len(jobs), TOGETHER):
         columns = map(list, zip(*jobs[start : start + TOGETHER], strict=True))
         await database.execute(PLACE, *columns, connection=connection)

@@ -24,6 +24,10 @@ HELD = "SELECT job_id, since FROM unique_hold WHERE kind = ? AND fingerprint = ?
 
 HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES (?, ?, ?, ?, ?)"
 
+SINCE = """
+SELECT coalesce(since, pos) FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?
+"""
+
 UPDATE = """
 UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?,
     tenant = ?, meta = ?, asked_priority = NULL
@@ -147,6 +151,9 @@ def _rewrite(
     )
     created_at = transaction.value("SELECT created_at FROM job WHERE id = ?", (place.id,))
     stays = job.key_mode in (KeyMode.PRESERVE_RUN_AT, KeyMode.PUT_OFF) and place.attempt == 0
+    pos = place.pos if stood is None else stood["pos"]
+    if place.tenant is not None and job.tenant is None and place.pos is not None:  # a turn, and not a moment
+        pos = transaction.value(SINCE, (place.queue_id, place.priority, place.pos, place.id))
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
@@ -172,6 +179,7 @@ def _rewrite(
         stays
         and run_at is None
         and place.tenant == job.tenant
+        and (job.tenant is None or (place.queue_id, place.priority) == (queue_id, job.priority or 0))
         and groups.keeps_place(place.groups, job.groups)
     ):
         if stood is None:
@@ -187,7 +195,6 @@ def _rewrite(
         groups.say(transaction, job.groups)
         return
     moves.leave_groups(transaction, [place])
-    pos = place.pos if stood is None else stood["pos"]
     _wait(transaction, place.id, job, queue_id, starts_at, pos if stays and run_at is None else None)
 
 

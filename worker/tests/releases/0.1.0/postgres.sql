@@ -1273,7 +1273,7 @@ BEGIN
             FROM unnest(ids, queue_ids, priorities, tenants) WITH ORDINALITY
                  AS asked (job_id, queue_id, priority, tenant, number)
             WHERE asked.queue_id = of_class.queue_id AND asked.priority = of_class.priority
-            GROUP BY asked.tenant ORDER BY asked.tenant
+            GROUP BY asked.tenant ORDER BY asked.tenant COLLATE "C"  -- as programs sort, which ask in pieces
         LOOP
             stride := greatest(1, round(10000 / coalesce((
                 SELECT weight FROM "forge_jobs".tenant_weight
@@ -1426,6 +1426,7 @@ DECLARE
     keeps boolean;
     groups_before text;
     tenant_before text;
+    priority_before smallint;
     created timestamptz;
 BEGIN
     DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(rewrite_job.job_id)
@@ -1445,7 +1446,8 @@ BEGIN
     VALUES (waited.queue_id, -(waited.run_at IS NULL AND stood.job_id IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer,
             -nullif((stood.job_id IS NOT NULL)::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
-    SELECT job.groups, job.tenant, job.created_at INTO groups_before, tenant_before, created
+    SELECT job.groups, job.tenant, job.priority, job.created_at
+    INTO groups_before, tenant_before, priority_before, created
     FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
         due := least(rewrite_job.due, created + max_wait);
@@ -1462,7 +1464,13 @@ BEGIN
     -- with another priority, it would stand elsewhere in the line of a group, whose row is not locked here
     keeps := stays AND waited.run_at IS NULL AND coalesce(stood.priority = rewrite_job.priority, true)
              AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups)
-             AND tenant_before IS NOT DISTINCT FROM rewrite_job.tenant;
+             AND tenant_before IS NOT DISTINCT FROM rewrite_job.tenant
+             AND (tenant_before IS NULL  -- elsewhere its turn means nothing
+                  OR (waited.queue_id, priority_before) = (rewrite_job.queue_id, rewrite_job.priority));
+    IF tenant_before IS NOT NULL AND rewrite_job.tenant IS NULL THEN  -- its place is a turn, and not a moment
+        waited.pos := coalesce(waited.since, waited.pos);
+        waited.since := NULL;
+    END IF;
     UPDATE "forge_jobs".job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
