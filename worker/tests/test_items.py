@@ -1,17 +1,20 @@
 """What becomes of the items of one job, and of the job."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from forge_jobs import Dead, Retries, Retry
+from forge_jobs.codecs import plain
 from forge_jobs.codecs.plain import decode
 from forge_jobs.model.decision import ItemsLeft
 from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, Postponement, State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.items import judged, read
 from forge_jobs.rules.retries import AS_QUEUE
+from forge_jobs.rules.returned import LONGEST_RESULT
 from forge_jobs.rules.verdict import Stop, Verdict, judge
 
 QUEUE = QueueConfig("mail")
@@ -100,3 +103,63 @@ def test_a_wait_that_is_asked_for_is_that_of_the_job() -> None:
     assert verdict.run.error.startswith(
         "2 of 2 items failed: item 0: retry asked for by its handler; item 1: "
     )
+
+
+class Plain:
+    """A codec of a program's own, which knows plain objects."""
+
+    def encode(self, value: Any) -> bytes:
+        return json.dumps(value).encode()
+
+    def decode(self, payload: bytes) -> Any:
+        return json.loads(payload)
+
+
+def test_a_codec_of_a_program_keeps_what_is_done_and_only_results_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plain, "_codecs", {**plain._BUILT_IN, "own": Plain()})
+
+    with pytest.raises(ItemsLeft) as raised:
+        judged(read(b"[1,2,3,4]", "own"), ["a", {7}, Dead("never"), ValueError()], 1)
+
+    assert raised.value.payload is not None
+    again = read(raised.value.payload, "own")
+    assert (again.stored, again.places) == ([4], [3])
+    assert again.note.results == [(0, "a")]
+    assert again.note.given_up == [(2, 3, "never")]
+
+
+def test_what_is_left_of_a_long_payload_may_be_long() -> None:
+    item = b'"' + b"x" * LONGEST_RESULT + b'"'
+
+    error = left(b'["small",%s]' % item, [None, ValueError()])
+
+    assert error.payload is not None
+    assert read(error.payload, "json").places == [1]
+
+
+def test_of_a_long_reason_the_beginning_is_kept() -> None:
+    error = left(b"[1,2]", [Dead("x" * 5000), ValueError()])
+
+    assert error.payload is not None
+    assert read(error.payload, "json").note.given_up == [(0, 1, "x" * 1000)]
+
+
+class Unseen:
+    """Raises when it is looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("unseen")
+
+
+class Vague(Retry):
+    def __init__(self) -> None: ...
+
+
+def test_outcomes_of_a_programs_own_types_leave_the_others_alone() -> None:
+    error = left(b"[1,2,3]", ["done", Unseen(), Vague()])
+
+    assert error.payload is not None
+    again = read(error.payload, "json")
+    assert (again.places, again.note.results) == ([2], [(0, "done")])

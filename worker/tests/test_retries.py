@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from forge_jobs import Dead, Forge, InvalidInput, Reschedule, Retries, Retry, Throttled
+from forge_jobs.model.job import Claim, End, Postponement, State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.retries import AS_QUEUE
+from forge_jobs.rules.verdict import Stop, judge, judge_stopped
 
 QUEUE = QueueConfig("mail", backoff_base=timedelta(seconds=10), backoff_max=timedelta(seconds=100))
 
@@ -33,6 +35,12 @@ def test_what_is_not_said_is_as_the_queue_says() -> None:
     assert wait(AS_QUEUE, 1, random=last) == 12
     assert wait(Retries(max=15), 2) == 15
     assert wait(Retries(base=timedelta(seconds=1)), 3) == 4
+
+
+def test_a_base_that_is_longer_than_the_longest_wait_of_the_queue_is_waited_for() -> None:
+    assert wait(Retries(base=7200), 1) == 7200
+    assert wait(Retries(base=7200), 2) == 7200
+    assert wait(Retries(base=7200, max=60), 1) == 60
 
 
 def test_jitter_moves_the_wait_by_that_share() -> None:
@@ -124,6 +132,33 @@ def test_a_function_that_fails_changes_nothing_and_is_told_with_the_error() -> N
     )
 
 
+class Picky(Dead):
+    def __init__(self, order: int) -> None:
+        super().__init__(f"order {order}")
+
+
+def test_a_class_that_cannot_be_called_changes_nothing_and_is_told_with_the_error() -> None:
+    decision, text = Retries(on_failure=lambda error, attempt: Picky).answer(ValueError("x"), 1)
+
+    assert decision is None
+    assert text.startswith("ValueError: x\n")
+    assert "Picky" in text and "TypeError" in text
+    assert answer(Retries(on={ValueError: Picky(3)}), ValueError("x")).reason == "order 3: ValueError: x"
+
+
+def test_an_attempt_that_timed_out_never_counts_as_the_first() -> None:
+    claim = Claim(1, 2, 3, 3, "work", b"", "json", 0, 0, 3, 100.0, None, 0.0)
+    well, late = (
+        judge(claim, QUEUE, ValueError(), None, 0.0, 100.0, Retries(reset=1)),
+        judge(claim, QUEUE, ValueError(), Stop.TIMED_OUT, 0.0, 100.0, Retries(reset=1)),
+    )
+    told = judge_stopped(claim, QUEUE, Stop.TIMED_OUT, 0.0, 100.0, Retries(reset=1))
+
+    assert isinstance(well.write, Postponement)
+    for verdict in (late, told):
+        assert isinstance(verdict.write, End) and verdict.write.state is State.DEAD
+
+
 async def later(error: BaseException, attempt: int) -> None: ...
 
 
@@ -140,6 +175,7 @@ async def later(error: BaseException, attempt: int) -> None: ...
         ({"on": [ValueError]}, "allowed is a mapping of exception classes."),
         ({"on": {"ValueError": Dead}}, "Retries.on names 'ValueError', allowed are exception classes."),
         ({"on": {ValueError: "dead"}}, "Retries.on says 'dead' for ValueError, allowed is Dead, Retry,"),
+        ({"on": {ValueError: Picky}}, "allowed are classes that can be called without arguments."),
         ({"on_failure": 3}, "on_failure is 3, allowed is a function of the error and the attempt"),
         ({"on_failure": later}, "allowed is a function of the error and the attempt that is not async."),
         (

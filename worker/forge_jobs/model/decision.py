@@ -6,10 +6,12 @@ returned is the result. `attempt` turns these into what `storage` writes down.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.moments import as_duration, as_moment
+
+T = TypeVar("T")
 
 
 class Decision(Exception):
@@ -26,6 +28,14 @@ def decided(decision: type[Decision], args: tuple[Any, ...], facts: dict[str, An
     made.args = args
     vars(made).update(facts)
     return made
+
+
+def asked(checked: Callable[[Any, str], T], decision: BaseException, name: str) -> T | None:
+    """Return the value that a decision asks for; None when it has none, as a subclass may, or one that is not allowed."""
+    try:
+        return checked(getattr(decision, name), name)
+    except BaseException:
+        return None
 
 
 class Dead(Decision):

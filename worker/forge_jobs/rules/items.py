@@ -4,6 +4,7 @@ Once some are done and others are not, the payload is a list of those that are l
 that are not. Items are known by their places in the list that was enqueued; what is added to it later comes behind.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,15 +14,27 @@ from typing import Any
 import msgspec
 
 from forge_jobs.codecs.plain import decode, encode
-from forge_jobs.errors import InvalidPayload
-from forge_jobs.model.decision import AwaitsTurn, Dead, Decision, ItemsLeft, Reschedule, Retry, Throttled
+from forge_jobs.model.decision import (
+    AwaitsTurn,
+    Dead,
+    Decision,
+    ItemsLeft,
+    Reschedule,
+    Retry,
+    Throttled,
+    asked,
+)
 from forge_jobs.model.error_text import describe, sentence
+from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.outcomes import of_each
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import LONGEST_RESULT, PLAIN, require_run
 
 NOTE = "forge_jobs.items"
 """The key of the note at the beginning of a payload."""
+
+LONGEST_REASON = 1_000
+"""How many characters are kept of why an item was given up."""
 
 MOST_NAMED = 3
 """How many items are named in an error; the others are counted."""
@@ -50,6 +63,7 @@ class Items:
     stored: list[Any]  # as the payload has them
     note: Note
     codec: str
+    size: int  # bytes of the payload
     values: list[Any] = field(default_factory=list)  # as the handler takes them
 
     @property
@@ -66,7 +80,9 @@ def read(payload: bytes, codec: str) -> Items:
     if not isinstance(stored, list):
         raise ValueError(f"Expected `array`, got `{type(stored).__name__}`")
     note = _note(stored[0], codec) if stored else None
-    return Items(stored, Note(), codec) if note is None else Items(stored[1:], note, codec)
+    if note is None:
+        return Items(stored, Note(), codec, len(payload))
+    return Items(stored[1:], note, codec, len(payload))
 
 
 def _note(first: Any, codec: str) -> Note | None:
@@ -93,9 +109,10 @@ def judged(items: Items, returned: Any, attempt: int, retries: Retries = AS_QUEU
         _settled(outcome, attempt, retries) for outcome in of_each(returned, len(items.stored), "item")
     ]
     for place, item, outcome in zip(items.places, items.stored, outcomes, strict=True):
-        if isinstance(outcome, Dead):
-            given_up.append((place, item, _said(outcome)))
-        elif isinstance(outcome, BaseException):
+        # not isinstance, which asks the object itself: it may raise
+        if issubclass(type(outcome), Dead):
+            given_up.append((place, item, _said(outcome)[:LONGEST_REASON]))
+        elif issubclass(type(outcome), BaseException):
             left.append((place, item, outcome))
         elif outcome is not None:
             results.append((place, outcome))
@@ -124,29 +141,38 @@ def _payload(items: Items, waits: Sequence[tuple[int, Any]], note: Note) -> byte
     note.left = [place for place, _ in waits]
     if note.left == items.places:
         return None
-    entries = [{NOTE: note}, *(item for _, item in waits)]
-    with suppress(InvalidPayload):
-        return encode(entries, items.codec, limit=LONGEST_RESULT)
+    limit = max(items.size, LONGEST_RESULT)
+    rest = [item for _, item in waits]
+    # The program's own codecs and types may raise anything.
+    with suppress(BaseException):
+        return encode([_written(note), *rest], items.codec, limit=limit)
     note.results = [(place, value) for place, value in note.results if _is_kept(value, items.codec)]
-    with suppress(InvalidPayload):
-        return encode(entries, items.codec, limit=LONGEST_RESULT)
+    with suppress(BaseException):
+        return encode([_written(note), *rest], items.codec, limit=limit)
     note.results = []  # too many for one payload
-    return encode(entries, items.codec, limit=LONGEST_RESULT)
+    with suppress(BaseException):
+        return encode([_written(note), *rest], items.codec, limit=sys.maxsize)  # the items were taken before
+    return None
+
+
+def _written(note: Note) -> dict[str, Any]:
+    """Return the note as plain objects, which every codec knows; the results are as the handler returned them."""
+    return {NOTE: {name: value for name, value in msgspec.structs.asdict(note).items() if value}}
 
 
 def _is_kept(value: Any, codec: str) -> bool:
     try:
         encode(value, codec, limit=LONGEST_RESULT)
-    except InvalidPayload:
+    except BaseException:
         return False
     return True
 
 
 def _settled(outcome: Any, attempt: int, retries: Retries) -> Any:
     """Return the outcome of an item, which has failed when its work has not run."""
-    if outcome is None or type(outcome) in PLAIN or isinstance(outcome, Decision):
+    if outcome is None or type(outcome) in PLAIN or issubclass(type(outcome), Decision):
         return outcome
-    if isinstance(outcome, BaseException):
+    if issubclass(type(outcome), BaseException):
         return retries.answer(outcome, attempt)[0] or outcome
     try:
         require_run(outcome)
@@ -160,10 +186,11 @@ def _then(errors: Sequence[BaseException], reason: str) -> Decision:
     if not errors:
         return Dead(reason)
     if failures := [error for error in errors if not isinstance(error, NO_FAILURE)]:
-        waits = [error.after for error in failures if isinstance(error, Retry)]
+        waits = [asked(as_duration, error, "after") for error in failures if isinstance(error, Retry)]
         return Retry(_longest(waits), reason)
     if throttled := [error for error in errors if isinstance(error, Throttled)]:
-        return Throttled(_longest([error.retry_after for error in throttled]), throttled[0].reason)
+        waits = [asked(as_duration, error, "retry_after") for error in throttled]
+        return Throttled(_longest(waits), _said(throttled[0]))
     first = errors[0]
     assert isinstance(first, Decision)
     return first
@@ -182,5 +209,8 @@ def _reason(bad: Sequence[tuple[int, str]], count: int, errors: Sequence[BaseExc
 
 
 def _said(error: BaseException) -> str:
-    reason = getattr(error, "reason", None) if isinstance(error, Decision) else describe(error)
-    return (sentence(error) if reason is None else str(reason)).partition("\n")[0]
+    reason = describe(error)
+    if isinstance(error, Decision):
+        own = asked(lambda given, _: str(given), error, "reason")
+        reason = sentence(error) if own is None else own
+    return reason.partition("\n")[0]

@@ -1,7 +1,7 @@
 """What a function that does many things in one call says of each of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 
 def of_each(returned: Any, count: int, what: str) -> Sequence[Any]:
@@ -24,4 +24,5 @@ def of_each(returned: Any, count: int, what: str) -> Sequence[Any]:
 
 def _is_exception_class(outcome: object) -> bool:
     """Whether it could be raised as it is: `Dead` in place of `Dead()`."""
-    return isinstance(outcome, type) and issubclass(outcome, BaseException)
+    # what isinstance() would ask first, `__class__`, may raise in a program's own type
+    return issubclass(type(outcome), type) and issubclass(cast(type, outcome), BaseException)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.decision import Dead, Decision, Reschedule, Retry, Throttled
-from forge_jobs.model.error_text import describe
+from forge_jobs.model.error_text import describe, sentence
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.unset import UNSET, Unset
@@ -67,6 +67,13 @@ class Retries:
                 raise InvalidInput(f"Retries.on names {error!r}, allowed are exception classes.")
             if not _is_answer(answer):
                 raise InvalidInput(f"Retries.on says {answer!r} for {error.__name__}, allowed is {ALLOWED}.")
+            try:
+                _with_reason(answer, "")
+            except BaseException as problem:
+                raise InvalidInput(
+                    f"Retries.on says {answer!r} for {error.__name__}, which raises {sentence(problem)}; "
+                    "allowed are classes that can be called without arguments."
+                ) from problem
         if self.on_failure is None:
             return
         if not callable(self.on_failure) or inspect.iscoroutinefunction(self.on_failure):
@@ -81,6 +88,10 @@ class Retries:
             ) from None
         except ValueError:  # it has no signature that can be read
             pass
+
+    def of_timeout(self) -> "Retries":
+        """Return the same for an attempt that timed out: it did not run well, so it never counts as a first one."""
+        return self if self.reset is None else replace(self, reset=None)
 
     @property
     def asks(self) -> bool:
@@ -118,17 +129,22 @@ class Retries:
                 return None, f"{text}\non_failure returned {names.shown(answer)}, allowed is {ALLOWED}."
         if answer is None:
             answer = next((self.on[kind] for kind in type(error).__mro__ if kind in self.on), None)
-        return (None if answer is None else _with_reason(answer, text)), text
+        try:
+            return (None if answer is None else _with_reason(answer, text)), text
+        except BaseException as another:
+            return None, f"{text}\n{names.shown(answer)} raised {describe(another)}"
 
     def _over(self, queue: QueueConfig) -> QueueConfig:
         """Return what the queue says, changed by what is said here."""
         if self.base is None and self.max is None:
             return queue
+        base = _given(self.base, queue.backoff_base)
+        longest = queue.backoff_max if self.base is None else max(base, queue.backoff_max)
         return replace(
             queue,
             backoff_enabled=queue.backoff_enabled or self.base is not None,
-            backoff_base=_given(self.base, queue.backoff_base),
-            backoff_max=_given(self.max, queue.backoff_max),
+            backoff_base=base,
+            backoff_max=_given(self.max, longest),
         )
 
 

@@ -1,10 +1,9 @@
 """What becomes of a job after an attempt: a verdict. Pure functions."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +20,7 @@ from forge_jobs.model.decision import (
     Reschedule,
     Retry,
     Throttled,
+    asked,
 )
 from forge_jobs.model.error_text import describe, kept
 from forge_jobs.model.job import (
@@ -50,9 +50,6 @@ MOST_LINKS = 50  # how many exceptions of a chain are followed
 
 ENDED, DONE = State.DONE, Outcome.DONE  # a look-up in an Enum is slower than one thinks
 NO_TIME = timedelta(0)
-
-
-T = TypeVar("T")
 
 
 class Stop(StrEnum):
@@ -112,6 +109,8 @@ def judge(
     retries: Retries = AS_QUEUE,
 ) -> Verdict:
     """Judge an attempt that raised `error`, any exception of any class."""
+    if stopped is Stop.TIMED_OUT:
+        retries = retries.of_timeout()
     try:
         return _judge(claim, queue, error, stopped, wait, duration, retries)
     except BaseException:
@@ -135,7 +134,7 @@ def _judge(
     if isinstance(error, Dead):
         return dead(claim, queue, _reason(error), wait, duration)
     if isinstance(error, Reschedule):
-        at, after = _asked(as_moment, error, "at"), _asked(as_duration, error, "after")
+        at, after = asked(as_moment, error, "at"), asked(as_duration, error, "after")
         if at is None and after is None:
             return failed(
                 claim,
@@ -162,12 +161,12 @@ def _judge(
         return Verdict(
             Postponement(claim, Reason.THROTTLED, counted=False),
             Run(claim, queue.name, Outcome.THROTTLED, wait, duration, reason),
-            throttled=Throttled(_asked(as_duration, error, "retry_after"), reason),
+            throttled=Throttled(asked(as_duration, error, "retry_after"), reason),
         )
     if isinstance(error, HandedBack):
         return handed_back(claim, queue, wait, duration)
     if isinstance(error, Retry):
-        after = _asked(as_duration, error, "after")
+        after = asked(as_duration, error, "after")
         return failed(claim, queue, _reason(error), wait, duration, after=after, retries=retries)
     if stopped is Stop.TIMED_OUT:
         error_text = f"{timed_out(claim)}, then {describe(error)}"
@@ -208,16 +207,8 @@ def _left(verdict: Verdict, left: ItemsLeft) -> Verdict:
 
 def _reason(error: Decision) -> str:
     """Return the reason of a handler's decision; a subclass may have none."""
-    reason = _asked(lambda given, _: str(given), error, "reason")
+    reason = asked(lambda given, _: str(given), error, "reason")
     return describe(error) if reason is None else reason
-
-
-def _asked(checked: Callable[[Any, str], T], error: Decision, name: str) -> T | None:
-    """Return the value that a decision asks for; None when it has none, or one that is not allowed."""
-    try:
-        return checked(getattr(error, name), name)
-    except BaseException:
-        return None
 
 
 def _came_of_stopping(error: BaseException) -> bool:
@@ -397,6 +388,7 @@ def judge_stopped(
     if stopped is Stop.CANCELLED:
         return dead(claim, queue, CANCELLED_BY_USER, wait, duration, Outcome.CANCELLED)
     if stopped is Stop.TIMED_OUT:
+        retries = retries.of_timeout()
         error = f"{timed_out(claim)}; its handler goes on" if goes_on else timed_out(claim)
         answer, _ = retries.answer(TimeoutError(error), claim.attempt)
         if answer is None:
