@@ -75,7 +75,7 @@ class Allowance:
             lease = await self._tokens.lease(scope, limit)
             queue.unknown_scope = None
         except UnknownScope:
-            lease = Lease(scope, 0, 0, LONGEST_POLL, 0.0)
+            lease = Lease(scope, 0, 0, LONGEST_POLL, 0.0, 0.0)
             if queue.unknown_scope != scope:
                 queue.unknown_scope = scope
                 self._telemetry.emit(UnknownLimit(queue.name, scope))
@@ -85,8 +85,8 @@ class Allowance:
         return lease
 
     async def give_back_tokens(self, queue: ServedQueue, lease: Lease, unused: int) -> None:
-        """Tokens for which there was no job are in the bucket again, unless it was emptied since."""
+        """Tokens for which there was no job are in the bucket again; see `Tokens.give_back`."""
         if unused <= 0:
             return
         queue.tokens_at = 0.0
-        await self._tokens.give_back(lease.scope, unused, lease.generation)
+        await self._tokens.give_back(lease, unused)

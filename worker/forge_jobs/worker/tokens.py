@@ -19,6 +19,7 @@ from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, Stor
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.permit import Granted
+from forge_jobs.model.rate_limit import Lease
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.system.own_task import OwnTask
@@ -33,12 +34,21 @@ SHORTEST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 
 @dataclass(slots=True)
+class Portion:
+    """Tokens of one lease that nobody has spent."""
+
+    lease: Lease
+    tokens: int
+
+
+@dataclass(slots=True)
 class Waiter:
     """A handler that waits for tokens."""
 
     tokens: int
     until: float  # monotonic
     granted: asyncio.Future[None]
+    spent: Sequence[Portion] = ()  # what was granted
 
 
 @dataclass(slots=True)
@@ -46,13 +56,36 @@ class Slice:
     """What this process holds of one bucket, and who waits for more."""
 
     scope: str
-    tokens: int = 0
+    portions: deque[Portion] = field(default_factory=deque)  # the oldest, which is spent first, at the left
     generation: int = -1
     voided: bool = False  # the bucket was emptied since the last lease was asked for
     waiters: deque[Waiter] = field(default_factory=deque)
     lessor: asyncio.Task[None] | None = None
     wanted: asyncio.Event = field(default_factory=asyncio.Event)  # somebody waits
     spent: deque[float] = field(default_factory=deque)  # when tokens were spent, the last second
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens may be spent here."""
+        return sum(portion.tokens for portion in self.portions)
+
+    def take(self, tokens: int) -> list[Portion]:
+        """So many tokens, which are here, are spent; return which."""
+        taken: list[Portion] = []
+        while tokens:
+            portion = self.portions[0]
+            taken.append(Portion(portion.lease, min(tokens, portion.tokens)))
+            portion.tokens -= taken[-1].tokens
+            tokens -= taken[-1].tokens
+            if not portion.tokens:
+                self.portions.popleft()
+        return taken
+
+    def put_back(self, portions: Sequence[Portion]) -> None:
+        """What was taken is here, unless it has become void."""
+        if not self.voided:
+            valid = [portion for portion in portions if portion.lease.generation == self.generation]
+            self.portions.extendleft(reversed(valid))
 
 
 class LeasedTokens:
@@ -90,7 +123,7 @@ class LeasedTokens:
                 and not waiter.granted.cancelled()
                 and waiter.granted.exception() is None
             ):
-                slice.tokens += tokens  # granted and cancelled in the same moment
+                slice.put_back(waiter.spent)  # granted and cancelled in the same moment
             elif waiter in slice.waiters:
                 slice.waiters.remove(waiter)
             raise
@@ -123,7 +156,8 @@ class LeasedTokens:
         """Tokens leased from `scope` are void (another process emptied it)."""
         self.of_keys.void(scope)
         if slice := self._slices.get(scope):
-            slice.tokens, slice.voided = 0, True
+            slice.portions.clear()
+            slice.voided = True
 
     async def close(self) -> None:
         """Nothing is held any more; handlers that still wait are throttled."""
@@ -135,12 +169,13 @@ class LeasedTokens:
             await self._give_back(slice)
         self._slices.clear()
 
-    def _spend(self, slice: Slice, tokens: int) -> None:
-        slice.tokens -= tokens
+    def _spend(self, slice: Slice, tokens: int) -> Sequence[Portion]:
+        taken = slice.take(tokens)
         now = time.monotonic()
         slice.spent.extend([now] * min(tokens, 1000))
         while slice.spent and slice.spent[0] < now - 1:
             slice.spent.popleft()
+        return taken
 
     async def _lease(self, slice: Slice) -> None:
         """Lease while somebody waits, then give back what is not used soon."""
@@ -176,8 +211,10 @@ class LeasedTokens:
         if slice.voided and generation in (-1, lease.generation):
             return  # emptied while it was on its way, perhaps after it was taken
         if lease.generation != slice.generation:
-            slice.tokens, slice.generation = 0, lease.generation
-        slice.tokens += lease.tokens
+            slice.portions.clear()
+            slice.generation = lease.generation
+        if lease.tokens:
+            slice.portions.append(Portion(lease, lease.tokens))
         _refuse_impossible(slice, lease.capacity)
         self._grant(slice)
         if slice.waiters:
@@ -190,14 +227,14 @@ class LeasedTokens:
         while slice.waiters and slice.waiters[0].tokens <= slice.tokens:
             waiter = slice.waiters.popleft()
             if not waiter.granted.done():
-                self._spend(slice, waiter.tokens)
+                waiter.spent = self._spend(slice, waiter.tokens)
                 waiter.granted.set_result(None)
 
     async def _give_back(self, slice: Slice) -> None:
-        tokens, slice.tokens = slice.tokens, 0
-        if tokens:
+        while slice.portions:
+            portion = slice.portions.popleft()
             try:
-                await self._tokens.give_back(slice.scope, tokens, slice.generation)
+                await self._tokens.give_back(portion.lease, portion.tokens)
             except ForgeError:
                 pass  # they are lost to the bucket, which refills: too few, never too many
 

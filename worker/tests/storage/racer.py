@@ -31,7 +31,7 @@ async def spend(storage: Storage, scope: str, times: str) -> int:
     for turn in range(int(times)):
         lease = await storage.tokens.lease(scope, 3)
         unspent = min(lease.tokens, turn % 3)
-        await storage.tokens.give_back(scope, unspent, lease.generation)
+        await storage.tokens.give_back(lease, unspent)
         spent += lease.tokens - unspent
     return spent
 

@@ -27,6 +27,7 @@ from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.permit import Permit, PermitRequest
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.rate_limit import Lease
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.statistics import Minute
 from forge_jobs.model.step import NewStep
@@ -92,11 +93,12 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "wanted": [PermitRequest("smtp", "k")],
             "granted": [(PermitRequest("smtp", "k", job_id=on.job_id), PERMIT)],
             "permit": PERMIT,
+            "lease": Lease("smtp", 1, 0, 0.0, 5.0, 1.0),
             "cost": 1.0,
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },
         **{"tenant": "ada", "weight": 2.0, "weights": {"ada": 2.0}, "last_declared": None},
-        **{"scope": "smtp", "capacity": 5, "refill": 1, "tokens": 1, "generation": 0, "keep": 0},
+        **{"scope": "smtp", "capacity": 5, "refill": 1, "tokens": 1, "keep": 0},
         **{"cron": cron(next_fire_at=AT), "fires": [AT], "next_fire_at": AT, "error": "it broke"},
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
         **{"within": timedelta(days=1), "delay": timedelta(days=1), "duration": timedelta(days=1)},

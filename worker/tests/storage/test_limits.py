@@ -91,7 +91,7 @@ async def test_a_bucket_that_is_never_filled_says_so(storage):
 async def test_tokens_that_were_not_spent_are_given_back(storage, slack):
     lease = await storage.tokens.lease("slack", 5)
 
-    await storage.tokens.give_back("slack", 3, lease.generation)
+    await storage.tokens.give_back(lease, 3)
 
     assert (await limit(storage)).tokens == pytest.approx(8)
 
@@ -100,10 +100,43 @@ async def test_giving_back_never_overfills_the_bucket(storage, slack, clock):
     lease = await storage.tokens.lease("slack", 5)
     await clock.advance(hours=1)
 
-    await storage.tokens.give_back("slack", 5, lease.generation)
+    await storage.tokens.give_back(lease, 5)
 
     assert (await limit(storage)).tokens == 10
     assert (await storage.tokens.lease("slack", 99)).tokens == 10
+
+
+async def test_what_has_flowed_back_meanwhile_is_not_given_back_too(storage, slack, clock):
+    first = await storage.tokens.lease("slack", 10)
+    await clock.advance(seconds=2)
+    assert (await storage.tokens.lease("slack", 99)).tokens == 4
+
+    await storage.tokens.give_back(first, 10)
+
+    assert (await limit(storage)).tokens == pytest.approx(6)  # as if nobody had taken the first ten
+
+
+async def test_a_bucket_that_others_use_gets_back_what_it_has_room_for(storage, slack, clock):
+    await storage.tokens.lease("slack", 6)
+    lease = await storage.tokens.lease("slack", 2)
+    await clock.advance(seconds=1)
+    await storage.tokens.lease("slack", 1)
+
+    await storage.tokens.give_back(lease, 2)
+
+    assert (await limit(storage)).tokens == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("capacity", "left"), [(20, 6), (12, 6), (8, 4), (5, 1)])
+async def test_what_is_given_back_is_measured_by_the_capacity_of_now(storage, slack, clock, capacity, left):
+    lease = await storage.tokens.lease("slack", 10)
+    await storage.limits.set("slack", capacity=capacity, refill=2)
+    await clock.advance(seconds=2)
+    await storage.tokens.lease("slack", 4)
+
+    await storage.tokens.give_back(lease, 6)
+
+    assert (await limit(storage)).tokens == pytest.approx(left)
 
 
 async def test_a_emptied_bucket_is_empty_for_all_and_fills_again(storage, slack, clock):
@@ -123,7 +156,7 @@ async def test_tokens_leased_before_a_bucket_was_emptied_do_not_come_back(storag
     lease = await storage.tokens.lease("slack", 5)
     await storage.tokens.empty("slack")
 
-    await storage.tokens.give_back("slack", 5, lease.generation)
+    await storage.tokens.give_back(lease, 5)
 
     assert (await limit(storage)).tokens == 0
 
@@ -163,9 +196,10 @@ async def test_an_unknown_scope_is_an_error_that_names_the_known_ones(storage, s
 
 
 async def test_giving_back_to_a_limit_that_is_gone_is_nothing(storage, slack):
+    lease = await storage.tokens.lease("slack", 1)
     await storage.limits.delete("slack")
 
-    await storage.tokens.give_back("slack", 1, 0)
+    await storage.tokens.give_back(lease, 1)
 
     assert await storage.limits.all() == []
 
@@ -214,7 +248,7 @@ async def test_ten_who_take_and_give_back_never_get_one_too_many(storage, anothe
         for turn in range(10):
             lease = await mine.tokens.lease("slack", 3)
             unspent = lease.tokens if turn % 2 else 0
-            await mine.tokens.give_back("slack", unspent, lease.generation)
+            await mine.tokens.give_back(lease, unspent)
             spent += lease.tokens - unspent
         return spent
 

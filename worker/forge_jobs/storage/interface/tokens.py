@@ -11,8 +11,10 @@ class Tokens(Protocol):
     async def lease(self, scope: str, tokens: int) -> Lease:
         """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""
 
-    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
-        """Unspent tokens are in the bucket again, unless it was emptied since."""
+    async def give_back(self, lease: Lease, tokens: int) -> None:
+        """So many tokens of the lease, which nobody has spent, are in the bucket again, unless it was emptied since; but
+        for those that have flowed back since then, which others may have.
+        """
 
     async def empty(self, scope: str) -> int:
         """The bucket is empty, and so are those of all keys; tokens leased from it, and permits for which the tokens

@@ -6,7 +6,8 @@ from forge_jobs.storage.postgres.limits import FILLED, FLOWED, unknown_scope
 
 # The row is locked before it is read, so that each takes from what the one before it has left.
 # NEARLY: tokens that have refilled to 0.9999999999 are one token.
-LEASE = """
+LEASE = (
+    """
 WITH bucket AS MATERIALIZED (
     SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
 ), slice AS (
@@ -15,16 +16,21 @@ WITH bucket AS MATERIALIZED (
 UPDATE {schema}.rate_limit
 SET tokens = greatest(0, slice.tokens - slice.taken), refilled_at = greatest(rate_limit.refilled_at, now())
 FROM slice WHERE rate_limit.scope = slice.scope
-RETURNING slice.taken::bigint AS taken, generation, capacity,
+RETURNING slice.taken::bigint AS taken, generation, capacity, {flowed} + capacity - rate_limit.tokens AS full_at,
     CASE WHEN slice.tokens - slice.taken >= 1 THEN 0
          WHEN refill = 0 OR capacity < 1 THEN 'Infinity'
          ELSE (1 - greatest(0, slice.tokens - slice.taken)) / refill END::double precision AS retry_after
-""".replace("{filled}", FILLED).replace("{nearly}", str(NEARLY))
+""".replace("{filled}", FILLED)
+    .replace("{flowed}", FLOWED)
+    .replace("{nearly}", str(NEARLY))
+)
 
+# What is left of them is less the more has flowed since; with another capacity the bucket is full as much later or earlier.
 GIVE_BACK = """
-UPDATE {schema}.rate_limit SET tokens = least(capacity, tokens + greatest(0, $2::bigint))
+UPDATE {schema}.rate_limit
+SET tokens = least(capacity, tokens + greatest(0, least($2::bigint, $4::double precision + capacity - $5 - {flowed})))
 WHERE scope = $1 AND generation = $3
-"""
+""".replace("{flowed}", FLOWED)
 
 EMPTY = """
 WITH emptied AS (
@@ -48,10 +54,19 @@ class PostgresTokens:
         record = await self._database.fetchrow(LEASE, scope, tokens)
         if record is None:
             raise await unknown_scope(self._database, scope)
-        return Lease(scope, record["taken"], record["generation"], record["retry_after"], record["capacity"])
+        return Lease(
+            scope,
+            record["taken"],
+            record["generation"],
+            record["retry_after"],
+            record["capacity"],
+            record["full_at"],
+        )
 
-    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
-        await self._database.execute(GIVE_BACK, scope, tokens, generation)
+    async def give_back(self, lease: Lease, tokens: int) -> None:
+        await self._database.execute(
+            GIVE_BACK, lease.scope, tokens, lease.generation, lease.full_at, lease.capacity
+        )
 
     async def empty(self, scope: str) -> int:
         generation: int | None = await self._database.fetchval(EMPTY, scope)

@@ -23,19 +23,34 @@ class SqliteTokens:
                 "UPDATE rate_limit SET tokens = ?, refilled_at = max(refilled_at, ?) WHERE scope = ?",
                 (left, transaction.now, scope),
             )
-            return Lease(scope, taken, limit.generation, _wait(left, limit), limit.capacity)
+            flowed: float = transaction.value(
+                f"SELECT {FLOWED} FROM rate_limit WHERE scope = :scope",
+                {"scope": scope, "now": transaction.now},
+            )
+            full_at = flowed + limit.capacity - left
+            return Lease(scope, taken, limit.generation, _wait(left, limit), limit.capacity, full_at)
 
         return await self._database.write(lease)
 
-    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
+    async def give_back(self, lease: Lease, tokens: int) -> None:
         def give_back(transaction: Transaction) -> None:
+            # What is left of them is less the more has flowed since; with another capacity the bucket is full as much
+            # later or earlier.
             transaction.execute(
                 f"""
                 UPDATE rate_limit
-                SET tokens = min(capacity, {FILLED} + :tokens), refilled_at = max(refilled_at, :now)
+                SET tokens = min(capacity, {FILLED} + max(0, min(:tokens, :full_at + capacity - :capacity - ({FLOWED})))),
+                    refilled_at = max(refilled_at, :now)
                 WHERE scope = :scope AND generation = :generation
                 """,
-                {"scope": scope, "tokens": tokens, "generation": generation, "now": transaction.now},
+                {
+                    "scope": lease.scope,
+                    "tokens": tokens,
+                    "generation": lease.generation,
+                    "full_at": lease.full_at,
+                    "capacity": lease.capacity,
+                    "now": transaction.now,
+                },
             )
 
         await self._database.write(give_back)
