@@ -123,10 +123,11 @@ WITH used AS MATERIALIZED (
     SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
     FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn WHERE {leads}) AS used
 )
-DELETE FROM {schema}.tenant_turn AS turn USING class
-WHERE turn.queue_id = class.queue_id AND turn.priority = class.priority AND (
-    turn.until < (class.comes - {kept}) * 1000
-    OR NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.id = turn.queue_id))
+DELETE FROM {schema}.tenant_turn WHERE ctid = ANY (ARRAY(  -- tenants that somebody gives turns to are needed, and not waited for
+    SELECT turn.ctid FROM {schema}.tenant_turn AS turn JOIN class USING (queue_id, priority)
+    WHERE turn.until < (class.comes - {kept}) * 1000
+       OR NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.id = turn.queue_id)
+    FOR UPDATE OF turn SKIP LOCKED))
 """,
     leads=LEADS.replace("{epoch}", "$1"),
     kept=str(KEPT),
@@ -143,6 +144,8 @@ WITH fair AS MATERIALIZED (
          AS given (job_id, queue_id, priority, tenant, since)
 ), {turns} SELECT count(*) FROM fair
 """.replace("{turns}", filled(TURNS, of="fair", order="job_id"))
+
+WAKE = "SELECT count({schema}.wake(queue_id)) FROM unnest($1::integer[]) AS queue_id"
 
 TOGETHER = 10_000
 """How many jobs get their turns in one statement."""
@@ -207,6 +210,8 @@ async def place(database: PostgresDatabase, jobs: Sequence[TurnTaker], connectio
     for start in range(0, len(jobs), TOGETHER):
         columns = map(list, zip(*jobs[start : start + TOGETHER], strict=True))
         await database.execute(PLACE, *columns, connection=connection)
+    if len(jobs) > TOGETHER:  # who was idle was asked before tenants of later pieces were waited for
+        await database.execute(WAKE, sorted({job[1] for job in jobs}), connection=connection)
 
 
 async def came(database: PostgresDatabase, claims: Sequence[Claim]) -> None:

@@ -553,7 +553,7 @@ CREATE TABLE {schema}.tenant_weight (
 -- Where the last turn that a tenant was given ends, in thousandths of a `pos`. While a long transaction keeps rows from
 -- being cleared away that were deleted, nobody walks over them: a new row with the next number takes the place of the old
 -- one, and the row with the largest number is read. Of two that take turns for a tenant at once, the second waits until the
--- first has taken the old row away. A row whose turn has come says nothing more, and goes some time later. The numbers of a tenant
+-- first has taken the old row away; where there is none, a row with the number 0 is made for it. A row whose turn has come says nothing more, and goes some time later. The numbers of a tenant
 -- begin with its first turn, to the second, so they are larger then than before.
 CREATE TABLE {schema}.tenant_turn (
     queue_id integer NOT NULL,
@@ -1236,13 +1236,17 @@ END
 $$;
 
 -- Gives these jobs, which have tenants, their turns, in their order; wakes idle workers, and tells them where jobs stand that
--- they may have passed. The caller makes the jobs ready at the turns that this returns.
+-- they may have passed. The caller makes the jobs ready at the turns that this returns. Which turns come now, and who is
+-- idle, is asked when everything is locked: whoever was waited for may have taken long.
 CREATE FUNCTION {schema}.take_turns(ids bigint[], queue_ids integer[], priorities smallint[], tenants text[])
 RETURNS TABLE (job_id bigint, pos bigint) LANGUAGE plpgsql AS $$
 DECLARE
     line record;
     of_class record;
     last record;
+    numbers bigint[] := '{}';  -- of the rows that were taken away, in the order of the lines
+    ends bigint[] := '{}';
+    at integer := 0;
     stride bigint;
     first bigint;
     foremost bigint;  -- of those that are given
@@ -1251,41 +1255,50 @@ BEGIN
     IF ids IS NULL THEN
         RETURN;
     END IF;
+    FOR line IN  -- in one order, so that no two wait for each other; tenants as programs sort, which ask in pieces
+        SELECT asked.queue_id, asked.priority, asked.tenant
+        FROM unnest(queue_ids, priorities, tenants) AS asked (queue_id, priority, tenant)
+        GROUP BY 1, 2, 3 ORDER BY 1, 2, asked.tenant COLLATE "C"
+    LOOP
+        LOOP
+            DELETE FROM {schema}.tenant_turn AS turn
+            WHERE turn.queue_id = line.queue_id AND turn.priority = line.priority AND turn.tenant = line.tenant
+              AND turn.number = (
+                  SELECT newest.number FROM {schema}.tenant_turn AS newest
+                  WHERE newest.queue_id = line.queue_id AND newest.priority = line.priority
+                    AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
+            RETURNING turn.number, turn.until INTO last;
+            EXIT WHEN FOUND;
+            -- It has no row yet, or another transaction was first, which has ended: of two that find none, the second waits here.
+            INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
+            VALUES (line.queue_id, line.priority, line.tenant, 0, 0)
+            ON CONFLICT DO NOTHING;
+        END LOOP;
+        numbers := numbers || last.number;
+        ends := ends || last.until;
+    END LOOP;
     FOR of_class IN
         SELECT DISTINCT asked.queue_id, asked.priority FROM unnest(queue_ids, priorities) AS asked (queue_id, priority)
         ORDER BY 1, 2
     LOOP
         comes := {schema}.coming_turn(of_class.queue_id, of_class.priority);
         foremost := NULL;
-        FOR line IN  -- in one order, so that no two wait for each other
+        FOR line IN
             SELECT asked.tenant, array_agg(asked.job_id ORDER BY asked.number) AS jobs
             FROM unnest(ids, queue_ids, priorities, tenants) WITH ORDINALITY
                  AS asked (job_id, queue_id, priority, tenant, number)
             WHERE asked.queue_id = of_class.queue_id AND asked.priority = of_class.priority
-            GROUP BY asked.tenant ORDER BY asked.tenant COLLATE "C"  -- as programs sort, which ask in pieces
+            GROUP BY asked.tenant ORDER BY asked.tenant COLLATE "C"
         LOOP
+            at := at + 1;
             stride := greatest(1, round(10000 / coalesce((
                 SELECT weight FROM {schema}.tenant_weight
                 WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
-            LOOP
-                DELETE FROM {schema}.tenant_turn AS turn
-                WHERE turn.queue_id = of_class.queue_id AND turn.priority = of_class.priority AND turn.tenant = line.tenant
-                  AND turn.number = (
-                      SELECT newest.number FROM {schema}.tenant_turn AS newest
-                      WHERE newest.queue_id = of_class.queue_id AND newest.priority = of_class.priority
-                        AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
-                RETURNING turn.number, turn.until INTO last;
-                CONTINUE WHEN NOT FOUND AND EXISTS (  -- another transaction was first, which has ended
-                    SELECT FROM {schema}.tenant_turn AS turn
-                    WHERE turn.queue_id = of_class.queue_id AND turn.priority = of_class.priority
-                      AND turn.tenant = line.tenant);
-                first := greatest(comes * 1000, last.until);
-                INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
-                VALUES (of_class.queue_id, of_class.priority, line.tenant, coalesce(last.number + 1, first - first % 1000000000),
-                        first + cardinality(line.jobs) * stride)
-                ON CONFLICT DO NOTHING;
-                EXIT WHEN FOUND;  -- else another one was first to give a turn to this tenant
-            END LOOP;
+            first := greatest(comes * 1000, ends[at]);
+            INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
+            VALUES (of_class.queue_id, of_class.priority, line.tenant,
+                    CASE numbers[at] WHEN 0 THEN first - first % 1000000000 ELSE numbers[at] + 1 END,
+                    first + cardinality(line.jobs) * stride);
             foremost := least(foremost, (first + stride) / 1000);
             RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
                          FROM unnest(line.jobs) WITH ORDINALITY AS one (id, number);
