@@ -15,6 +15,6 @@ async def make_pending(schedule: Schedule, telemetry: Telemetry, wake: Callable[
     if count:
         telemetry.emit(JobsMadePending(count))
         wake()
-    if count == BATCH:
+    if count >= BATCH:
         return 0.0
     return None if wait is None else wait.total_seconds()

@@ -18,7 +18,8 @@ class Schedule(Protocol):
         """
 
     async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
-        """Up to `limit` jobs whose time has come are ready, idle workers are woken.
+        """Up to `limit` jobs whose time has come are ready, idle workers are woken. Those of tenants whose turns somebody
+        is giving at that moment may stay for the next look; the others, of each tenant up to `limit`, do not wait for them.
 
         What transactions have left unsettled of groups is done: places are given away, jobs in the way of newer ones cancelled.
 

@@ -1,9 +1,11 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from forge_jobs.errors import StorageBusy
 from forge_jobs.model.tenant import FAIR
@@ -12,6 +14,7 @@ from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.joining import DROPPED, JOINED
+from forge_jobs.storage.postgres.key_wait import as_setting
 from forge_jobs.storage.postgres.statement import filled
 
 # Any worker may do this: rows that another one has locked are skipped, so that none waits. Where the first job
@@ -51,10 +54,27 @@ SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
     .replace("{dropped}", DROPPED)
     .replace("{woken}", endings.WOKEN)
 )
-MAKE_PENDING = filled(_MAKE_PENDING, due="run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1")
+_PATIENT = "(SELECT set_config('lock_timeout', coalesce({patience}::text, current_setting('lock_timeout')), true)) IS NOT NULL"
+_DUE = f"run_at >= $2 AND run_at <= now() AND {_PATIENT.replace('{patience}', '$3')}{{of}} ORDER BY run_at LIMIT $1"
+MAKE_PENDING = filled(_MAKE_PENDING, due=filled(_DUE, of=""))
+MAKE_PENDING_WITHOUT_TENANTS = filled(
+    _MAKE_PENDING, due=filled(_DUE, of=f" AND coalesce(links & {FAIR}, 0) = 0")
+)
 
 # Found by their ids, so that it costs the same whatever else is due, or was, as a long transaction may still see it.
-JOIN = filled(_MAKE_PENDING, due="job_id = ANY ($1::bigint[]) AND run_at <= now() ORDER BY job_id")
+JOIN = filled(
+    _MAKE_PENDING,
+    due=f"job_id = ANY ($1::bigint[]) AND run_at <= now() AND {_PATIENT.replace('{patience}', '$2')} ORDER BY job_id",
+)
+
+DUE_OF_TENANTS = """
+SELECT due.queue_id, due.priority, job.tenant, due.job_id
+FROM (
+    SELECT run_at, job_id, queue_id, priority FROM {schema}.scheduled
+    WHERE run_at >= $2 AND run_at <= now() AND links & {fair} <> 0 ORDER BY run_at LIMIT $1
+) AS due JOIN {schema}.job ON job.id = due.job_id
+ORDER BY due.run_at, due.job_id
+""".replace("{fair}", str(FAIR))
 
 # The first job that is scheduled from a moment on, and whether groups need something. A job that SQL has put off to
 # "infinity" is far away, since no duration of ours is infinite.
@@ -97,6 +117,21 @@ WHERE due.jobs > 0 AND {open}
 """.replace("{limit}", str(UPCOMING_LIMIT)).replace("{open}", IS_OPEN)
 
 
+PATIENCE = 0.1
+"""Seconds for which jobs that become due wait for somebody who gives turns to one of their tenants, or moves jobs of their groups."""
+
+GLANCE = 0.02
+"""Seconds for which those of one tenant wait, while those of the others do not."""
+
+LONGEST_GLANCES = 1.0
+"""Seconds for all of them in a pass."""
+
+HELD_FOR = timedelta(seconds=0.25)
+"""How long those whose turns could not be had wait for the next pass."""
+
+LOOKED_AT = 10_000
+"""Among so many due jobs of tenants, those are found that do not have to wait."""
+
 LONGEST_SETTLING = 5.0
 """Seconds for which jobs that become due meanwhile may wait for what groups need."""
 
@@ -112,18 +147,15 @@ class PostgresSchedule:
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
-        count = 0
+        count, is_full, is_held = 0, False, False
         then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
         assert then is not None
         if then["wait"] is not None and then["wait"] <= timedelta(0):
             first = then
-            record = await self._database.fetchrow(MAKE_PENDING, limit, first["run_at"])
-            assert record is not None
-            await groups.settle(self._database, record)
-            count = record["jobs"]
+            count, is_full, is_held = await self._make_pending(limit, first["run_at"])
             # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
             # are taken, by us or by others.
-            begin = first["run_at"] if count == limit else first["now"]
+            begin = first["run_at"] if is_full else first["now"]
             then = await self._database.fetchrow(NEXT, begin)
             assert then is not None
         if then["has_unsettled"]:
@@ -134,15 +166,54 @@ class PostgresSchedule:
             with suppress(StorageBusy):  # others have locked it, and a later pass finds it
                 async with asyncio.timeout(LONGEST_SETTLING):
                     await groups.settle_all(self._database)
+        if is_held and not is_full:
+            return count, HELD_FOR if then["wait"] is None else min(HELD_FOR, then["wait"])
         return count, then["wait"]
+
+    async def _make_pending(self, limit: int, first: datetime) -> tuple[int, bool, bool]:
+        """Return how many jobs are pending; whether more may be due; whether turns of some tenants could not be had.
+
+        A transaction of many jobs keeps its tenants locked until it commits. Whoever has nothing to do with them does not
+        wait for it.
+        """
+        try:
+            count = await _moved(self._database, MAKE_PENDING, limit, first, as_setting(PATIENCE))
+        except StorageBusy:
+            pass
+        else:
+            return count, count == limit, False
+        count = await _moved(self._database, MAKE_PENDING_WITHOUT_TENANTS, limit, first, None)
+        lines: dict[tuple[int, int, str], list[int]] = {}
+        due = await self._database.fetch(DUE_OF_TENANTS, LOOKED_AT, first)
+        for queue_id, priority, tenant, job_id in due:
+            lines.setdefault((queue_id, priority, tenant), []).append(job_id)
+        is_full, is_held, until = count == limit, False, time.monotonic() + LONGEST_GLANCES
+        for job_ids in lines.values():
+            if time.monotonic() > until:
+                return count, is_full, True
+            try:
+                count += await _moved(self._database, JOIN, job_ids[:limit], as_setting(GLANCE))
+            except StorageBusy:
+                is_held = True
+            else:
+                is_full = is_full or len(job_ids) > limit
+        return count, is_full, is_held
 
 
 async def join(database: PostgresDatabase, job_ids: Sequence[int]) -> list[int]:
     """Of these jobs those that are due are made pending, or blocked; return those that their groups have dropped."""
     dropped: list[int] = []
     for start in range(0, len(job_ids), TOGETHER):
-        record = await database.fetchrow(JOIN, job_ids[start : start + TOGETHER])
+        record = await database.fetchrow(JOIN, job_ids[start : start + TOGETHER], None)
         assert record is not None
         await groups.settle(database, record)
         dropped += record["dropped"] or ()
     return dropped
+
+
+async def _moved(database: PostgresDatabase, statement: str, *arguments: Any) -> int:
+    """Return how many jobs the statement has made pending. Raises StorageBusy."""
+    record = await database.fetchrow(statement, *arguments)
+    assert record is not None
+    await groups.settle(database, record)
+    return int(record["jobs"])
