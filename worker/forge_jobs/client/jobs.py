@@ -177,6 +177,10 @@ class Jobs:
         )
         if payload is not None and self._encode is not None:
             codec = payload.codec if isinstance(payload, Encoded) else job.codec
+            if before is not None and codec != job.codec:
+                raise InvalidInput(
+                    f"The payload is encoded as {codec}, allowed with from_step is {job.codec}, as the results of the steps are."
+                )
             new = msgspec.structs.replace(new, payload=self._encode(job.kind, payload, codec), codec=codec)
         if before is not None:
             return await self._storage.steps.rerun(new, before=before)

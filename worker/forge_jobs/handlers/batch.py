@@ -182,6 +182,8 @@ class _Gathering:
     async def _run(self, members: Sequence[_Member]) -> None:
         """Call the function; whatever it does, each member has an outcome."""
         jobs = [member.job for member in members]
+        for job in jobs:
+            job.ctx.flow = id(asyncio.current_task())
         try:
             outcomes = of_each(await self._function(jobs), len(members), "job")
         except BaseException as error:  # one that ends processes is the failure of these jobs

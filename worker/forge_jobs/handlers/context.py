@@ -95,6 +95,7 @@ class Context:
         "_waits",
         "claim",
         "completion",
+        "flow",
         "forge",
         "has_heard",
         "has_reported",
@@ -126,6 +127,7 @@ class Context:
         self.has_reported = claim.links is not None and bool(claim.links & REPORTED)
         self.journal: Journal | None = None  # None: it has come to no step
         self.is_gathered = False  # its function does a batch of jobs
+        self.flow: int | None = None  # the id of the task in which its handler runs; None: it runs in none
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
         self._taken: list[Granted] | None = None  # tokens of keys
@@ -304,8 +306,8 @@ class Context:
         The result is written before this returns, and a later attempt of the job reads it and does not call the function
         again. It is what the codec of the job can encode, in 256 KiB, and each attempt has it as it is read: of the type that
         the function is annotated with, or plain. A `Step` says more than its name, which is one of its own in the job.
-        Raises what the function raises; StepsChanged when earlier attempts did other steps; ClaimLost when the job was taken
-        back, and nothing is written; InvalidPayload, InvalidInput.
+        Raises what the function raises; Dead when its result cannot be kept, InvalidPayload in a transaction; StepsChanged
+        when earlier attempts did other steps; ClaimLost when the job was taken back, and nothing is written; InvalidInput.
         """
         return steps.called(steps.run(self, step, function, args, kwargs), "ctx.step")
 

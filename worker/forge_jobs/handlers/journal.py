@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from forge_jobs.errors import (
     ClaimLost,
@@ -31,19 +31,31 @@ in_step: ContextVar[str | None] = ContextVar("in_step", default=None)
 """The name of the step whose function this is; None outside of steps."""
 
 
+class _Place(NamedTuple):
+    """Where a step comes, as `JobStep` has it."""
+
+    number: int
+    serial: int | None
+
+
 class Journal:
     """What an attempt knows of the steps of its job.
 
-    Steps are numbered as the handler comes to them. Its numbers and names have to be those of the attempts before.
+    Steps have to be those of the attempts before, by their names. Those that the handler does one after the other also have to come
+    in their order, by their serials. What runs beside them, in tasks of its own, comes in another order each time.
     """
 
     def __init__(self, claim: Claim, forge: "Forge") -> None:
         self._claim = claim
         self._forge = forge
         self._kept: dict[str, JobStep] | None = None  # by name; None: they were not read yet
+        self._kept_in_turn: dict[int | None, JobStep] = {}  # by serial, those of the attempts before
+        self._taken: set[int] = set()  # numbers of steps
         self._reading = asyncio.Lock()
-        self._numbers: dict[str, int] = {}  # of the steps that this attempt came to, by name
+        self._places: dict[str, _Place] = {}  # of the steps that this attempt came to, by name
+        self._serials = 0  # how many of them have a serial
         self._running: dict[str, bool] = {}  # by name, whether no other step may run beside it
+        self._beside: set[str] = set()  # names of those that run or ran beside the handler's own flow
         self._failed: set[str] = set()
         self._in_transaction: set[str] = (
             set()
@@ -52,25 +64,23 @@ class Journal:
         self._sleeps = 0  # those without a name
         self._left_by: Asleep | StepsChanged | None = None
 
-    def begin(self, name: str, what: str, *, alone: bool = False) -> int:
-        """The attempt comes to this step, by the method `what`; return its number. With `alone` no other may run beside it.
+    def begin(self, name: str, what: str, *, alone: bool = False, beside: bool = False) -> None:
+        """The attempt comes to this step, by the method `what`. With `alone` no other may run beside it; with `beside` it runs
+        in a task of its own.
 
         Raises InvalidInput, and once more what the handler is to end with.
         """
         self._check(name, what, alone)
-        if name in self._patches or (name in self._numbers and not self._may_run_again(name)):
+        if name in self._patches or (name in self._places and not self._may_run_again(name)):
             raise ran_already(name)
-        number = self._numbers.get(name)
-        if number is None:
-            number = self._next
-            if number > MOST_STEPS:
-                raise InvalidInput(
-                    f"Job {self._claim.job_id} has {MOST_STEPS:,} steps, allowed are no more than that."
-                )
-            self._numbers[name] = number
+        if name not in self._places and len(self._places) >= MOST_STEPS:
+            raise InvalidInput(
+                f"Job {self._claim.job_id} has {MOST_STEPS:,} steps, allowed are no more than that."
+            )
         self._failed.discard(name)
         self._running[name] = alone
-        return number
+        if beside:
+            self._beside.add(name)
 
     def over(self, name: str, *, failed: bool) -> None:
         """The step does not run any more. One that failed may be come to again."""
@@ -82,7 +92,7 @@ class Journal:
         """Whether this attempt has kept the step in a transaction of the caller's."""
         return name in self._in_transaction
 
-    async def kept(self, number: int, name: str, sort: StepSort, connection: Any = None) -> JobStep | None:
+    async def kept(self, name: str, sort: StepSort, connection: Any = None) -> JobStep | None:
         """Return the step if it is done; None: it is to be done now. Raises StepsChanged, InvalidInput.
 
         `connection` is for one that may be undone.
@@ -92,20 +102,52 @@ class Journal:
             return next((step for step in steps if step.name == name), None)
         steps_by_name = await self._read()
         step = steps_by_name.get(name)
-        if step is not None and (step.number, step.sort) == (number, sort):
-            return step
-        there = next((one for one in steps_by_name.values() if _is_at(one, number)), None)
-        if there is not None:
-            raise self._changed(f"{_done(there)}, and now {sort} {name!r} comes there")
-        if step is not None:
-            raise self._changed(f"{_done(step)}, and now it comes as number {number}")
-        return None
+        if name not in self._places:
+            self._place(name, sort, step)
+        return step
 
-    async def keep(self, step: NewStep, connection: Any = None) -> JobStep:
+    def _place(self, name: str, sort: StepSort, step: JobStep | None) -> None:
+        """The attempt came to this step, which is done if there is a `step`. Raises StepsChanged when that cannot come here."""
+        serial = self._serials + 1
+        is_beside = name in self._beside or (step is not None and step.serial is None)
+        there = None if is_beside else self._kept_in_turn.get(serial)
+        if there is not None and (there.name, there.sort) != (name, sort):
+            raise self._changed(f"{_done(there)}, and now {sort} {name!r} comes there")
+        if step is not None and step.sort is not sort:
+            raise self._changed(f"{_done(step)}, and now {sort} {name!r} comes there")
+        if step is not None and there is None and not is_beside:
+            raise self._changed(f"{_done(step)}, and now it comes as number {self._next_number()}")
+        if step is not None:
+            self._places[name] = _Place(step.number, step.serial)
+        else:
+            self._places[name] = _Place(self._next_number(), None if is_beside else serial)
+            self._taken.add(self._places[name].number)
+        if self._places[name].serial is not None:
+            self._serials = serial
+
+    def _next_number(self) -> int:
+        number = len(self._places) + 1
+        while number in self._taken:
+            number += 1
+        return number
+
+    async def keep(
+        self,
+        name: str,
+        sort: StepSort = StepSort.STEP,
+        *,
+        result: bytes | None = None,
+        sleep: float | None = None,
+        connection: Any = None,
+    ) -> JobStep:
         """The step is done, as `Steps.add` says; return it as it is kept. Raises ClaimLost.
 
         An outage of the database is waited for, unless there is a `connection`.
         """
+        place = self._places[name]
+        return await self._add(NewStep(place.number, name, sort, result, sleep, place.serial), connection)
+
+    async def _add(self, step: NewStep, connection: Any = None) -> JobStep:
         add = self._forge.storage.steps.add
         if connection is None:
             kept = await self._until_answered(lambda: add(self._claim, step), "keeping a step")
@@ -124,9 +166,8 @@ class Journal:
         """Return whether the job comes to this change of the code; False: it was past that place before."""
         if name in self._patches:
             return self._patches[name]
-        number = self._next
         self._check(name, "ctx.patched", True)
-        if name in self._numbers:
+        if name in self._places:
             raise ran_already(name)
         self._running[name] = True
         try:
@@ -134,9 +175,8 @@ class Journal:
             step = steps.get(name)
             if step is not None and step.sort is not StepSort.PATCH:
                 raise self._changed(f"{_done(step)}, and now that is a patch")
-            is_past = any(one.number >= number and one.sort is not StepSort.PATCH for one in steps.values())
-            if step is None and not is_past:
-                step = await self.keep(NewStep(number, name, StepSort.PATCH))
+            if step is None and self._left_out(steps) is None:
+                step = await self._add(NewStep(len(self._places) + 1, name, StepSort.PATCH))
             self._patches[name] = step is not None
         finally:
             del self._running[name]
@@ -157,17 +197,24 @@ class Journal:
         """Return what a handler that has returned should have ended with: a sleep, or that its code has changed."""
         if self._left_by is not None:
             return self._left_by
-        for step in (await self._read()).values():
-            if step.name not in self._numbers and step.sort is not StepSort.PATCH:
-                return self._changed(f"{_done(step)}, and now its handler ended without it")
-        return None
+        left_out = self._left_out(await self._read())
+        if left_out is None:
+            return None
+        return self._changed(f"{_done(left_out)}, and now its handler ended without it")
+
+    def _left_out(self, steps: Mapping[str, JobStep]) -> JobStep | None:
+        """Return one of the steps that are done and that this attempt has not come to."""
+        return next(
+            (
+                step
+                for step in steps.values()
+                if step.name not in self._places and step.sort is not StepSort.PATCH
+            ),
+            None,
+        )
 
     def _may_run_again(self, name: str) -> bool:
         return name in self._failed or name in self._in_transaction
-
-    @property
-    def _next(self) -> int:
-        return len(self._numbers) + 1
 
     def _check(self, name: str, what: str, alone: bool) -> None:
         """Raise InvalidInput when this may not be called now, and once more what the handler is to end with."""
@@ -192,6 +239,9 @@ class Journal:
                     of_job = self._forge.storage.steps.of_job
                     steps = await self._until_answered(lambda: of_job(self._claim.job_id), "reading steps")
                 self._kept = {step.name: step for step in steps}
+                done = [step for step in steps if step.sort is not StepSort.PATCH]
+                self._kept_in_turn = {step.serial: step for step in done if step.serial is not None}
+                self._taken = {step.number for step in done}
         return self._kept
 
     async def _until_answered(self, call: Callable[[], Awaitable[T]], what: str) -> T:
@@ -224,7 +274,3 @@ def ran_already(name: str) -> InvalidInput:
 
 def _done(step: JobStep) -> str:
     return f"attempt {step.attempt} did {step.sort} {step.name!r} as number {step.number}"
-
-
-def _is_at(step: JobStep, number: int) -> bool:
-    return step.number == number and step.sort is not StepSort.PATCH

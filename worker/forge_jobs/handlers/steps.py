@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from forge_jobs.codecs.plain import decode, encode
-from forge_jobs.errors import ClaimLost, InvalidInput, StepsChanged
+from forge_jobs.errors import ClaimLost, InvalidInput, InvalidPayload, StepsChanged
 from forge_jobs.handlers.arguments import fitted, from_plain
 from forge_jobs.handlers.awaited_call import AwaitedCall
 from forge_jobs.handlers.journal import Journal, in_step, ran_already
 from forge_jobs.handlers.reporting import LARGEST_STATE, require_held
 from forge_jobs.handlers.sync_connection import at_once
-from forge_jobs.model.decision import Decision
+from forge_jobs.model.decision import Dead, Decision
 from forge_jobs.model.moments import as_duration
-from forge_jobs.model.step import JobStep, NewStep, StepSort
+from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.rules import names
 
 if TYPE_CHECKING:
@@ -92,21 +92,18 @@ async def run(
     wanted = _wanted(step, function)
     journal = _journal(context, "ctx.step")
     name = step.name
-    number = journal.begin(name, "ctx.step")
+    journal.begin(name, "ctx.step", beside=_is_beside(context))
     is_done = False
     try:
         is_again = journal.may_be_undone(name)
         seen_by = step.connection if is_again else None
-        kept = await _of(context, journal.kept(number, name, StepSort.STEP, seen_by), "ctx.step", seen_by)
+        kept = await _of(context, journal.kept(name, StepSort.STEP, seen_by), "ctx.step", seen_by)
         if kept is not None and is_again:
             raise ran_already(name)
         if kept is None:
             result = await _tried(context, step, functools.partial(function, *args, **kwargs))
-            encoded = None
-            if result is not None:
-                what = f"result of step {name!r}"
-                encoded = encode(result, context.claim.codec, limit=LARGEST_STATE, what=what)
-            made = journal.keep(NewStep(number, name, result=encoded), step.connection)
+            encoded = _encoded(context, step, result)
+            made = journal.keep(name, result=encoded, connection=step.connection)
             kept = await _of(context, made, "ctx.step", step.connection)
         is_done = True
     finally:
@@ -123,12 +120,12 @@ async def sleep(context: "Context", duration: timedelta | float, name: str | Non
         raise InvalidInput("ctx.sleep is called in a batch, allowed is a handler of single jobs.")
     journal = _journal(context, "ctx.sleep")
     own = journal.sleep_name() if name is None else names.step(name)
-    number = journal.begin(own, "ctx.sleep", alone=True)
+    journal.begin(own, "ctx.sleep", alone=True, beside=_is_beside(context))
     is_done = False
     try:
-        kept = await _of(context, journal.kept(number, own, StepSort.SLEEP), "ctx.sleep")
+        kept = await _of(context, journal.kept(own, StepSort.SLEEP), "ctx.sleep")
         if kept is None:
-            made = journal.keep(NewStep(number, own, StepSort.SLEEP, sleep=time.total_seconds()))
+            made = journal.keep(own, StepSort.SLEEP, sleep=time.total_seconds())
             kept = await _of(context, made, "ctx.sleep")
         is_done = True
     finally:
@@ -150,6 +147,12 @@ def _journal(context: "Context", what: str) -> Journal:
         context.journal = Journal(context.claim, context.forge)
         context.has_reported = True
     return context.journal
+
+
+def _is_beside(context: "Context") -> bool:
+    """Whether this is called in another task than that of the handler."""
+    loop = asyncio._get_running_loop()
+    return loop is not None and context.flow is not None and id(asyncio.current_task(loop)) != context.flow
 
 
 async def _of(context: "Context", work: Coroutine[Any, Any, Any], what: str, connection: Any = None) -> Any:
@@ -204,6 +207,20 @@ def _result_in_thread(step: Step, function: Callable[[], Any]) -> Any:
             f"Step {step.name!r} has an async function in a plain handler, allowed is a plain function."
         )
     return result
+
+
+def _encoded(context: "Context", step: Step, result: Any) -> bytes | None:
+    """Return the result as it is kept. Raises Dead when it cannot be, since each attempt would run the step again; InvalidPayload
+    where the caller's transaction undoes it.
+    """
+    if result is None:
+        return None
+    try:
+        return encode(result, context.claim.codec, limit=LARGEST_STATE, what=f"result of step {step.name!r}")
+    except InvalidPayload as error:
+        if step.connection is not None:
+            raise
+        raise Dead(f"{error} The step was run, and would be run again by each attempt.") from error
 
 
 def _read(step: JobStep, wanted: Any) -> Any:

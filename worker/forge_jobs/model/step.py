@@ -26,13 +26,14 @@ class NewStep(msgspec.Struct, frozen=True, gc=False):
     sort: StepSort = StepSort.STEP
     result: bytes | None = None  # encoded with the codec of the job; None: None
     sleep: float | None = None  # seconds from the database's now; None: it is no sleep
+    serial: int | None = None  # as in JobStep
 
 
 @dataclass(frozen=True, slots=True)
 class JobStep:
     """A step that a job has done, and does not do again."""
 
-    number: int  # its place in the handler, from 1; of a patch, that of the step after it
+    number: int  # how many steps the handler had come to with this one; of a patch, that of the step after it
     name: str
     sort: StepSort
     attempt: int  # the one that did it
@@ -41,3 +42,4 @@ class JobStep:
     codec: str
     until: datetime | None = None  # when a sleep ends; None: it is no sleep
     is_over: bool = True  # False: it is a sleep that lasted when this was read
+    serial: int | None = None  # its place among those done one after the other; None: it was done beside them

@@ -126,6 +126,7 @@ def _judge(
     duration: float,
     retries: Retries,
 ) -> Verdict:
+    error = _decided_in(error)
     if isinstance(error, ItemsLeft):
         cancelled = stopped if stopped is Stop.CANCELLED else None
         return _left(_judge(claim, queue, error.then, cancelled, wait, duration, retries), error)
@@ -149,8 +150,8 @@ def _judge(
             Postponement(claim, Reason.RESCHEDULED, delay, run_at=at, afresh=True),
             Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
         )
-    if (sleep := _asleep_in(error)) is not None:
-        return asleep(claim, queue, sleep, wait, duration)
+    if isinstance(error, Asleep):
+        return asleep(claim, queue, error, wait, duration)
     if isinstance(error, AwaitsTurn):
         return Verdict(
             Postponement(claim, Reason.THROTTLED, run_at=error.at, counted=False),
@@ -189,11 +190,14 @@ def asleep(claim: Claim, queue: QueueConfig, sleep: Asleep, wait: float, duratio
     )
 
 
-def _asleep_in(error: BaseException) -> Asleep | None:
-    """Return the sleep that was raised; a task group wraps it."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, Asleep) else None
+def _decided_in(error: BaseException) -> BaseException:
+    """Return the decision or the sleep that was raised, which a task group wraps; any other error as it is."""
+    inner = error
+    for _ in range(MOST_LINKS):
+        if not isinstance(inner, BaseExceptionGroup) or len(inner.exceptions) != 1:
+            break
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, Decision | Asleep) else error
 
 
 def _left(verdict: Verdict, left: ItemsLeft) -> Verdict:

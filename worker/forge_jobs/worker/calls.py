@@ -3,6 +3,7 @@
 What a runner calls is found once for a kind. Where nothing is provided and no plugin stands around jobs, it is the handler.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -87,6 +88,7 @@ class HookedHandler:
             if handler.placement is not Placement.LOOP:
                 result = await self._outside(handler, attempt, context, arguments)
             elif handler.takes_context:
+                context.flow = id(asyncio.current_task())  # a plugin may have called it in another one
                 result = await handler.function(context, **arguments)
             else:
                 result = await handler.function(**arguments)

@@ -295,7 +295,7 @@ class Runners:
                 result = await handler.function(**arguments)
             else:
                 context = Context(claim, config.name, self._forge, self._tokens, self._reports, self._loop)
-                attempt.context = context
+                attempt.context, context.flow = context, id(task)
                 if handler.placement is IN_LOOP:
                     result = await handler.function(context, **arguments)
                 else:

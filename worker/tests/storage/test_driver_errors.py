@@ -117,6 +117,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         ("versions", "state"): VersionState.DRAINING,
         ("saved_states", "state"): b"1",
         **{("steps", "step"): NewStep(1, "charge"), ("steps", "before"): 1},
+        ("steps", "job"): job(rerun_of=on.job_id),
         **{(f"operations.step {move.name}", "operation_id"): on.operation_ids[move] for move in Move},
     }
     for said in (name, name.partition(".")[0]):

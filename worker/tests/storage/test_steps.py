@@ -4,8 +4,10 @@ import contextlib
 from dataclasses import astuple
 from datetime import timedelta
 
+import pytest
 from msgspec.structs import replace
 
+from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import KeyMode, Postponement, Reason, State
 from forge_jobs.model.step import NewStep, StepSort
 from forge_jobs.storage.interface.storage import Storage
@@ -192,6 +194,18 @@ async def test_a_rerun_begins_without_steps_or_with_those_before_one(storage):
     assert await names(storage, halfway.id) == ["charge", "mail"]
     linked = {claimed.job_id: claimed.links for claimed in await claim(storage, me)}
     assert linked == {anew: None, halfway.id: 4, from_the_first.id: None}
+
+
+async def test_a_rerun_of_a_job_that_is_gone_meanwhile_does_not_begin_at_the_first_step(storage):
+    first = await running(storage, await worker(storage))
+    await storage.steps.add(first, CHARGE)
+    await storage.claims.finish([dead(first)])
+    await storage.jobs.delete(first.job_id)
+
+    with pytest.raises(JobNotFound):
+        await storage.steps.rerun(job(rerun_of=first.job_id), before=2)
+
+    assert (await storage.jobs.counts())[0].pending == 0
 
 
 async def test_a_rerun_whose_key_a_living_job_has_gives_that_one_no_steps(storage):

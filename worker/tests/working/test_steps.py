@@ -15,9 +15,9 @@ from forge_jobs import (
     ClaimLost,
     Context,
     Dead,
+    Encoded,
     Forge,
     InvalidInput,
-    InvalidPayload,
     Job,
     Reason,
     State,
@@ -168,6 +168,64 @@ async def test_steps_may_run_side_by_side(forge: Forge) -> None:
 
     assert await forge.wait(job.id) == [0, 1, 2]
     assert ran == [0, 1, 2, 1]
+
+
+async def test_what_runs_side_by_side_may_come_in_another_order_each_time(forge: Forge) -> None:
+    ran: list[str] = []
+
+    async def work(ctx: Context, slow: int, failing: bool) -> str:
+        is_stored = asyncio.Event()
+
+        async def fetch(page: int) -> str:
+            if page == slow:
+                await is_stored.wait()
+            ran.append(f"fetch {page}")
+            return f"page {page}"
+
+        async def store(page: int) -> None:
+            if failing and page == slow:
+                raise ConnectionError
+            ran.append(f"store {page}")
+            is_stored.set()
+
+        async def copy(page: int) -> None:
+            await ctx.step(f"fetch {page}", fetch, page)
+            await ctx.step(f"store {page}", store, page)
+
+        await ctx.step("begin", value)
+        behind = asyncio.create_task(copy(3))
+        await asyncio.gather(copy(1), copy(2))
+        await ctx.step("between", value)
+        await behind
+        return str(await ctx.step("end", value, "copied"))
+
+    attempts = [functools.partial(work, slow=slow, failing=slow != 3) for slow in (1, 2, 3)]
+    job = await versions(forge, *attempts)
+
+    assert (job.state, job.result) == (State.DONE, b'"copied"')
+    assert sorted(ran) == [f"{what} {page}" for what in ("fetch", "store") for page in (1, 2, 3)]
+    in_turn = [step.name for step in sorted(job.steps, key=lambda step: step.serial or 0) if step.serial]
+    assert in_turn == ["begin", "between", "end"]
+    assert sorted(step.number for step in job.steps) == list(range(1, 10))
+
+
+async def test_a_step_that_was_done_beside_others_may_be_done_in_turn_and_the_other_way_round(
+    forge: Forge,
+) -> None:
+    async def in_turn(ctx: Context) -> None:
+        for name in ("a", "b", "c"):
+            await ctx.step(name, value)
+        raise ConnectionError
+
+    async def in_a_task(ctx: Context) -> None:
+        await ctx.step("a", value)
+        await asyncio.create_task(ctx.step("b", value))
+        await ctx.step("c", value)
+        raise ConnectionError
+
+    for versions_of_it in ([in_turn, in_a_task, in_turn], [in_a_task, in_turn, in_a_task]):
+        job = await versions(forge, *versions_of_it, kind=versions_of_it[0].__name__)
+        assert "ConnectionError" in str(job.error)
 
 
 async def test_a_step_that_failed_may_be_tried_by_its_handler(forge: Forge) -> None:
@@ -549,7 +607,7 @@ async def test_wrong_uses_are_said_in_one_sentence(forge: Forge) -> None:
         for name, result in (("odd", object()), ("huge", "x" * 300_000)):
             try:
                 await ctx.step(name, value, result)
-            except InvalidPayload as error:
+            except Dead as error:
                 said.append(str(error))
 
     job = await one(forge, work)
@@ -557,7 +615,29 @@ async def test_wrong_uses_are_said_in_one_sentence(forge: Forge) -> None:
     assert job.state is State.DONE
     assert said[0] == "The name of a step is '', allowed are 1 to 128 printable characters."
     assert len(said) == 11 and all(sentence.endswith(".") for sentence in said)
-    assert said[-1] == "The result of step 'huge' has 300,002 bytes as json, allowed are 262,144."
+    assert said[-1] == (
+        "The result of step 'huge' has 300,002 bytes as json, allowed are 262,144. "
+        "The step was run, and would be run again by each attempt."
+    )
+
+
+async def test_a_step_whose_result_cannot_be_kept_is_not_run_by_one_attempt_after_the_other(
+    forge: Forge,
+) -> None:
+    ran: list[str] = []
+
+    async def charge() -> object:
+        ran.append("charge")
+        return object()
+
+    async def work(ctx: Context) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step("charge", charge))
+
+    job = await versions(forge, work, work)
+
+    assert (job.state, ran) == (State.DEAD, ["charge"])
+    assert str(job.error).startswith("The result of step 'charge' cannot be written as json")
 
 
 async def test_what_no_thread_can_do_is_said(forge: Forge) -> None:
@@ -734,6 +814,11 @@ async def test_a_rerun_goes_on_from_a_step(forge: Forge) -> None:
         await forge.jobs.rerun(job, from_step="mail")
     assert str(refused.value) == (
         f"Job {job.id} has not done a step 'mail'; steps that it has done: 'charge', 'pack', 'ship'."
+    )
+    with pytest.raises(InvalidInput) as refused:
+        await forge.jobs.rerun(job, Encoded(b"\x80", "msgpack"), from_step="pack")
+    assert str(refused.value) == (
+        "The payload is encoded as msgpack, allowed with from_step is json, as the results of the steps are."
     )
 
 

@@ -20,4 +20,7 @@ class Steps(Protocol):
         """
 
     async def rerun(self, job: NewJob, *, before: int) -> Enqueued:
-        """The job waits, as by `jobs.enqueue`, and has done the steps of the job that it runs again whose numbers are below `before`."""
+        """The job waits, as by `jobs.enqueue`, and has done the steps of the job that it runs again whose numbers are below `before`.
+
+        Raises JobNotFound when that one is gone, and its steps with it.
+        """

@@ -5,13 +5,14 @@ The claim is locked as a foreign key would lock it: its job can neither end nor 
 
 from typing import Any
 
+from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import Claim, Enqueued, NewJob
 from forge_jobs.model.progress import REPORTED
 from forge_jobs.model.step import JobStep, NewStep, StepSort
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import enqueue
 
-_STEP = """step.number, step.name, step.sort, step.attempt, step.at, step.result,
+_STEP = """step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result,
        (SELECT job.codec FROM {schema}.job WHERE job.id = step.job_id) AS codec,
        step.until, coalesce(step.until <= now(), true) AS is_over"""
 
@@ -27,17 +28,21 @@ WITH owner AS MATERIALIZED (
     UPDATE {{schema}}.job SET links = coalesce(links, 0) | {REPORTED}
     WHERE id = (SELECT job_id FROM owner) AND coalesce(links & {REPORTED}, 0) = 0
 )
-INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until)
-SELECT job_id, $4::integer, $5::text, $6::text, $3, now(), $7::bytea, now() + make_interval(secs => $8::double precision)
+INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until, serial)
+SELECT job_id, $4::integer, $5::text, $6::text, $3, now(), $7::bytea, now() + make_interval(secs => $8::double precision),
+       $9::integer
 FROM owner
 ON CONFLICT (job_id, name) DO UPDATE SET number = step.number
 RETURNING {_STEP}
 """
 
+# Its steps go with it: a copy of none would do all of them again.
+KEEP = "SELECT id FROM {schema}.job WHERE id = $1 FOR KEY SHARE"
+
 COPY = f"""
 WITH copied AS (
-    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until)
-    SELECT $2::bigint, number, name, sort, attempt, at, result, until
+    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until, serial)
+    SELECT $2::bigint, number, name, sort, attempt, at, result, until, serial
     FROM {{schema}}.step WHERE job_id = $1::bigint AND number < $3::integer
     RETURNING job_id
 )
@@ -65,12 +70,17 @@ class PostgresSteps:
             step.sort.value,
             step.result,
             step.sleep,
+            step.serial,
             connection=connection,
         )
         return None if record is None else _step(record)
 
     async def rerun(self, job: NewJob, *, before: int) -> Enqueued:
         async with self._database.transaction() as connection:
+            if job.rerun_of is None or not await self._database.fetchval(
+                KEEP, job.rerun_of, connection=connection
+            ):
+                raise JobNotFound(job.rerun_of or 0)
             enqueued = await enqueue(self._database, job, connection)
             if enqueued.is_new:
                 await self._database.execute(COPY, job.rerun_of, enqueued.id, before, connection=connection)

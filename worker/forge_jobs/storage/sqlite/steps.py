@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import Claim, Enqueued, NewJob
 from forge_jobs.model.step import JobStep, NewStep, StepSort
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
@@ -12,19 +13,19 @@ from forge_jobs.storage.sqlite.saved_states import LINK, is_held
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 OF_JOB = """
-SELECT step.number, step.name, step.sort, step.attempt, step.at, step.result, job.codec, step.until
+SELECT step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result, job.codec, step.until
 FROM step JOIN job ON job.id = step.job_id WHERE step.job_id = :job_id AND :name IN ('', step.name)
 ORDER BY step.number, step.at, step.name
 """
 
 ADD = """
-INSERT INTO step (job_id, number, name, sort, attempt, at, result, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO step (job_id, number, name, sort, attempt, at, result, until, serial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (job_id, name) DO NOTHING
 """
 
 COPY = """
-INSERT INTO step (job_id, number, name, sort, attempt, at, result, until)
-SELECT ?, number, name, sort, attempt, at, result, until FROM step WHERE job_id = ? AND number < ?
+INSERT INTO step (job_id, number, name, sort, attempt, at, result, until, serial)
+SELECT ?, number, name, sort, attempt, at, result, until, serial FROM step WHERE job_id = ? AND number < ?
 """
 
 
@@ -54,6 +55,7 @@ class SqliteSteps:
                 now,
                 step.result,
                 until,
+                step.serial,
             )
             transaction.execute(ADD, made)
             [kept] = of_job(transaction, claim.job_id, step.name)
@@ -65,6 +67,8 @@ class SqliteSteps:
 
     async def rerun(self, job: NewJob, *, before: int) -> Enqueued:
         def rerun(transaction: Transaction) -> Enqueued:
+            if not transaction.value("SELECT EXISTS (SELECT 1 FROM job WHERE id = ?)", (job.rerun_of,)):
+                raise JobNotFound(job.rerun_of or 0)
             [enqueued] = enqueue(transaction, [job])
             if enqueued.is_new and transaction.changed(COPY, (enqueued.id, job.rerun_of, before)):
                 transaction.execute(LINK, (enqueued.id,))
@@ -78,6 +82,7 @@ def of_job(transaction: Transaction, job_id: int, name: str = "") -> list[JobSte
     return [
         JobStep(
             number=row["number"],
+            serial=row["serial"],
             name=row["name"],
             sort=StepSort(row["sort"]),
             attempt=row["attempt"],

@@ -179,7 +179,8 @@ CREATE TABLE "forge_jobs".progress (
 -- when somebody wakes its job.
 CREATE TABLE "forge_jobs".step (
     job_id  bigint NOT NULL,
-    number  integer NOT NULL,  -- its place in the handler, from 1; of a patch, that of the step after it
+    number  integer NOT NULL,  -- how many steps the handler had come to with this one; of a patch, that of the step after it
+    serial  integer,  -- its place among the steps that the handler does one after the other; null: it was done beside them
     name    text NOT NULL,
     sort    text NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
     attempt integer NOT NULL,  -- the one that did it
@@ -2176,8 +2177,8 @@ INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, name, sort, attempt, at, result, until) OVERRIDING SYSTEM VALUE VALUES ('8', '1', 'charge', 'step', '1', '2026-01-01 00:00:00+00', E'\\x7b2272656365697074223a377d', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, name, sort, attempt, at, result, until) OVERRIDING SYSTEM VALUE VALUES ('8', '2', 'cool off', 'sleep', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until) OVERRIDING SYSTEM VALUE VALUES ('8', '1', NULL, 'charge', 'step', '1', '2026-01-01 00:00:00+00', E'\\x7b2272656365697074223a377d', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until) OVERRIDING SYSTEM VALUE VALUES ('8', '2', NULL, 'cool off', 'sleep', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;

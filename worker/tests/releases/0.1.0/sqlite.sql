@@ -179,7 +179,8 @@ CREATE TABLE progress (
 -- when somebody wakes its job.
 CREATE TABLE step (
     job_id  INTEGER NOT NULL,
-    number  INTEGER NOT NULL,  -- its place in the handler, from 1; of a patch, that of the step after it
+    number  INTEGER NOT NULL,  -- how many steps the handler had come to with this one; of a patch, that of the step after it
+    serial  INTEGER,  -- its place among the steps that the handler does one after the other; null: it was done beside them
     name    TEXT NOT NULL,
     sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
     attempt INTEGER NOT NULL,  -- the one that did it
@@ -829,8 +830,8 @@ INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO step (job_id, number, name, sort, attempt, at, result, until) VALUES (8, 1, 'charge', 'step', 1, 1767225600000000, X'7B2272656365697074223A377D', NULL);
-INSERT OR REPLACE INTO step (job_id, number, name, sort, attempt, at, result, until) VALUES (8, 2, 'cool off', 'sleep', 1, 1767225600000000, NULL, 1767312000000000);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until) VALUES (8, 1, NULL, 'charge', 'step', 1, 1767225600000000, X'7B2272656365697074223A377D', NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until) VALUES (8, 2, NULL, 'cool off', 'sleep', 1, 1767225600000000, NULL, 1767312000000000);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (1, 7, 10, 1, 1, 1, 1, 0);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (2, 1, 0, 2, 0, 0, 0, 0);
 INSERT OR REPLACE INTO tenant_turn (queue_id, priority, tenant, until) VALUES (1, 0, 'ada', 1767225600000010000);

@@ -168,7 +168,8 @@ CREATE TABLE {schema}.progress (
 -- when somebody wakes its job.
 CREATE TABLE {schema}.step (
     job_id  bigint NOT NULL,
-    number  integer NOT NULL,  -- its place in the handler, from 1; of a patch, that of the step after it
+    number  integer NOT NULL,  -- how many steps the handler had come to with this one; of a patch, that of the step after it
+    serial  integer,  -- its place among the steps that the handler does one after the other; null: it was done beside them
     name    text NOT NULL,
     sort    text NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
     attempt integer NOT NULL,  -- the one that did it

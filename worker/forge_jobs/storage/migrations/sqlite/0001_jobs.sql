@@ -169,7 +169,8 @@ CREATE TABLE progress (
 -- when somebody wakes its job.
 CREATE TABLE step (
     job_id  INTEGER NOT NULL,
-    number  INTEGER NOT NULL,  -- its place in the handler, from 1; of a patch, that of the step after it
+    number  INTEGER NOT NULL,  -- how many steps the handler had come to with this one; of a patch, that of the step after it
+    serial  INTEGER,  -- its place among the steps that the handler does one after the other; null: it was done beside them
     name    TEXT NOT NULL,
     sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
     attempt INTEGER NOT NULL,  -- the one that did it
