@@ -10,6 +10,7 @@ from click.shell_completion import shell_complete
 
 from forge_jobs.cli import (
     completion,
+    corrections,
     cron,
     db,
     demo,
@@ -46,6 +47,7 @@ demo.register(app)
 enqueue.register(app)
 app.add_command(db.group, "db")
 app.add_command(jobs.group, "jobs")
+corrections.register(jobs.group)
 app.add_command(operations.group, "operations")
 app.add_command(queues.group, "queues")
 app.add_command(kinds.group, "kinds")

@@ -268,7 +268,7 @@ async def cancel(
     check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
     async with opened(call) as forge:
         if ids:
-            return await _each(forge, ids, _cancel)
+            return await each(forge, ids, _cancel)
         states = states_of(state, Move.CANCEL)
         return await BulkMove("cancel", Move.CANCEL, states, queue, kind, tag or ()).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
@@ -306,7 +306,7 @@ async def retry(
         raise InvalidInput("--rate goes with --all, not with ids.")
     async with opened(call) as forge:
         if ids:
-            return await _each(forge, ids, _retry)
+            return await each(forge, ids, _retry)
         states = states_of(state or State.DEAD, Move.RETRY)
         return await BulkMove("retry", Move.RETRY, states, queue, kind, tag or (), rate=rate).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
@@ -351,7 +351,7 @@ async def run_now(
 ) -> Report:
     """Make scheduled or retrying jobs pending now."""
     async with opened(call) as forge:
-        return await _each(forge, ids, _run_now)
+        return await each(forge, ids, _run_now)
 
 
 async def _run_now(forge: Forge, id: int) -> tuple[str, str]:
@@ -380,7 +380,7 @@ async def delete(
         )
     async with opened(call) as forge:
         if ids:
-            return await _each(forge, ids, _delete)
+            return await each(forge, ids, _delete)
         states = states_of(state, Move.DELETE)
         return await BulkMove("delete", Move.DELETE, states, queue, kind, tag or ()).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
@@ -413,7 +413,7 @@ async def remove(
     return Report({"kind": kind, "key": key, "result": removed.value}, [sentence])
 
 
-async def _each(
+async def each(
     forge: Forge, ids: list[int], change: Callable[[Forge, int], Awaitable[tuple[str, str]]]
 ) -> Report:
     """Return what became of each job; one that cannot be changed does not keep the others from it."""

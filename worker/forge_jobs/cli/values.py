@@ -171,6 +171,11 @@ def payload(text: str | None, name: str = "The payload") -> dict[str, Any] | lis
 _OBJECT = 'a JSON object like \'{"to": "a@b"}\''
 
 
+def any_json(text: str, name: str) -> Any:
+    """Return what the JSON `text` says. Raises InvalidInput."""
+    return _json(text, name)
+
+
 def _json(text: str | None, name: str) -> Any:
     if text is None:
         return {}

@@ -4,6 +4,7 @@ What is checked here is refused before the database is asked; see `storage.inter
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,11 +14,16 @@ import msgspec
 
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
 from forge_jobs.codecs.encoded import Encoded, Payload
-from forge_jobs.errors import InvalidInput, UnknownQueue, WrongState
+from forge_jobs.codecs.plain import encode
+from forge_jobs.errors import InvalidInput, StorageUnavailable, UnknownQueue, WrongState
+from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import (
     ENDED,
+    FAILED_BY_USER,
+    FOREVER,
+    LAST_ATTEMPT,
     NOBODY,
     WAITING,
     Cancelled,
@@ -30,11 +36,14 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 from forge_jobs.model.match import Move
+from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.operation import Operation
 from forge_jobs.model.step import StepSort
+from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules import names
 from forge_jobs.rules.checks import choice, whole
 from forge_jobs.rules.duration import checked_duration
+from forge_jobs.rules.returned import LONGEST_RESULT
 from forge_jobs.rules.why import Why, explain
 from forge_jobs.storage.interface.storage import Storage
 
@@ -197,6 +206,67 @@ class Jobs:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
         return await self._storage.jobs.run_now(names.job_id(job_id))
 
+    async def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
+        """A job that no worker has is done, with this result; also one that is dead or expired.
+
+        Its work was done elsewhere, say. What waits for it hears of it as of any other. Raises JobNotFound,
+        InvalidPayload, and WrongState in other states.
+        """
+        id = names.job_id(job_id)
+        job = await self._storage.jobs.get(id)
+        encoded = None if result is None else encode(result, job.codec, limit=LONGEST_RESULT, what="result")
+        await self._storage.corrections.end(id, State.DONE, result=encoded)
+        await self._tell_end(id)
+
+    async def fail(self, job_id: int | Enqueued, reason: str = FAILED_BY_USER) -> None:
+        """A waiting job is dead, for this reason: 1 to 500 characters. Raises JobNotFound, and WrongState in other states."""
+        id = names.job_id(job_id)
+        await self._storage.corrections.end(id, State.DEAD, error=names.line(reason, "reason"))
+        await self._tell_end(id)
+
+    async def _tell_end(self, job_id: int) -> None:
+        with suppress(StorageUnavailable):  # who waits looks, too
+            await self._storage.ends.tell([job_id])
+
+    async def change(
+        self,
+        job_id: int | Enqueued,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        attempts: int | None = None,
+        max_attempts: int | Unset | None = UNSET,
+        timeout: timedelta | float | Unset | None = UNSET,
+        delay: timedelta | float | None = None,
+        run_at: datetime | None = None,
+    ) -> None:
+        """A waiting job is as is said here, and as it was in all else; `max_attempts` and `timeout` may be None: no limit.
+
+        `attempts` is how many have counted so far. Without `delay` and `run_at` it keeps its place. One that
+        stands in the line of a group, at another priority from now on, stands last there. Raises JobNotFound, InvalidInput,
+        UnknownQueue, and WrongState in other states.
+        """
+        id = names.job_id(job_id)
+        if delay is not None and run_at is not None:
+            raise InvalidInput("delay and run_at are both given, allowed is one of them.")
+        correction = Correction(
+            queue=None if queue is None else names.queue(queue),
+            priority=None if priority is None else names.priority(priority),
+            attempts=None if attempts is None else whole(attempts, "attempts", least=0, most=LAST_ATTEMPT),
+            max_attempts=None if isinstance(max_attempts, Unset) else names.max_attempts(max_attempts),
+            timeout=UNSET if isinstance(timeout, Unset) else _timeout(timeout),
+            delay=None if delay is None else checked_duration(delay, "delay"),
+            run_at=None if run_at is None else as_moment(run_at, "run_at"),
+        )
+        if correction == Correction():
+            raise InvalidInput(
+                "Nothing to change is given, allowed are "
+                "queue, priority, attempts, max_attempts, timeout, and delay or run_at."
+            )
+        if correction.attempts is not None or correction.max_attempts is not None:
+            _check_attempts(await self._storage.jobs.get(id), correction)
+        await self._storage.corrections.change(id, correction)
+
     async def delete(self, job_id: int | Enqueued) -> None:
         """The job and its history are deleted. Raises JobNotFound, and WrongState when it is in progress."""
         await self._storage.jobs.delete(names.job_id(job_id))
@@ -336,6 +406,23 @@ class Jobs:
         known = [queue.name for queue in await self._storage.queues.all()]
         if name not in known:
             raise UnknownQueue(name, known)
+
+
+def _timeout(value: timedelta | float | None) -> timedelta | None:
+    timeout = as_duration(value, "timeout")
+    if timeout is not None and timeout <= timedelta(0):
+        raise InvalidInput(f"timeout is {value!r}, allowed is more than zero, or None for no limit.")
+    return timeout
+
+
+def _check_attempts(job: Job, correction: Correction) -> None:
+    """Raise InvalidInput when no attempt would be left, which no worker would notice."""
+    most = job.max_attempts if correction.max_attempts is None else correction.max_attempts
+    counted = job.attempt if correction.attempts is None else correction.attempts
+    if most != FOREVER and counted >= most:
+        raise InvalidInput(
+            f"Job {job.id} would have {counted} attempts of {most}, allowed is at least one that is left."
+        )
 
 
 def _number_of(job: Job, name: str) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.run import Outcome, Run
     from forge_jobs.model.tenant import LARGEST_WEIGHT, LONGEST_TENANT, SMALLEST_WEIGHT
     from forge_jobs.model.track_record import TrackRecord, bucket_start
+    from forge_jobs.model.unset import UNSET, Unset
     from forge_jobs.model.version import Version, VersionState
     from forge_jobs.model.worker import Leader, LostWorker
 else:
@@ -39,6 +40,7 @@ else:
         "run",
         "tenant",
         "track_record",
+        "unset",
         "version",
         "worker",
     )
@@ -49,6 +51,7 @@ __all__ = [
     "LONGEST_TENANT",
     "MOST_PLACES",
     "SMALLEST_WEIGHT",
+    "UNSET",
     "Claim",
     "CronChange",
     "Decision",
@@ -68,6 +71,7 @@ __all__ = [
     "PausedKind",
     "Run",
     "TrackRecord",
+    "Unset",
     "Version",
     "VersionState",
     "bucket_start",

@@ -33,6 +33,9 @@ FOREVER = 0
 CANCELLED_BY_USER = "cancelled by user"
 """The error of a job that a user cancelled."""
 
+FAILED_BY_USER = "failed by user"
+"""The error of a job that a user failed without a reason."""
+
 WORKER_LOST = "worker lost"
 """The error of an attempt whose worker was gone."""
 

@@ -20,7 +20,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.group import MOST_PLACES
-from forge_jobs.model.job import FOREVER, Alike, NewJob
+from forge_jobs.model.job import FOREVER, Alike, NewJob, State
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names, time_limits
@@ -39,6 +39,20 @@ def not_run_now(job_id: int, state: str) -> WrongState:
 def not_deleted(job_id: int, state: str) -> WrongState:
     """Return the refusal to delete a job in this state."""
     return WrongState(job_id, state, "cancel it, and delete it when it has ended")
+
+
+def not_ended(job_id: int, state: str, wanted: State) -> WrongState:
+    """Return the refusal to end a job in this state by hand."""
+    if state == State.IN_PROGRESS:
+        return WrongState(job_id, state, "a worker has it: cancel it, and end it when it has stopped")
+    if wanted is State.DONE:
+        return WrongState(job_id, state, "only a job that waits, is dead or expired can be completed")
+    return WrongState(job_id, state, "only a job that waits can be failed")
+
+
+def not_changed(job_id: int, state: str) -> WrongState:
+    """Return the refusal to change a job in this state."""
+    return WrongState(job_id, state, "only a job that waits can be changed")
 
 
 def managed_queue(name: str, owner: str) -> Managed:

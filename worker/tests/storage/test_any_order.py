@@ -15,8 +15,9 @@ from forge_jobs.errors import (
     WorkerLost,
     WrongState,
 )
+from forge_jobs.model.correction import Correction
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason
+from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason, State
 from forge_jobs.model.match import Move
 from tests.storage.factories import dead, done, failed, leader, lost_claims, move_all, queue, worker
 from tests.storage.invariants import check_invariants
@@ -134,6 +135,22 @@ class Walker:
     async def delete(self):
         await self.storage.jobs.delete(self.some_id())
 
+    async def end_by_hand(self):
+        await self.storage.corrections.end(
+            self.some_id(), self.dice.choice([State.DONE, State.DEAD]), error="no"
+        )
+
+    async def change(self):
+        await self.storage.corrections.change(
+            self.some_id(),
+            Correction(
+                queue=self.dice.choice([None, None, *QUEUES]),
+                priority=self.dice.choice([None, 0, 1]),
+                attempts=self.dice.choice([None, 0]),
+                delay=self.dice.choice([None, None, timedelta(0), timedelta(seconds=30)]),
+            ),
+        )
+
     async def move_some(self):
         move = self.dice.choice([Move.CANCEL, Move.RETRY, Move.DELETE])
         filters = {"queue": self.dice.choice([None, *QUEUES]), "limit": self.dice.randint(1, 6)}
@@ -180,6 +197,8 @@ ACTIONS = {
     Walker.run_now: 2,
     Walker.delete: 2,
     Walker.remove: 1,
+    Walker.end_by_hand: 2,
+    Walker.change: 3,
     Walker.move_some: 2,
     Walker.look: 1,
     Walker.make_pending: 2,

@@ -20,6 +20,7 @@ from forge_jobs.errors import (
     StorageUnavailable,
 )
 from forge_jobs.model.completion import Completion
+from forge_jobs.model.correction import Correction
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
@@ -95,6 +96,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "permit": PERMIT,
             "lease": Lease("smtp", 1, 0, 0.0, 5.0, 1.0),
             "cost": 1.0,
+            "correction": Correction(priority=1),
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },
         **{"tenant": "ada", "weight": 2.0, "weights": {"ada": 2.0}, "last_declared": None},
@@ -114,6 +116,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
     by_noun: dict[tuple[str, str], Any] = {
         **{("queues", "name"): "default", ("removals", "name"): "default"},
         **{("removals.open", "queue"): QueueConfig("default", on.claim.queue_id)},
+        ("corrections.end", "state"): State.DONE,
         ("versions", "state"): VersionState.DRAINING,
         ("saved_states", "state"): b"1",
         **{("steps", "step"): NewStep(1, "charge"), ("steps", "before"): 1},

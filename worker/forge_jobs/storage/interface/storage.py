@@ -17,6 +17,7 @@ from forge_jobs.storage.interface.ageing import Ageing
 from forge_jobs.storage.interface.audit import Audit
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.completions import Completions
+from forge_jobs.storage.interface.corrections import Corrections
 from forge_jobs.storage.interface.crons import Crons
 from forge_jobs.storage.interface.ends import Ends
 from forge_jobs.storage.interface.fires import Fires
@@ -52,6 +53,7 @@ class Storage(Protocol):
 
     schema: Schema
     jobs: Jobs
+    corrections: Corrections
     keys: Keys
     claims: Claims
     completions: Completions

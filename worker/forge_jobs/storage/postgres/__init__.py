@@ -13,6 +13,7 @@ from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.completions import PostgresCompletions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
+from forge_jobs.storage.postgres.corrections import PostgresCorrections
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.ends import PostgresEnds
 from forge_jobs.storage.postgres.fires import PostgresFires
@@ -74,6 +75,7 @@ class PostgresStorage(Storage):
         self.caveat: str | None = None
         self.schema = PostgresSchema(database)
         self.jobs = PostgresJobs(database)
+        self.corrections = PostgresCorrections(database)
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.completions = PostgresCompletions(database)

@@ -276,32 +276,34 @@ async def move(
     database: PostgresDatabase,
     statement: str,
     job_id: int,
-    *,
+    *more: object,
     possible: Set[State],
     patience: float | None = None,
 ) -> Any:
-    """Run the statement until it has moved the job, or has met it in a state that is not `possible`.
+    """Run the statement, of the job and what `more` it takes, until it has moved the job, or has met it in a state that is
+    not `possible`, or says `is_refused`.
 
     Raises JobNotFound, and KeyBusy or StorageBusy when a lock is not given for `patience` seconds (None: KEY_WAIT).
     """
     patience = key_wait.KEY_WAIT if patience is None else patience
     for _ in range(RACES):
-        record = await again(_move_once, database, statement, job_id, patience)
+        record = await again(_move_once, database, statement, job_id, more, patience)
         if record is None or record["state"] is None:
             raise JobNotFound(job_id)
-        if record["moved"] or record["state"] not in possible or record.get("is_key_held"):
+        is_refused = record.get("is_key_held") or record.get("is_refused")
+        if record["moved"] or record["state"] not in possible or is_refused:
             return record
     raise StorageUnavailable(f"Job {job_id} is being moved by others all the time.")
 
 
 async def _move_once(
-    database: PostgresDatabase, statement: str, job_id: int, patience: float
+    database: PostgresDatabase, statement: str, job_id: int, more: tuple[object, ...], patience: float
 ) -> asyncpg.Record | None:
     """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody keeps the job's row locked."""
     try:
         async with database.transaction() as connection:
             await key_wait.bound(connection, patience)
-            return await database.fetchrow(statement, job_id, connection=connection)
+            return await database.fetchrow(statement, job_id, *more, connection=connection)
     except StorageBusy as error:
         if not key_wait.is_key_busy(error):
             raise _held(job_id, error, patience) from error

@@ -11,6 +11,7 @@ from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.completions import SqliteCompletions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.corrections import SqliteCorrections
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.ends import SqliteEnds
 from forge_jobs.storage.sqlite.fires import SqliteFires
@@ -66,6 +67,7 @@ class SqliteStorage(Storage):
         self.caveat = None
         self.schema = SqliteSchema(database)
         self.jobs = SqliteJobs(database)
+        self.corrections = SqliteCorrections(database)
         self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)
         self.completions = SqliteCompletions(database)

@@ -1,0 +1,123 @@
+"""The commands of `forge-jobs jobs` that end or change single jobs by hand."""
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated
+
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.jobs import each
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.options import Argument, CommandGroup, Option
+from forge_jobs.cli.output import Report
+from forge_jobs.forge import Forge
+from forge_jobs.model.job import FAILED_BY_USER, LAST_ATTEMPT, State
+from forge_jobs.model.unset import UNSET, Unset
+from forge_jobs.rules.checks import MAX_ID
+from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
+
+SomeIds = Annotated[
+    list[int],
+    Argument(help="Ids of jobs.", metavar="ID...", parser=values.whole("The job's id", least=1, most=MAX_ID)),
+]
+
+
+def register(jobs: CommandGroup) -> None:
+    """`jobs` has the commands."""
+    command(jobs, "complete")(complete)
+    command(jobs, "fail")(fail)
+    command(jobs, "change")(change)
+
+
+async def complete(
+    call: Call,
+    ids: SomeIds,
+    result: Annotated[
+        str | None, Option(metavar="JSON", help="Their result, for those who wait for it.")
+    ] = None,
+) -> Report:
+    """Make jobs done that no worker has, since their work was done elsewhere; also dead and expired ones."""
+    value = None if result is None else values.any_json(result, "--result")
+    async with opened(call) as forge:
+        return await each(forge, ids, partial(_complete, result=value))
+
+
+async def _complete(forge: Forge, id: int, *, result: object) -> tuple[str, str]:
+    await forge.jobs.complete(id, result)
+    return State.DONE.value, f"Job {id} is done."
+
+
+async def fail(
+    call: Call,
+    ids: SomeIds,
+    reason: Annotated[
+        str, Option(metavar="TEXT", help="Why: the error that it shows.", default=FAILED_BY_USER)
+    ] = FAILED_BY_USER,
+) -> Report:
+    """Make waiting jobs dead, for a reason."""
+    async with opened(call) as forge:
+        return await each(forge, ids, partial(_fail, reason=reason))
+
+
+async def _fail(forge: Forge, id: int, *, reason: str) -> tuple[str, str]:
+    await forge.jobs.fail(id, reason)
+    return State.DEAD.value, f"Job {id} is dead: {reason}"
+
+
+async def change(
+    call: Call,
+    ids: SomeIds,
+    queue: Annotated[str | None, Option(metavar="NAME", help="They are of this queue.")] = None,
+    priority: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
+            help="Jobs of smaller numbers start first.",
+        ),
+    ] = None,
+    attempts: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            parser=values.whole("--attempts", most=LAST_ATTEMPT),
+            help="So many attempts have counted; with 0 they have all of them again.",
+        ),
+    ] = None,
+    max_attempts: Annotated[
+        str | None, Option(metavar="N|forever", help="How many attempts they may have.")
+    ] = None,
+    timeout: Annotated[
+        str | None, Option(metavar="DURATION|none", help="How long an attempt may take.")
+    ] = None,
+    delay: Annotated[
+        timedelta | None,
+        Option(
+            metavar="DURATION", parser=values.duration("--delay"), help="They run after this time, like 90s."
+        ),
+    ] = None,
+    run_at: Annotated[
+        str | None,
+        Option(metavar="TIME", help="They run at an ISO 8601 time; UTC when it names no zone."),
+    ] = None,
+) -> Report:
+    """Change jobs that wait; what is not given stays. Running ones are not changed."""
+    moment: datetime | None = None if run_at is None else values.parse_moment(run_at)
+    limit: timedelta | Unset | None = UNSET if timeout is None else values.timeout(timeout)
+    most: int | Unset | None = UNSET if max_attempts is None else values.attempts(max_attempts)
+    async with opened(call) as forge:
+
+        async def change_one(forge: Forge, id: int) -> tuple[str, str]:
+            await forge.jobs.change(
+                id,
+                queue=queue,
+                priority=priority,
+                attempts=attempts,
+                max_attempts=most,
+                timeout=limit,
+                delay=delay,
+                run_at=moment,
+            )
+            return "changed", f"Job {id} is changed."
+
+        return await each(forge, ids, change_one)
