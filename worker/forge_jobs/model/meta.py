@@ -17,7 +17,12 @@ def encoded(meta: Mapping[str, str]) -> str | None:
     for name, value in meta.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidInput(f"meta has {name!r}: {value!r}, allowed are texts.")
-    text = msgspec.json.encode(dict(meta))
+    try:
+        text = msgspec.json.encode(dict(meta))
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            "meta has half a surrogate pair, allowed is text that can be written as UTF-8."
+        ) from None
     if len(text) > LARGEST_META:
         raise InvalidInput(f"meta has {len(text):,} bytes, allowed are {LARGEST_META:,}.")
     return text.decode()

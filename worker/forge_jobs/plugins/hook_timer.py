@@ -18,6 +18,7 @@ class HookTimer:
 
     def start(self) -> None:
         """It goes on now. Where no event loop runs, nothing can be said."""
+        self.stop()
         if (loop := asyncio._get_running_loop()) is not None:
             self._handle = loop.call_later(LONG_HOOK, self._say)
 

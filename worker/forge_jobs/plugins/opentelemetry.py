@@ -8,7 +8,8 @@ import time
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import baggage, context, metrics, propagate, trace
 from opentelemetry.metrics import MeterProvider
@@ -21,6 +22,13 @@ from forge_jobs.model.decision import Asleep, Reschedule, Throttled
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.plugins.plugin import Draft, JobCall, Plugin
+from forge_jobs.telemetry.events import HookFailed
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+    from forge_jobs.telemetry.telemetry import Telemetry
+
+T = TypeVar("T")
 
 SYSTEM = "forge_jobs"
 LONGEST = {"tracestate": 512, "baggage": 8_192}
@@ -49,6 +57,7 @@ class OpenTelemetry(Plugin):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         self._parent = parent
+        self._telemetry: Telemetry | None = None  # of the forge; None: it was not open yet
         self._tracer = trace.get_tracer(SYSTEM, tracer_provider=tracer_provider)
         meter = metrics.get_meter(SYSTEM, meter_provider=meter_provider)
         self._sent = meter.create_counter(
@@ -70,14 +79,16 @@ class OpenTelemetry(Plugin):
             explicit_bucket_boundaries_advisory=SECONDS,
         )
 
+    async def on_startup(self, forge: "Forge") -> None:
+        """What goes wrong with the program's providers is told to the telemetry of this forge."""
+        self._telemetry = forge.telemetry
+
     def before_enqueue(self, job: Draft) -> None:
         """The job is created: it carries the context of its own span, and the baggage of whoever asks for it."""
         facts = _facts("create", job.queue) | {"forge_jobs.job.kind": job.kind}
-        with self._tracer.start_as_current_span(
-            _named("create", job.queue), kind=SpanKind.PRODUCER, attributes=facts
-        ):
-            carrier: dict[str, str] = {}
-            propagate.inject(carrier)
+        carrier: dict[str, str] = {}
+        with self._span(_named("create", job.queue), SpanKind.PRODUCER, facts, ()):
+            self._quietly(propagate.inject, carrier)
         for name, value in carrier.items():
             if len(value.encode()) <= LONGEST.get(name, LONGEST["tracestate"]):
                 job.meta[name] = value
@@ -91,7 +102,7 @@ class OpenTelemetry(Plugin):
         more: Attributes = {"messaging.batch.message_count": len(jobs)} if len(jobs) != 1 else {}
         if len(kinds) == 1:
             more["forge_jobs.job.kind"] = kinds.pop()
-        links = [link for job in jobs for link in _links(meta.decoded(job.meta))]
+        links = [link for job in jobs for link in self._links(meta.decoded(job.meta))]
         failed: Attributes = {}
         try:
             with self._span(_named("send", queue), SpanKind.CLIENT, facts | more, links) as span:
@@ -103,8 +114,8 @@ class OpenTelemetry(Plugin):
                 if len(made) == 1:
                     span.set_attribute("messaging.message.id", str(made[0].id))
         finally:
-            self._sending.record(time.monotonic() - began, facts | failed)
-            self._sent.add(len(jobs), _untyped(facts | failed))
+            self._quietly(self._sending.record, time.monotonic() - began, facts | failed)
+            self._quietly(self._sent.add, len(jobs), _untyped(facts | failed))
 
     async def around(self, ctx: Context, call: JobCall) -> Any:
         """The attempt is a span, and runs with the baggage that its job carries."""
@@ -114,13 +125,13 @@ class OpenTelemetry(Plugin):
             "forge_jobs.job.kind": ctx.kind,
             "forge_jobs.job.attempt": ctx.attempt,
         }
-        carried = propagate.extract(call.meta, context.Context())
+        carried = self._quietly(propagate.extract, call.meta, context.Context()) or context.Context()
         failed: Attributes = {}
         token = context.attach(_within(carried, parent=self._parent))
-        self._consumed.add(1, _untyped(facts))
+        self._quietly(self._consumed.add, 1, _untyped(facts))
         try:
             name = _named("process", ctx.queue)
-            with self._span(name, SpanKind.CONSUMER, facts | of_job, _links(call.meta)):
+            with self._span(name, SpanKind.CONSUMER, facts | of_job, self._links(call.meta)):
                 try:
                     return await call()
                 except BaseException as error:
@@ -129,29 +140,46 @@ class OpenTelemetry(Plugin):
                     raise
         finally:
             context.detach(token)
-            self._processing.record(time.monotonic() - began, _untyped(facts | failed))
+            self._quietly(self._processing.record, time.monotonic() - began, _untyped(facts | failed))
 
     @contextmanager
     def _span(self, name: str, kind: SpanKind, facts: Attributes, links: Sequence[Link]) -> Iterator[Span]:
         """A span that says what was raised. A decision that is no failure, and being told to stop, are no errors."""
-        with self._tracer.start_as_current_span(
-            name,
-            kind=kind,
-            attributes=facts,
-            links=links,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield span
-            except NO_FAILURES:
-                raise
-            except BaseException as error:
-                span.set_attribute("error.type", type_name(error))
-                if not isinstance(error, CancelledError):
-                    span.record_exception(error)
-                    span.set_status(Status(StatusCode.ERROR, type_name(error)))
-                raise
+        span = (
+            self._quietly(partial(self._tracer.start_span, name, kind=kind, attributes=facts, links=links))
+            or trace.INVALID_SPAN
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        try:
+            yield span
+        except NO_FAILURES:
+            raise
+        except BaseException as error:
+            self._quietly(_fail, span, error)
+            raise
+        finally:
+            context.detach(token)
+            self._quietly(span.end)
+
+    def _links(self, carrier: Mapping[str, str]) -> list[Link]:
+        return self._quietly(_links, carrier) or []
+
+    def _quietly(self, record: Callable[..., T], *args: Any) -> T | None:
+        """Return what `record` returns. What it raises is said, and None is returned: what is recorded of a job decides nothing of it."""
+        try:
+            return record(*args)
+        except Exception as error:
+            if self._telemetry is not None:
+                self._telemetry.emit(HookFailed(f"{type(self).__name__}'s record", error))
+            return None
+
+
+def _fail(span: Span, error: BaseException) -> None:
+    """The span says what was raised."""
+    span.set_attribute("error.type", type_name(error))
+    if not isinstance(error, CancelledError):
+        span.record_exception(error)
+        span.set_status(Status(StatusCode.ERROR, type_name(error)))
 
 
 def _facts(operation: str, queue: str | None) -> Attributes:

@@ -108,6 +108,7 @@ class Plugins:
         for plugin in self.before_enqueue:
             try:
                 plugin.before_enqueue(draft)
+                _check_draft(draft, kind)
             except NotEnqueued:
                 raise
             except Exception as error:
@@ -132,6 +133,8 @@ class Plugins:
 
         async def call() -> list[Enqueued]:
             nonlocal made, of_call
+            if made is not None:  # once more, and the jobs are there
+                return made
             try:
                 made = await send()
             except BaseException as error:
@@ -158,6 +161,17 @@ class Plugins:
 def title(plugin: Plugin) -> str:
     """Return the name of a plugin for people: that of its class."""
     return type(plugin).__name__
+
+
+def _check_draft(draft: Draft, kind: str) -> None:
+    """Raise InvalidInput for what a plugin cannot make of a job."""
+    if draft.kind != kind:
+        raise InvalidInput(
+            f"kind of the job is {draft.kind!r}, allowed is {kind!r}, of which it was asked for."
+        )
+    for name, value in (("options", draft.options), ("meta", draft.meta)):
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise InvalidInput(f"{name} of the job are {value!r}, allowed is a dict by name.")
 
 
 def _copied(payload: Payload | None) -> Payload:

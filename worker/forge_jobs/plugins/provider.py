@@ -35,6 +35,9 @@ class Provider:
         title = f"The factory of {named(what)}"
         if not callable(factory):
             raise InvalidInput(f"{title} is {factory!r}, allowed is a function.")
+        if inspect.isasyncgenfunction(factory) or inspect.isgeneratorfunction(factory):
+            wrap = "asynccontextmanager" if inspect.isasyncgenfunction(factory) else "contextmanager"
+            raise InvalidInput(f"{title} yields, allowed is one under @contextlib.{wrap}.")
         parameters = _parameters(factory)
         takes_context = bool(parameters) and is_context(parameters[0])
         if takes_context and per == "process":

@@ -115,30 +115,45 @@ class Surrounding:
         self._hook = f"{title(plugin)}.around"
         self._timer = HookTimer(self._hook, telemetry, context.claim)
         self._of_call: BaseException | None = None  # what the call raised last
+        self._going_on = 0  # calls that have not ended
+        self._has_ended = False
 
     async def called(self, arguments: dict[str, Any]) -> Any:
         """Run the plugin's `around`; return or raise what it does."""
         try:
             with self._timer:
-                return await self._plugin.around(
+                value = await self._plugin.around(
                     self._context, JobCall(self._call, arguments, self._context.claim.meta)
                 )
         except Exception as error:
             if not self._is_meant(error):
-                self._telemetry.emit(HookFailed(self._hook, error, self._context.claim))
+                self._say(error)
             raise
         finally:
             self._of_call = None  # whose traceback has this call, and with it the task of the runner
+            self._has_ended = True
+        if self._going_on:  # the job has ended, and its handler has not
+            self._say(RuntimeError("it returned before its call"))
+        return value
+
+    def _say(self, error: Exception) -> Exception:
+        self._telemetry.emit(HookFailed(self._hook, error, self._context.claim))
+        return error
 
     async def _call(self, arguments: dict[str, Any]) -> Any:
+        if self._has_ended:
+            raise self._say(RuntimeError("it calls the handler of a job that has ended"))
         self._timer.stop()
+        self._going_on += 1
         try:
             return await self._inner(arguments)
         except BaseException as error:
             self._of_call = error
             raise
         finally:
-            self._timer.start()
+            self._going_on -= 1
+            if not self._going_on and not self._has_ended:
+                self._timer.start()
 
     def _is_meant(self, error: Exception) -> bool:
         """Whether the plugin lets a failure of the call through, or decides what becomes of the job."""

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -340,3 +340,24 @@ async def test_a_job_that_cannot_be_sent_is_an_error_of_its_span(forge: Forge, r
     [sent] = recorded.spans("send nowhere")
     assert (sent.attributes or {})["error.type"] == "forge_jobs.errors.UnknownQueue"
     assert sent.status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize("moment", ["on_start", "on_end"])
+async def test_a_job_is_sent_and_done_once_though_nothing_can_be_recorded(
+    database: Database, moment: str
+) -> None:
+    def fails(*given: object, **more: object) -> None:
+        raise RuntimeError("it broke")
+
+    processor, ran, said = SpanProcessor(), list[str](), list[str]()
+    setattr(processor, moment, fails)
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(processor)
+    forge = Forge(storage=database.storage())
+    forge.use(OpenTelemetry(tracer_provider=tracers))
+    forge.telemetry.subscribe(lambda event: said.append(str(event)))
+
+    await one(forge, lambda: ran.append("work"), max_attempts=2)
+
+    assert ran == ["work"]
+    assert any("HookFailed" in event and "OpenTelemetry" in event for event in said)

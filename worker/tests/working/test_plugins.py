@@ -233,6 +233,36 @@ async def test_a_plugin_that_hangs_is_said_and_its_job_times_out_as_any_other(
     assert waits.hook == "Hangs.around" and waits.claim is not None and waits.claim.job_id == job.id
 
 
+async def test_a_plugin_that_does_not_wait_for_its_call_is_said(forge: Forge, events: Events) -> None:
+    ran: list[str] = []
+    has_begun, tasks = asyncio.Event(), list[asyncio.Task[Any]]()
+
+    class Leaves(Plugin):
+        async def around(self, ctx: Context, call: JobCall) -> Any:
+            tasks.append(asyncio.create_task(call()))  # type: ignore[arg-type]
+            if ctx.kind == "work":
+                await has_begun.wait()
+
+    async def work() -> None:
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    forge.use(Leaves())
+    forge.handler(kind="late")(lambda: ran.append("late"))
+    async with forge:
+        await forge.enqueue("late")
+        await one(forge, work)
+    [begun] = [task for task in tasks if not task.done()]
+    begun.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert ran == []
+    assert {str(event.error) for event in events.of(HookFailed)} == {
+        "it returned before its call",
+        "it calls the handler of a job that has ended",
+    }
+
+
 async def test_a_handler_that_takes_long_is_not_said_of_its_plugins(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +427,33 @@ async def test_what_a_plugin_makes_of_a_payload_is_checked_as_any_other(forge: F
     async with forge:
         with pytest.raises(InvalidPayload, match="first"):
             await handler.enqueue(first=1)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "sentence"),
+    [
+        ({"kind": "other"}, "kind of the job is 'other', allowed is 'add', of which it was asked for."),
+        ({"options": ["tags"]}, r"options of the job are \['tags'\], allowed is a dict by name."),
+        ({"meta": None}, "meta of the job are None, allowed is a dict by name."),
+        ({"meta": {"word": 1}}, "meta has 'word': 1, allowed are texts."),
+        ({"meta": {"word": "\ud800"}}, "meta has half a surrogate pair, allowed is text"),
+    ],
+    ids=["kind", "options", "meta", "number", "surrogate"],
+)
+async def test_what_a_plugin_cannot_make_of_a_job_is_said_in_a_sentence(
+    forge: Forge, spoilt: dict[str, Any], sentence: str
+) -> None:
+    class Spoils(Plugin):
+        def before_enqueue(self, job: Draft) -> None:
+            for name, value in spoilt.items():
+                setattr(job, name, value)
+
+    forge.use(Spoils())
+    handler = forge.handler(add)
+    async with forge:
+        with pytest.raises((NotEnqueued, InvalidInput), match=sentence):
+            await handler.enqueue(first=1)
+        assert await forge.jobs.list() == []
 
 
 async def test_a_plugin_hears_events_and_one_that_fails_at_them_harms_nobody(
@@ -578,6 +635,22 @@ async def test_a_plugin_stands_around_what_is_sent_together(forge: Forge) -> Non
         await forge.enqueue_batch([handler.job(first=1)])
 
     assert notes == [["add"], [True], ["add", "add"], [True, True], ["add"], [True]]
+
+
+async def test_what_a_plugin_sends_twice_is_there_once(forge: Forge) -> None:
+    answers: list[object] = []
+
+    class Twice(Plugin):
+        async def around_enqueue(self, jobs: Any, call: Any) -> None:
+            answers.extend([await call(), await call()])
+
+    forge.use(Twice())
+    handler = forge.handler(add)
+    async with forge:
+        job = await handler.enqueue(first=1)
+        assert [one.id for one in await forge.jobs.list()] == [job.id]
+
+    assert answers == [[job], [job]]
 
 
 @pytest.mark.parametrize("fails", ["before", "silently"])

@@ -345,6 +345,14 @@ def test_a_process_of_its_own_can_be_provided_with_nothing() -> None:
         Forge("sqlite://:memory:").handler(executor="process")(of_a_process)
 
 
+def yields() -> Iterator[Pool]:
+    yield Pool()
+
+
+async def yields_async() -> AsyncIterator[Pool]:
+    yield Pool()
+
+
 @pytest.mark.parametrize(
     ("factory", "options", "sentence"),
     [
@@ -360,8 +368,14 @@ def test_a_process_of_its_own_can_be_provided_with_nothing() -> None:
             {},
             "The factory of Pool takes the context of a job, and is called once a process",
         ),
+        (yields, {}, "The factory of Pool yields, allowed is one under @contextlib.contextmanager."),
+        (
+            yields_async,
+            {},
+            "The factory of Pool yields, allowed is one under @contextlib.asynccontextmanager.",
+        ),
     ],
-    ids=["number", "per", "parameter", "context"],
+    ids=["number", "per", "parameter", "context", "generator", "async generator"],
 )
 def test_a_factory_that_cannot_be_called_is_refused(
     factory: Any, options: dict[str, Any], sentence: str
