@@ -1,13 +1,13 @@
 """What `forge-jobs stats --since` prints: what attempts came to, and how long jobs waited and ran."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.cli.output import Report
 from forge_jobs.cli.table import Rows
 from forge_jobs.forge import Forge
-from forge_jobs.model.statistics import KindStatistics, Times
+from forge_jobs.model.statistics import MINUTE, KindStatistics, Times
 from forge_jobs.rules.words import to_the_second
 
 SHARES = (0.5, 0.95, 0.99)
@@ -25,7 +25,8 @@ async def ended_since(
 ) -> Report:
     """Return what attempts came to within this time, by queue and kind."""
     found = await forge.statistics.list(since, every=every, queue=queue, kind=kind)
-    rows = [_row(one, every or since, with_moment=every is not None) for one in found]
+    now = await forge.storage.now()
+    rows = [_row(one, _minutes(one.at, every, since, now), with_moment=every is not None) for one in found]
     columns = COLUMNS if every is not None else COLUMNS[1:]
     numbers = frozenset(COLUMNS) - {"at", "queue", "kind"}
     return Report(
@@ -38,7 +39,16 @@ async def ended_since(
     )
 
 
-def _row(one: KindStatistics, stretch: timedelta, *, with_moment: bool) -> Sequence[str]:
+def _minutes(at: datetime, every: timedelta | None, since: timedelta, now: datetime) -> float:
+    """Return how many minutes of the stretch from `at` on there are statistics of: the present one is not over."""
+    begins = max(at, (now - since).replace(second=0, microsecond=0))
+    ends = now.replace(second=0, microsecond=0)
+    if every is not None:
+        ends = min(ends, at + every)
+    return max(1.0, (ends - begins) / MINUTE)
+
+
+def _row(one: KindStatistics, minutes: float, *, with_moment: bool) -> Sequence[str]:
     all_ended = sum(one.outcomes.values())
     named = [one.ended(outcome) for outcome in NAMED]
     quantiles = [_shown(times.quantile(share)) for times in (one.waits, one.runs) for share in SHARES]
@@ -47,7 +57,7 @@ def _row(one: KindStatistics, stretch: timedelta, *, with_moment: bool) -> Seque
         one.queue,
         one.kind,
         *(f"{count:,}" for count in (*named, all_ended - sum(named))),
-        f"{all_ended / (stretch / timedelta(minutes=1)):,.1f}",
+        f"{all_ended / minutes:,.1f}",
         *quantiles,
     ]
 

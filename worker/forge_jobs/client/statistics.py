@@ -24,7 +24,7 @@ class Statistics:
         queue: str | None = None,
         kind: str | None = None,
     ) -> Sequence[KindStatistics]:
-        """Return the statistics of the last `since` (seconds or timedelta), summed by queue and kind.
+        """Return the statistics of the last `since` (seconds or timedelta), summed by queue and kind, from a whole minute on.
 
         With `every`, whole minutes, there is one for each such stretch of time, oldest first. Minutes are there a few seconds
         after their end. Raises InvalidInput.

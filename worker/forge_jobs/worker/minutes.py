@@ -27,6 +27,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 SECONDS = MINUTE.total_seconds()
 SPREAD = 5.0  # seconds after the end of a minute in which processes hand it in, so that not all do so at once
 MOST = 30  # minutes that are kept while the database is away; older ones are lost
+LONGEST = MOST * SECONDS  # after its end; the database knows for an hour which minutes it has had
 LAST = 1.0  # seconds for the last one, when the worker ends
 
 
@@ -86,7 +87,11 @@ class Minutes:
     async def _send(self) -> None:
         while self._unsent:
             taken = self._unsent[0]
-            ago = timedelta(seconds=uptime() - taken.at)
+            age = uptime() - taken.at
+            if age > LONGEST:
+                self._unsent.popleft()
+                continue
+            ago = timedelta(seconds=age)
             await self._statistics.hand_in(Minute(self._process, taken.number, ago, taken.counts))
             if self._unsent and self._unsent[0] is taken:
                 self._unsent.popleft()

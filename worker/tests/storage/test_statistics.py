@@ -91,6 +91,17 @@ async def test_only_minutes_within_the_time_and_of_the_wanted_jobs_are_summed(st
     assert await done(timedelta(days=1), kind="bill") == []
 
 
+@pytest.mark.parametrize("seconds", [6, 30, 59])
+async def test_the_last_minute_is_within_the_last_minute(storage, clock, seconds):
+    await clock.set((await clock.freeze()).replace(second=seconds))
+    await storage.statistics.hand_in(a_minute(ago=timedelta(seconds=seconds + 30), done=7))
+
+    [found] = await storage.statistics.summed(MINUTE)
+
+    assert found.outcomes == {"done": 7}
+    assert found.at == clock.now().replace(second=0, microsecond=0) - MINUTE
+
+
 async def test_each_stretch_of_time_may_have_a_sum_of_its_own(storage):
     now = await storage.now()
     base = (now - 2 * HOUR).replace(minute=0, second=0, microsecond=0)

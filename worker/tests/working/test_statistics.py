@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs import Dead, Forge, InvalidInput, Worker
+from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.job_series import job_series
+from forge_jobs.worker import minutes
 
 
 async def test_what_a_worker_ran_is_in_the_statistics_when_it_has_ended(forge: Forge) -> None:
@@ -61,3 +63,14 @@ async def test_times_that_there_are_not_are_refused(forge: Forge) -> None:
         await forge.statistics.list(3600, every=90)
     with pytest.raises(InvalidInput, match="The queue is"):
         await forge.statistics.list(3600, queue="two words")
+
+
+async def test_a_minute_that_the_database_may_have_had_and_forgotten_is_not_handed_in(forge: Forge) -> None:
+    kept = minutes.Minutes(forge.storage.statistics, forge.telemetry, job_series(forge.telemetry))
+    for number, ago in ((1, 3600), (2, 60)):
+        kept._unsent.append(minutes._Taken(number, uptime() - ago, {("default", "work"): {"done": number}}))
+
+    await kept._send()
+
+    [found] = await forge.statistics.list(7200)
+    assert (found.outcomes, len(kept._unsent)) == ({"done": 2}, 0)

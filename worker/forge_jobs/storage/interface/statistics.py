@@ -28,7 +28,7 @@ class RunStatistics(Protocol):
         queue: str | None = None,
         kind: str | None = None,
     ) -> Sequence[KindStatistics]:
-        """Return the sums over the minutes that began within this time, by queue and kind; also of what is not added up yet.
+        """Return the sums from the minute on in which this time began, by queue and kind; also of what is not added up yet.
 
         With `every`, there is one for each such stretch of time in which attempts ended, oldest first.
         """

@@ -52,11 +52,11 @@ WITH counted AS (
     SELECT minute, queue, kind, counts FROM {schema}.minute_statistic
     UNION ALL SELECT minute, queue, kind, counts FROM {schema}.handed_in WHERE NOT added
 ), wanted AS (
-    SELECT CASE WHEN $2::double precision IS NULL THEN now() - $1::interval
+    SELECT CASE WHEN $2::double precision IS NULL THEN date_trunc('minute', now() - $1::interval)
                 ELSE to_timestamp(floor(extract(epoch FROM minute) / $2) * $2) END AS at,
            queue, kind, counts
     FROM counted
-    WHERE minute >= now() - $1::interval AND ($3::text IS NULL OR queue = $3) AND ($4::text IS NULL OR kind = $4)
+    WHERE minute >= date_trunc('minute', now() - $1::interval) AND ($3::text IS NULL OR queue = $3) AND ($4::text IS NULL OR kind = $4)
 )
 SELECT queue, kind, at, jsonb_object_agg(name, total)::text
 FROM (SELECT wanted.at, wanted.queue, wanted.kind, each.name, sum(each.amount::bigint) AS total

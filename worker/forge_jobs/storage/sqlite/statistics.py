@@ -70,7 +70,7 @@ class SqliteStatistics:
         kind: str | None = None,
     ) -> Sequence[KindStatistics]:
         def summed_since(transaction: Transaction) -> list[KindStatistics]:
-            begins = transaction.now - micros(since)
+            begins = _floor(transaction.now - micros(since), MINUTE)
             rows = transaction.records(COUNTED, {"since": begins, "queue": queue, "kind": kind})
             sums: dict[tuple[int, str, str], dict[str, int]] = {}
             for row in rows:
