@@ -49,6 +49,8 @@ class ProgressWriter:
                 await self._outage.wait(error)
             else:
                 self._outage.over()
+                if self._unwritten:  # jobs that were locked
+                    self._arrived.set()
             await asyncio.sleep(PAUSE)
 
     async def written(self, job_id: int) -> None:
@@ -70,7 +72,8 @@ class ProgressWriter:
             reports = list(self._unwritten.values())
             for start in range(0, len(reports), AT_ONCE):
                 part = reports[start : start + AT_ONCE]
-                await self._reports.write(part)
+                passed_over = await self._reports.write(part)
                 for report in part:
-                    if self._unwritten.get(report.claim.job_id) is report:
-                        del self._unwritten[report.claim.job_id]
+                    job_id = report.claim.job_id
+                    if job_id not in passed_over and self._unwritten.get(job_id) is report:
+                        del self._unwritten[job_id]

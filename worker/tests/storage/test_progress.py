@@ -100,9 +100,12 @@ async def test_a_job_whose_handler_holds_it_in_a_transaction_keeps_no_report_wai
         await storage.completions.complete(done(held), connection=connection)
         await storage.saved_states.save(saving, b"1", connection=connection)
         if database.kind == "postgres":  # SQLite has one writer at a time
-            await storage.progress.write([ProgressReport(one, 0.5) for one in (held, saving, free)])
+            passed_over = await storage.progress.write(
+                [ProgressReport(one, 0.5) for one in (held, saving, free)]
+            )
+            assert sorted(passed_over) == [held.job_id, saving.job_id]
             assert (await progress(storage, free.job_id)).share == 0.5
-    await storage.progress.write([ProgressReport(saving, 0.7)])
+    assert list(await storage.progress.write([ProgressReport(one, 0.7) for one in (held, saving)])) == []
     assert (await progress(storage, saving.job_id)).share == 0.7
 
 

@@ -1,6 +1,6 @@
 """Progress in SQLite: the reports of a worker's jobs are one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
@@ -20,7 +20,7 @@ class SqliteProgress:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def write(self, reports: Sequence[ProgressReport]) -> None:
+    async def write(self, reports: Sequence[ProgressReport]) -> Collection[int]:
         def write(transaction: Transaction) -> None:
             transaction.execute_many(
                 WRITE,
@@ -32,3 +32,4 @@ class SqliteProgress:
             )
 
         await self._database.write(write)
+        return ()
