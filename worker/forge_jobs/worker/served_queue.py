@@ -44,8 +44,10 @@ class ServedQueue:
 
     config: QueueConfig
     paused_kinds: Collection[str] = ()
-    room: int = LARGEST_ROOM  # bytes of payloads in one claim; less after one that took too long
-    mean: float = LARGE_PAYLOAD  # bytes of a payload in the last claims; before the first one, what it may be
+    room: int = LARGEST_ROOM  # bytes of payloads and states in one claim; less after one that took too long
+    mean: float = (
+        LARGE_PAYLOAD  # bytes of both for a job in the last claims; before the first one, what it may be
+    )
     weight: float = 1.0  # slots of this worker that a job took in the last claims
 
     # held
@@ -102,7 +104,7 @@ class ServedQueue:
         if claims:
             self.weight += (slots / len(claims) - self.weight) / 2
             some = claims[:: 1 + len(claims) // SAMPLE]
-            size = sum(len(claim.payload or b"") for claim in some)
+            size = sum(len(claim.payload or b"") + len(claim.state or b"") for claim in some)
             self.mean += (size / len(some) - self.mean) / 2
             self.room = min(LARGEST_ROOM, self.room + LARGE_PAYLOAD)
 

@@ -1,12 +1,13 @@
 """What a handler saves of its job is there for the next attempt, and nobody else writes it."""
 
+import asyncio
 import contextlib
 from datetime import timedelta
 
 from msgspec.structs import replace
 
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import KeyMode, State
+from forge_jobs.model.job import LARGE_PAYLOAD, KeyMode, Removed, State
 from tests.storage.factories import (
     claim,
     claim_ids,
@@ -15,6 +16,7 @@ from tests.storage.factories import (
     ended,
     enqueue,
     failed,
+    job,
     leader,
     lost_claims,
     running,
@@ -58,6 +60,38 @@ async def test_each_job_has_a_state_of_its_own(storage):
     states = {claimed.job_id: claimed.state for claimed in await claim(storage, me)}
 
     assert states == {one.job_id: b"1", other.job_id: b"2", none.job_id: None}
+
+
+async def test_a_large_state_is_read_with_the_payload_and_not_with_the_claim(storage):
+    me = await worker(storage)
+    small, large = b"s" * LARGE_PAYLOAD, b"l" * (LARGE_PAYLOAD + 1)
+    one, other = await running(storage, me), await running(storage, me)
+    await storage.saved_states.save(one, small)
+    await storage.saved_states.save(other, large)
+    await storage.claims.postpone([failed(claimed, delay=NOW) for claimed in (one, other)])
+
+    claims = {claimed.job_id: claimed for claimed in await claim(storage, me)}
+
+    mine, later = claims[one.job_id], claims[other.job_id]
+    assert (mine.payload, mine.state, later.payload, later.state) == (b"{}", small, None, None)
+    assert await storage.claims.payload(later) == b"{}"
+    assert later.state == large
+
+
+async def test_a_key_is_taken_from_a_job_that_saves_its_state_in_a_transaction(storage, database):
+    me = await worker(storage)
+    for key_mode in (None, KeyMode.REPLACE):
+        claimed = await running(storage, me, key="k")
+        async with database.transaction() as connection:
+            assert await storage.saved_states.save(claimed, b"1", connection=connection)
+            if database.kind == "postgres":  # SQLite has one writer at a time
+                async with asyncio.timeout(4):
+                    if key_mode is None:
+                        assert await storage.keys.remove("work", "k") is Removed.WILL_NOT_RETRY
+                    else:
+                        answer = await storage.jobs.enqueue(job(key="k", key_mode=key_mode))
+                        assert answer.supersedes == claimed.job_id
+        await storage.claims.finish([done(claimed)])
 
 
 async def test_a_job_with_groups_and_time_limits_keeps_its_state_too(storage, clock):

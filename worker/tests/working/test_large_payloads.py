@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, State, Worker
+from forge_jobs import Context, Forge, Retry, State, Worker
 from forge_jobs.errors import StorageBusy, StorageRefused, StorageUnavailable
 from forge_jobs.model.job import LARGE_PAYLOAD
 from forge_jobs.worker.served_queue import LARGEST_ROOM
@@ -34,6 +34,22 @@ async def test_jobs_with_large_and_small_payloads_all_run_until_the_queue_is_emp
     await Worker(forge, queues=["default"], concurrency=4).run(until_empty=True)
 
     assert sorted(seen) == list(enumerate(sizes))
+
+
+async def test_a_large_state_reaches_the_next_attempt(forge: Forge) -> None:
+    seen: list[Any] = []
+
+    @forge.handler
+    async def go_on(ctx: Context, text: str) -> None:
+        seen.append((len(text), ctx.state))
+        await ctx.save(LARGE + str(ctx.attempt))
+        if ctx.attempt < 3:
+            raise Retry(after=0)
+
+    await go_on.enqueue(text="short")
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    assert seen == [(5, None), (5, LARGE + "1"), (5, LARGE + "2")]
 
 
 async def test_a_claim_is_bounded_in_bytes_and_halved_when_it_takes_too_long(

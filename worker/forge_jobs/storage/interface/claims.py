@@ -62,7 +62,7 @@ class Claims(Protocol):
         priority in `hints`, unless they became ready within the last `late`; of a priority without a hint every
         job is seen. Jobs of `without_kinds` are passed over. Nothing is taken when `standing` does not fit this
         database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out:
-        `payload` reads it.
+        `payload` reads it. A larger saved state is left out together with the payload.
         """
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
@@ -73,7 +73,7 @@ class Claims(Protocol):
         """
 
     async def payload(self, claim: Claim) -> bytes | None:
-        """Return the payload of a claimed job; None when the claim was lost."""
+        """Return the payload of a claimed job, which has its saved state then; None when the claim was lost."""
 
     async def answered(self) -> None:
         """Every outcome that this process was writing when this was called is written, or never will be."""

@@ -192,8 +192,8 @@ FRONT_WITHOUT_KINDS = FRONT.replace(
 FRONT = FRONT.replace("{first}", "pos")
 
 PAYLOAD = """
-SELECT job.payload
-FROM {schema}.claimed JOIN {schema}.job ON job.id = claimed.job_id
+SELECT job.payload, saved_state.state FROM {schema}.claimed
+JOIN {schema}.job ON job.id = claimed.job_id LEFT JOIN {schema}.saved_state ON saved_state.job_id = claimed.job_id
 WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
 """
 
@@ -299,7 +299,8 @@ class PostgresClaims:
     async def payload(self, claim: Claim) -> bytes | None:
         # One at a time, and on a connection that no handler can take.
         records = await self._database.claims.fetch(PAYLOAD, claim.job_id, claim.worker_id, claim.attempt)
-        return records[0][0] if records else None
+        claim.state = records[0]["state"] if records else claim.state
+        return records[0]["payload"] if records else None
 
     async def answered(self) -> None:
         await self._database.outcomes.fetch("SELECT 1")  # they pass one after the other

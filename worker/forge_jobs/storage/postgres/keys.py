@@ -30,7 +30,7 @@ LOCK_RUNNING = """
 SELECT FROM {schema}.claimed
 WHERE job_id = ANY (ARRAY(
     SELECT job_key.job_id FROM {schema}.job_key JOIN unnest($1::text[], $2::text[]) AS given (kind, key) USING (kind, key)))
-ORDER BY job_id FOR UPDATE
+ORDER BY job_id FOR NO KEY UPDATE
 """
 
 PUT_MANY = """

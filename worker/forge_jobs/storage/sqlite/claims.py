@@ -96,8 +96,8 @@ FROM class WHERE class.priority IS NOT NULL
 FRONT, FRONT_WITHOUT_KINDS = FRONT.replace("{more}", ""), FRONT.replace("{more}", WITHOUT_KINDS)
 
 PAYLOAD = """
-SELECT job.payload
-FROM claimed JOIN job ON job.id = claimed.job_id
+SELECT job.payload, saved_state.state
+FROM claimed JOIN job ON job.id = claimed.job_id LEFT JOIN saved_state ON saved_state.job_id = claimed.job_id
 WHERE claimed.job_id = ? AND claimed.worker_id = ? AND claimed.attempt = ?
 """
 
@@ -170,9 +170,11 @@ class SqliteClaims:
         return await self._database.read(front)
 
     async def payload(self, claim: Claim) -> bytes | None:
-        payload: bytes | None = await self._database.read(
-            lambda transaction: transaction.value(PAYLOAD, outcomes.proof(claim))
-        )
+        row = await self._database.read(lambda transaction: transaction.row(PAYLOAD, outcomes.proof(claim)))
+        if row is None:
+            return None
+        payload: bytes
+        payload, claim.state = row
         return payload
 
     async def answered(self) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from forge_jobs.model.job import Claim
+from forge_jobs.model.job import LARGE_PAYLOAD, Claim
 from forge_jobs.model.progress import REPORTED
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.outcomes import proof
@@ -26,8 +26,9 @@ SAVE_FOR_KEY = "INSERT OR REPLACE INTO key_state (kind, key, codec, state) VALUE
 
 OF_KEY = "SELECT state, codec FROM key_state WHERE kind = ? AND key = ?"
 
-READ = """
-SELECT job_id, state FROM saved_state
+# The length of a state is known without reading it.
+READ = f"""
+SELECT job_id, CASE WHEN length(state) <= {LARGE_PAYLOAD} THEN state END AS state FROM saved_state
 WHERE job_id IN (SELECT value FROM json_each(?)) AND state IS NOT NULL
 """
 
@@ -85,8 +86,11 @@ def is_held(transaction: Transaction, claim: Claim) -> bool:
 
 
 def read(transaction: Transaction, claims: Sequence[Claim]) -> None:
-    """The claims of jobs with a saved state have it."""
+    """The claims of jobs with a saved state have it; a large one is read later, together with the payload."""
     reported = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & REPORTED}
     if reported:
         for job_id, state in transaction.rows(READ, (json.dumps(list(reported)),)):
-            reported[job_id].state = state
+            claim = reported[job_id]
+            claim.state = state
+            if state is None:
+                claim.payload = None

@@ -1603,7 +1603,7 @@ BEGIN
             outcome := 'duplicate';
             RETURN;
         END IF;
-        PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;
+        PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR NO KEY UPDATE;  -- it may be saving its state
         IF FOUND THEN
             put_job.id := nextval('"forge_jobs".job_id_seq');
             UPDATE "forge_jobs".job_key SET job_id = put_job.id
@@ -1670,7 +1670,7 @@ BEGIN
             PERFORM "forge_jobs".hand_over(holder, its_groups, NOT at_once);
             RETURN 'deleted';
         END IF;
-        PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;
+        PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR NO KEY UPDATE;  -- it may be saving its state
         IF FOUND THEN
             DELETE FROM "forge_jobs".job_key
             WHERE job_key.kind = remove.kind AND job_key.key = remove.key AND job_key.job_id = holder;

@@ -1592,7 +1592,7 @@ BEGIN
             outcome := 'duplicate';
             RETURN;
         END IF;
-        PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR UPDATE;
+        PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR NO KEY UPDATE;  -- it may be saving its state
         IF FOUND THEN
             put_job.id := nextval('{schema_text}.job_id_seq');
             UPDATE {schema}.job_key SET job_id = put_job.id
@@ -1659,7 +1659,7 @@ BEGIN
             PERFORM {schema}.hand_over(holder, its_groups, NOT at_once);
             RETURN 'deleted';
         END IF;
-        PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR UPDATE;
+        PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR NO KEY UPDATE;  -- it may be saving its state
         IF FOUND THEN
             DELETE FROM {schema}.job_key
             WHERE job_key.kind = remove.kind AND job_key.key = remove.key AND job_key.job_id = holder;
