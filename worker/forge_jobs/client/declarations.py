@@ -30,14 +30,14 @@ class Declarations:
     async def ensure_queues(self, storage: "Storage", *more: str) -> None:
         """See `Forge.ensure_queues`."""
         strangers = await self.new_queues(storage, *more)
-        if wanted := self._queues().union(strangers):
+        if wanted := self._handlers.queues().union(strangers):
             await storage.queues.ensure(sorted(wanted))
         for name, nearest in strangers.items():
             self._telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
 
     async def new_queues(self, storage: "Storage", *wanted: str) -> dict[str, str | None]:
         """See `Forge.new_queues`."""
-        declared = self._queues()
+        declared = self._handlers.queues()
         asked = [name for name in wanted if names.queue(name) not in declared]
         if not asked:
             return {}
@@ -46,7 +46,7 @@ class Declarations:
 
     async def publish(self, storage: "Storage") -> None:
         """See `Forge.publish`."""
-        kinds = [handler.declared for handler in self._handlers.values()]
+        kinds = self._handlers.declared()
         if not kinds or kinds == self._published:
             return
         try:
@@ -55,8 +55,3 @@ class Declarations:
             self._telemetry.emit(KindsUnpublished([kind.kind for kind in kinds], str(error)))
         else:
             self._published = kinds
-
-    def _queues(self) -> set[str]:
-        of_handlers = {handler.defaults.queue for handler in self._handlers.values()}
-        of_crons = {cron.queue for cron in self._handlers.crons().values() if cron.queue_said}
-        return {queue for queue in of_handlers | of_crons if queue}

@@ -166,7 +166,7 @@ class Producer:
     def _drafted(self, kind: str, payload: Payload | None, options: OptionValues) -> NewJob:
         """Return the job that the plugins make of what is asked for."""
         handler = self.handlers.get(names.kind(kind))
-        queue = None if handler is None else handler.defaults.queue or DEFAULT_QUEUE
+        queue = None if handler is None else self.handlers.queue_of(kind) or DEFAULT_QUEUE
         draft = self.plugins.heard(kind, payload, options, queue)
         asked = Options.given(cast(OptionValues, draft.options))
         job = self._requested(kind, asked, draft.arguments).job(draft.arguments)
@@ -181,7 +181,10 @@ class Producer:
 
     def _requested(self, kind: str, asked: Options, like: Payload | None) -> Request:
         handler = self.handlers.get(names.kind(kind))
-        return requested(kind, handler, asked, self.settings.max_payload_bytes, like=like)
+        request = requested(kind, handler, asked, self.settings.max_payload_bytes, like=like)
+        if self.handlers.routes and request.pattern.queue is None:
+            return request.routed(self.handlers.queue_of(kind))
+        return request
 
     def _answered(self, work: Coroutine[Any, Any, T], what: str, connection: Any) -> Coroutine[Any, Any, T]:
         return answered(cast(Any, self), work, what, connection)

@@ -7,7 +7,7 @@ up by kind and calls them; producers enqueue through them.
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
@@ -25,6 +25,7 @@ from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.handlers.placement import Placement, kind_of, placement_of
 from forge_jobs.handlers.provided import require_none
+from forge_jobs.handlers.routes import Routes
 from forge_jobs.handlers.type_variables import P, Q, R, V
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.cron import CronConfig
@@ -312,6 +313,7 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __init__(self) -> None:
         self.by_kind: dict[str, Handler[Any, Any]] = {}  # the same, for whom a call of a method is too dear
+        self.routes = Routes()
 
     def add(self, handler: Handler[Any, Any]) -> None:
         """`handler` does its kind from now on. Raises InvalidInput when the kind has a handler, or another one has its cron."""
@@ -328,6 +330,24 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
                     "allowed are different names: Cron(..., name=...)."
                 )
         self.by_kind[handler.kind] = handler
+
+    def queue_of(self, kind: str) -> str | None:
+        """Return the queue of jobs of a kind, as its handler says, or else a route; None: neither does."""
+        handler = self.by_kind.get(kind)
+        said = None if handler is None else handler.defaults.queue
+        return self.routes.queue_of(kind) if said is None else said
+
+    def queues(self) -> set[str]:
+        """Return the queues that handlers, their crons and routes name."""
+        of_crons = {cron.queue for cron in self.crons().values() if cron.queue_said}
+        of_kinds = {self.queue_of(kind) for kind in self.by_kind}
+        return {queue for queue in of_kinds | of_crons | self.routes.queues() if queue}
+
+    def declared(self) -> list[Kind]:
+        """Return what is published of their kinds."""
+        return [
+            replace(handler.declared, queue=self.queue_of(kind)) for kind, handler in self.by_kind.items()
+        ]
 
     def crons(self) -> dict[str, CronConfig]:
         """Return the crons that they declare, by name."""

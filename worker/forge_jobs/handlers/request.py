@@ -1,5 +1,6 @@
 """What a program asks for when it enqueues: a job but for its payload, and how that is made of arguments."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,10 @@ class Request:
                 f"A job of {job.kind!r} has the tenant {job.tenant!r} and a group, allowed is one of them."
             )
         return job
+
+    def routed(self, queue: str | None) -> "Request":
+        """Return the same for jobs of this queue."""
+        return dataclasses.replace(self, pattern=replace(self.pattern, queue=queue))
 
     @property
     def _contradicts(self) -> bool:
