@@ -20,6 +20,7 @@ from forge_jobs.cli import (
     jobs,
     kinds,
     limits,
+    load,
     operations,
     owners,
     queues,
@@ -58,6 +59,7 @@ app.add_command(tenants.group, "tenants")
 app.add_command(limits.group, "limits")
 app.add_command(owners.group, "owners")
 stats.register(app)
+load.register(app)
 doctor.register(app)
 completion.register(app)
 
