@@ -98,6 +98,7 @@ class Context:
         "flow",
         "forge",
         "has_heard",
+        "has_items",
         "has_reported",
         "is_final",
         "is_gathered",
@@ -127,6 +128,9 @@ class Context:
         self.has_reported = claim.links is not None and bool(claim.links & REPORTED)
         self.journal: Journal | None = None  # None: it has come to no step
         self.is_gathered = False  # its function does a batch of jobs
+        self.has_items = (
+            False  # what is left of them by the attempts before, which may have done steps for others
+        )
         self.flow: int | None = None  # the id of the task in which its handler runs; None: it runs in none
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for

@@ -50,6 +50,7 @@ class Lists:
 
     def _call(self, ctx: Context, items: Items) -> Any:
         values = list(items.values)  # the handler may change it
+        ctx.has_items = True
         return self._function(ctx, values) if self._wants_context else self._function(values)
 
 

@@ -193,9 +193,11 @@ class Journal:
         self._left_by = Asleep(step.until, step.name)
         return self._left_by
 
-    async def unheeded(self) -> Asleep | StepsChanged | None:
-        """Return what a handler that has returned should have ended with: a sleep, or that its code has changed."""
-        if self._left_by is not None:
+    async def unheeded(self, *, may_leave_out: bool = False) -> Asleep | StepsChanged | None:
+        """Return what a handler that has returned should have ended with: a sleep, or that its code has changed, unless it
+        `may_leave_out` steps that are done.
+        """
+        if self._left_by is not None or may_leave_out:
             return self._left_by
         left_out = self._left_out(await self._read())
         if left_out is None:

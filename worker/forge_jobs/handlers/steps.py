@@ -150,7 +150,9 @@ def _journal(context: "Context", what: str) -> Journal:
 
 
 def _is_beside(context: "Context") -> bool:
-    """Whether this is called in another task than that of the handler."""
+    """Whether this is called in another task than that of the handler, or for items of which others are done."""
+    if context.has_items:
+        return True
     loop = asyncio._get_running_loop()
     return loop is not None and context.flow is not None and id(asyncio.current_task(loop)) != context.flow
 

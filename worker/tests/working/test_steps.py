@@ -692,6 +692,38 @@ async def test_a_batch_does_not_sleep(forge: Forge) -> None:
     assert said == ["ctx.sleep is called in a batch, allowed is a handler of single jobs."] * 2
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_steps_of_items_that_are_done_leave_with_them(forge: Forge, is_plain: bool) -> None:
+    ran: list[int] = []
+
+    def done(item: int) -> int:
+        ran.append(item)
+        if item > 1 and ran.count(item) < item:
+            raise ConnectionError
+        return item
+
+    async def work(ctx: Context, items: list[int]) -> list[Any]:
+        steps = (ctx.step(f"item {item}", done, item) for item in items)
+        return await asyncio.gather(*steps, return_exceptions=True)
+
+    def work_in_a_thread(ctx: Context, items: list[int]) -> list[Any]:
+        outcomes: list[Any] = []
+        for item in items:
+            try:
+                outcomes.append(ctx.step(f"item {item}", done, item))
+            except ConnectionError as error:
+                outcomes.append(error)
+        return outcomes
+
+    await at_once(forge)
+    handler = forge.batch_handler(kind="work", max_attempts=3)(work_in_a_thread if is_plain else work)
+    job = await handler.enqueue([1, 2, 3])
+    await run(forge)
+
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+    assert sorted(ran) == [1, 2, 2, 3, 3, 3]
+
+
 async def test_an_attempt_that_lost_its_job_keeps_no_step(forge: Forge, database: Database) -> None:
     raised: list[Exception] = []
 
