@@ -2,6 +2,9 @@
 
 Every loop of a worker holds one. It waits longer each time, tells telemetry, and says
 when the database is back; so a worker survives an outage of any length without a restart.
+
+The loops of one process wait together: the more of them wait, the longer each does, so that they ask no more often than
+one of them would, and the first one that is answered wakes all others.
 """
 
 import asyncio
@@ -10,15 +13,55 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from forge_jobs.errors import ForgeError, StorageContended, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import (
+    ForgeError,
+    StorageBusy,
+    StorageContended,
+    StorageUnavailable,
+    StorageUnusable,
+)
 from forge_jobs.telemetry.events import ChoreFailed, DatabaseBack, DatabaseLost
 from forge_jobs.telemetry.telemetry import Telemetry
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0
+LONGEST_TOGETHER = 30.0  # of one of many loops
 
 T = TypeVar("T")
+
+
+class _Together:
+    """The loops that wait for one database."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def pause(self, alone: float) -> float:
+        """Return how many seconds one more of them waits, which would wait for so many alone."""
+        return max(alone, min(alone * (1 + len(self._waiting)), LONGEST_TOGETHER))
+
+    async def wait(self, seconds: float) -> None:
+        """Return after so many seconds, or when another one was answered."""
+        answered = asyncio.get_running_loop().create_future()
+        self._waiting.add(answered)
+        try:
+            async with asyncio.timeout(seconds):
+                await answered
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.discard(answered)
+
+    def answered(self) -> None:
+        """All of them try again."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+
+_together: "WeakKeyDictionary[Telemetry, _Together]" = WeakKeyDictionary()
 
 
 class Outage:
@@ -27,6 +70,7 @@ class Outage:
     def __init__(self, doing: str, telemetry: Telemetry) -> None:
         self._doing = doing
         self._telemetry = telemetry
+        self._together = _together.setdefault(telemetry, _Together())
         self._wait = FIRST_WAIT
         self.since: float | None = (
             None  # monotonic: of the first of the tries that went wrong; None: the last went well
@@ -35,15 +79,21 @@ class Outage:
 
     async def wait(self, error: Exception, *, at_most: float = inf) -> None:
         """Say what went wrong, and return when it is time to try again, after `at_most` so many seconds."""
-        await asyncio.sleep(self.failed(error, at_most=at_most))
+        if isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy | StorageUnusable):
+            await self._together.wait(self._failed(error, at_most, self._together.pause))
+        else:
+            await asyncio.sleep(self.failed(error, at_most=at_most))
 
     def failed(self, error: Exception, *, at_most: float = inf) -> float:
         """Say what went wrong. Return in how many seconds it is time to try again, at most in so many."""
+        return self._failed(error, at_most, lambda alone: alone)
+
+    def _failed(self, error: Exception, at_most: float, longer: Callable[[float], float]) -> float:
         if self.since is None:
             self.since = time.monotonic()
         self.error = str(error) or type(error).__name__
         pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
-        pause = min(pause, at_most)
+        pause = min(longer(pause), at_most)
         self._wait = min(self._wait * 2, LONGEST_WAIT)
         if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
             self._telemetry.emit(DatabaseLost(self._doing, str(error), pause))
@@ -70,6 +120,7 @@ class Outage:
             self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self.since))
             self.since = self.error = None
             self._wait = FIRST_WAIT
+            self._together.answered()
 
 
 async def unless(asked: asyncio.Event, something: Coroutine[Any, Any, Any]) -> None:
