@@ -355,6 +355,61 @@ async def test_a_job_that_is_replaced_elsewhere_takes_a_turn_there(storage, else
     assert "a" in await tenants_in_order(storage, me, limit=2, name=elsewhere.get("queue", "default"))
 
 
+async def moved_elsewhere(storage, elsewhere):
+    """Move all jobs of the queue "default" and of priority 0 to another queue, or into another priority."""
+    wanted = {"into": "other"} if "queue" in elsewhere else {"priority": 5}
+    move = Move.TRANSFER if "queue" in elsewhere else Move.REPRIORITISE
+    steps = [step async for step in move_all(storage, move, *move.states[:4], queue="default", **wanted)]
+    await storage.schedule.make_pending()
+    return sum(step.changed for step in steps)
+
+
+@pytest.mark.parametrize("elsewhere", [{"queue": "other"}, {"priority": 5}])
+async def test_jobs_that_are_moved_elsewhere_are_not_behind_all_that_comes_there(storage, clock, elsewhere):
+    me = await worker(storage, ["default", "other"])
+    await enqueue_many(storage, 10, tenant="b", **elsewhere)
+    await clock.advance(hours=1)
+    mine = await enqueue(storage, tenant="a")
+
+    assert await moved_elsewhere(storage, elsewhere) == 1
+
+    before = await storage.jobs.get(mine)
+    await enqueue_many(storage, 200, tenant="b", **elsewhere)
+    assert mine in await claim_ids(storage, me, elsewhere.get("queue", "default"), limit=3)
+    assert (before.state, before.queue, before.priority) == (
+        State.PENDING,
+        elsewhere.get("queue", "default"),
+        elsewhere.get("priority", 0),
+    )
+
+
+@pytest.mark.parametrize("elsewhere", [{"queue": "other"}, {"priority": 5}])
+async def test_jobs_that_are_moved_elsewhere_are_not_before_all_that_wait_there(storage, clock, elsewhere):
+    me = await worker(storage, ["default", "other"])
+    ids = await enqueue_many(storage, 30, tenant="a")
+    await clock.advance(hours=1)
+    waiting = await enqueue(storage, tenant="b", **elsewhere)
+    plain = await enqueue(storage)
+
+    assert await moved_elsewhere(storage, elsewhere) == 31
+
+    order = await claim_ids(storage, me, elsewhere.get("queue", "default"))
+    assert waiting in order[:3]
+    assert [one for one in order if one not in (waiting, plain)] == ids
+
+
+async def test_a_job_that_is_moved_has_waited_as_long_as_before(storage, clock):
+    await storage.queues.ensure(["other"])
+    await enqueue_many(storage, 3, tenant="a")
+    await clock.advance(minutes=10)
+
+    await moved_elsewhere(storage, {"queue": "other"})
+
+    [counts] = [one for one in await storage.jobs.counts() if one.queue == "other"]
+    assert counts.pending == 3
+    assert clock.now() - counts.oldest_pending_at > timedelta(minutes=9)
+
+
 async def test_a_job_that_has_no_tenant_any_more_is_where_it_would_be_without_one(storage):
     me = await worker(storage)
     await storage.tenants.set_weight("default", "a", 0.001)  # so that its turns are far apart

@@ -145,11 +145,23 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {left}
     )
 )
 
+# Those that have tenants stand at turns, which mean nothing among other jobs: they are scheduled for when they became ready,
+# so that whoever makes jobs pending gives them turns there.
+_TURNLESS = """requeued AS (
+    UPDATE {schema}.ready SET {change} WHERE ctid = ANY (ARRAY({ready})) AND since IS NULL RETURNING job_id, queue_id
+), turnless AS (
+    DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) AND since IS NOT NULL
+    RETURNING job_id, queue_id, attempt, priority, since
+), due AS (
+    INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+    SELECT job_id, timestamptz 'epoch' + since * interval '1 microsecond', {queue}, attempt, {priority}, 'rescheduled',
+           (SELECT job.links FROM {schema}.job WHERE job.id = turnless.job_id)
+    FROM turnless RETURNING job_id
+)"""
+
 # Jobs go to the queue {into}, at their old places; $4 is the queue that they leave.
 _TRANSFER = """
-WITH {pick}requeued AS (
-    UPDATE {schema}.ready SET queue_id = {into} WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id
-), rescheduled AS (
+WITH {pick}{turnless}, rescheduled AS (
     UPDATE {schema}.scheduled SET queue_id = {into} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
 ), relined AS (
     UPDATE {schema}.blocked SET queue_id = {into} WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id
@@ -157,37 +169,50 @@ WITH {pick}requeued AS (
     UPDATE {schema}.finished SET queue_id = {into} WHERE job_id = ANY (ARRAY({finished}))
     RETURNING job_id, state, finished_at
 ), {dated}, gone AS (
-    SELECT job_id, 'pending' AS state FROM requeued
-    UNION ALL SELECT job_id, 'scheduled' FROM rescheduled
-    UNION ALL SELECT job_id, 'blocked' FROM relined
-    UNION ALL SELECT job_id, state FROM refiled
+    SELECT job_id, 'pending' AS state, 'pending' AS becomes FROM requeued
+    UNION ALL SELECT job_id, 'pending', 'scheduled' FROM turnless
+    UNION ALL SELECT job_id, 'scheduled', 'scheduled' FROM rescheduled
+    UNION ALL SELECT job_id, 'blocked', 'blocked' FROM relined
+    UNION ALL SELECT job_id, state, state FROM refiled
 ), rewritten AS (
     UPDATE {schema}.job SET queue_id = {into} WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, done, dead, expired)
-    SELECT id, sign * count(*) FILTER (WHERE state = 'pending'), sign * count(*) FILTER (WHERE state = 'scheduled'),
-           sign * count(*) FILTER (WHERE state = 'blocked'),
-           sign * count(*) FILTER (WHERE state = 'done'), sign * count(*) FILTER (WHERE state = 'dead'),
-           sign * count(*) FILTER (WHERE state = 'expired')
-    FROM gone CROSS JOIN (VALUES ($4::integer, -1), ({into}, 1)) AS side (id, sign) GROUP BY id, sign
+    SELECT id, sign * count(*) FILTER (WHERE side.state = 'pending'), sign * count(*) FILTER (WHERE side.state = 'scheduled'),
+           sign * count(*) FILTER (WHERE side.state = 'blocked'),
+           sign * count(*) FILTER (WHERE side.state = 'done'), sign * count(*) FILTER (WHERE side.state = 'dead'),
+           sign * count(*) FILTER (WHERE side.state = 'expired')
+    FROM gone CROSS JOIN LATERAL (VALUES ($4::integer, -1, state), ({into}, 1, becomes)) AS side (id, sign, state)
+    GROUP BY id, sign
 )
-SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {told},
        (SELECT count({schema}.wake({into})) FROM (SELECT FROM requeued LIMIT 1) AS woken)
-""".replace("{dated}", endings.dated("refiled WHERE state = 'done'", queue="{into}", at="finished_at"))
+"""
+_TRANSFER = filled(
+    _TRANSFER,
+    dated=endings.dated("refiled WHERE state = 'done'", queue="{into}", at="finished_at"),
+    turnless=filled(_TURNLESS, change="queue_id = {into}", queue="{into}", priority="priority"),
+    told=endings.TOLD_DUE,
+)
 
 # Jobs get a priority, and keep their places in it.
 _REPRIORITISE = """
-WITH {pick}requeued AS (
-    UPDATE {schema}.ready SET priority = {priority} WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id
-), rescheduled AS (
+WITH {pick}{turnless}, rescheduled AS (
     UPDATE {schema}.scheduled SET priority = {priority} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
+), gone AS (
+    SELECT job_id FROM requeued UNION ALL SELECT job_id FROM turnless UNION ALL SELECT job_id FROM rescheduled
 ), rewritten AS (
-    UPDATE {schema}.job SET priority = {priority}, asked_priority = NULL
-    WHERE id = ANY (ARRAY(SELECT job_id FROM requeued UNION ALL SELECT job_id FROM rescheduled)) RETURNING id
-)
-SELECT {answer}, (SELECT count(*) FROM requeued) + (SELECT count(*) FROM rescheduled) AS moved,
+    UPDATE {schema}.job SET priority = {priority}, asked_priority = NULL WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
+), {tallied}
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {told},
        (SELECT count({schema}.wake(queue_id)) FROM (SELECT DISTINCT queue_id FROM requeued) AS woken)
 """
+_REPRIORITISE = filled(
+    _REPRIORITISE,
+    turnless=filled(_TURNLESS, change="priority = {priority}", queue="queue_id"),
+    tallied=endings.tallied("turnless", pending="-count(*)", scheduled="count(*)"),
+    told=endings.TOLD_DUE,
+)
 
 _RUN_NOW = (
     """

@@ -24,10 +24,6 @@ HELD = "SELECT job_id, since FROM unique_hold WHERE kind = ? AND fingerprint = ?
 
 HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES (?, ?, ?, ?, ?)"
 
-SINCE = """
-SELECT coalesce(since, pos) FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?
-"""
-
 UPDATE = """
 UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?,
     tenant = ?, meta = ?, asked_priority = NULL
@@ -153,7 +149,7 @@ def _rewrite(
     stays = job.key_mode in (KeyMode.PRESERVE_RUN_AT, KeyMode.PUT_OFF) and place.attempt == 0
     pos = place.pos if stood is None else stood["pos"]
     if place.tenant is not None and job.tenant is None and place.pos is not None:  # a turn, and not a moment
-        pos = transaction.value(SINCE, (place.queue_id, place.priority, place.pos, place.id))
+        pos = transaction.value(tenants.SINCE, (place.queue_id, place.priority, place.pos, place.id))
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)

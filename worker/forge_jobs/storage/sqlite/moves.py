@@ -134,8 +134,9 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
     if state is State.PENDING:
         transaction.execute_many(
             "UPDATE ready SET queue_id = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
-            [(into, place.queue_id, place.priority, place.pos, place.id) for place in places],
+            [(into, *_standing(place)) for place in places if place.tenant is None],
         )
+        _take_turns(transaction, [(place, into, place.priority) for place in places])
         transaction.tell("queue", into)
     else:
         table = TABLES[COLUMNS[state]]
@@ -156,14 +157,33 @@ def reprioritise(priority: int, transaction: Transaction, places: Sequence[Place
     if places and places[0].state is State.PENDING:
         transaction.execute_many(
             "UPDATE ready SET priority = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
-            [(priority, place.queue_id, place.priority, place.pos, place.id) for place in places],
+            [(priority, *_standing(place)) for place in places if place.tenant is None],
         )
+        _take_turns(transaction, [(place, place.queue_id, priority) for place in places])
         for queue_id in {place.queue_id for place in places}:
             transaction.tell("queue", queue_id)
     ids = [(priority, place.id) for place in places]
     transaction.execute_many("UPDATE scheduled SET priority = ? WHERE job_id = ?", ids)
     transaction.execute_many("UPDATE job SET priority = ?, asked_priority = NULL WHERE id = ?", ids)
     return len(places)
+
+
+def _standing(place: Place) -> tuple[int, int, int | None, int]:
+    return place.queue_id, place.priority, place.pos, place.id
+
+
+def _take_turns(transaction: Transaction, moved: Sequence[tuple[Place, int, int]]) -> None:
+    """Those of the pending jobs that have tenants stand at turns of these queues and priorities: theirs mean nothing there."""
+    turns = []
+    for job, queue_id, priority in moved:
+        if job.tenant is not None:
+            since = transaction.value(tenants.SINCE, _standing(job))
+            transaction.execute(
+                "DELETE FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
+                _standing(job),
+            )
+            turns.append(tenants.TurnTaker(job.id, queue_id, job.attempt, priority, job.tenant, since))
+    tenants.take_turns(transaction, sorted(turns, key=lambda turn: (turn.since, turn.job_id)))
 
 
 def _takes_its_key(transaction: Transaction, place: Place) -> bool:

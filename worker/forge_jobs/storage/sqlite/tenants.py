@@ -56,6 +56,11 @@ FORGET = "DELETE FROM tenant_turn WHERE queue_id = ? AND priority = ? AND until 
 FORGET_QUEUES = "DELETE FROM {table} WHERE queue_id NOT IN (SELECT id FROM queue)"
 
 
+SINCE = """
+SELECT coalesce(since, pos) FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?
+"""
+
+
 class TurnTaker(NamedTuple):
     """A job that is to get a turn of its tenant: it is in no state."""
 
