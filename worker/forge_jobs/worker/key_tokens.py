@@ -8,6 +8,7 @@ database, where it finds it when it is claimed again, by whomever. No token of a
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from contextvars import Context as Variables
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,9 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 MOST_AT_ONCE = 1000  # requests of one statement
 RETRY = 1.0  # seconds, when the database cannot be asked
+LONGEST_ANSWER = (
+    2.0  # seconds for which outcomes wait until it is known what a job that has not begun was granted
+)
 
 Asked = tuple[PermitRequest, asyncio.Future[Permit]]
 
@@ -42,7 +46,8 @@ class Advance:
         return [
             (request, answer.result())
             for request, answer in self.asked
-            if not answer.cancelled()
+            if answer.done()
+            and not answer.cancelled()
             and answer.exception() is None
             and answer.result().wait <= request.patience
         ]
@@ -70,14 +75,18 @@ class KeyTokens:
         self.advances[job_id] = Advance(tokens, [(request, self._ask_for(request)) for request in wanted])
 
     async def keep(self, job_ids: Iterable[int]) -> None:
-        """Of these jobs, which will not begin here, those that were granted tokens find them when they ask again.
+        """Of these jobs, which will not begin here, those that were granted tokens find them when they ask again; those that
+        are not answered soon are none of them, since outcomes wait for this.
 
         May be called again, until they are forgotten. Raises StorageUnavailable.
         """
         granted: list[Granted] = []
         left = {job_id: self.advances[job_id] for job_id in job_ids if job_id in self.advances}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_ANSWER):
+                for advance in left.values():
+                    await advance.answered()
         for advance in left.values():
-            await advance.answered()
             granted += advance.granted()
         if granted:
             await self._permits.keep(granted)

@@ -207,6 +207,32 @@ async def test_a_throttled_job_waits_though_its_queue_cannot_be_made_to(
     assert events.of(QueueCooled) == []
 
 
+async def test_a_queue_that_cannot_cool_down_keeps_no_outcome_waiting(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(queue_id: int, delay: timedelta, throttles: int) -> None:
+        await asyncio.Event().wait()
+
+    @forge.handler
+    async def busy() -> None:
+        raise Throttled(retry_after=timedelta(hours=1))
+
+    @forge.handler(queue="other")
+    async def fine() -> None: ...
+
+    monkeypatch.setattr(forge.storage.queues, "cool_down", never)
+    throttled = [await busy.enqueue() for _ in range(3)]
+    async with working(forge, "default", "other", concurrency=3), asyncio.timeout(20):
+        while (await forge.jobs.get(throttled[-1].id)).state is not State.SCHEDULED:
+            await asyncio.sleep(0.01)
+        await forge.wait(await fine.enqueue(), timeout=10)
+
+    waiting = await forge.jobs.get(throttled[0].id)
+    assert (waiting.state, waiting.attempt, waiting.reason) == (State.SCHEDULED, 0, Reason.THROTTLED)
+    assert waiting.run_at is not None and waiting.run_at - await forge.storage.now() > timedelta(minutes=50)
+    assert {event.chore for event in events.of(ChoreFailed)} == {"cooling a queue down"}
+
+
 async def test_a_job_that_takes_too_long_fails(forge: Forge) -> None:
     @forge.handler(timeout=0.05)
     async def slow() -> None:

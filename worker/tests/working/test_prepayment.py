@@ -12,6 +12,7 @@ from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn
 from forge_jobs.model.job import Claim
 from forge_jobs.rules.verdict import Verdict, dead, handed_back
+from forge_jobs.worker import key_tokens
 from forge_jobs.worker.key_tokens import KeyTokens
 from forge_jobs.worker.recorder import Recorder
 from tests.storage.databases import Database
@@ -195,6 +196,27 @@ async def test_tokens_that_cannot_be_kept_are_lost_and_nothing_else_is(
     assert (await forge.jobs.get(claim.job_id)).state is State.PENDING
     with pytest.raises(AwaitsTurn):
         await tokens.take(ANN, timedelta(0), claim.job_id, [])
+
+
+async def test_what_nobody_answers_keeps_no_outcome_waiting(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = await worker(forge.storage)
+    claim = await running(forge.storage, me)
+    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
+
+    async def never(wanted: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", never)
+    monkeypatch.setattr(key_tokens, "LONGEST_ANSWER", 0.05)
+    tokens.take_ahead(claim.job_id, ANN)
+
+    async with asyncio.timeout(10):
+        await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
+
+    assert (await forge.jobs.get(claim.job_id)).state is State.PENDING
+    await tokens.close()
 
 
 async def test_for_a_job_that_ends_without_having_begun_nothing_is_kept(

@@ -252,7 +252,8 @@ class PostgresPermits:
 
     @tried_again
     async def keep(self, granted: Sequence[Granted]) -> None:
-        await self._database.execute(
+        # As outcomes are, which wait for it: no handler has its connection, and nothing that is locked is waited for long.
+        await self._database.outcomes.fetch(
             KEEP,
             [request.job_id for request, _ in granted],
             [request.scope for request, _ in granted],

@@ -153,7 +153,8 @@ class PostgresQueues:
         return [queue_config(record) for record in await self._database.fetch(ALL, closed)]
 
     async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
-        await self._database.execute(COOL_DOWN, queue_id, delay.total_seconds(), throttles)
+        # As outcomes are, of which it is a part: no handler has its connection, and nothing that is locked is waited for long.
+        await self._database.outcomes.fetch(COOL_DOWN, queue_id, delay.total_seconds(), throttles)
 
     @tried_again
     async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
