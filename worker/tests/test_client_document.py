@@ -71,4 +71,4 @@ def test_the_id_of_a_worker_is_text_since_a_javascript_number_cannot_hold_it():
     ],
 )
 def test_a_payload_is_shown_decoded_or_as_it_is(encoded: bytes | None, codec: str, shown: object):
-    assert readable(encoded, codec) == shown
+    assert readable(encoded, codec, False) == shown

@@ -14,9 +14,11 @@ from forge_jobs.cli.output import Report
 from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidCron
+from forge_jobs.forge import Forge
 from forge_jobs.handlers.cron_options import MOST_MISSED, CronValues
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
 from forge_jobs.model.job import KEY_MODES, KeyMode
+from forge_jobs.model.redaction import Redacted
 from forge_jobs.rules.cron_times import parse
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
@@ -31,8 +33,8 @@ async def list_crons(call: Call) -> Report:
     async with opened(call) as forge:
         crons = await forge.crons.list()
         origins = await forge.crons.origins()
-        now = await forge.storage.now()
-    return Report([_document(cron, origins) for cron in crons], [_rows(crons, origins, now)])
+        hidden, now = await _hidden(forge), await forge.storage.now()
+    return Report([_document(cron, hidden, origins) for cron in crons], [_rows(crons, origins, now)])
 
 
 @command(group, "set")
@@ -170,8 +172,8 @@ async def set_cron(
     async with opened(call) as forge:
         cron = await forge.crons.set(name, expression, kind, **wanted)
         origins = await forge.crons.origins()
-        now = await forge.storage.now()
-    return Report(_document(cron, origins), [_rows([cron], origins, now)])
+        hidden, now = await _hidden(forge), await forge.storage.now()
+    return Report(_document(cron, hidden, origins), [_rows([cron], origins, now)])
 
 
 @command(group, "load")
@@ -206,16 +208,16 @@ async def load(
 async def enable(call: Call, name: Name) -> Report:
     """Let a cron fire from now on."""
     async with opened(call) as forge:
-        cron = await forge.crons.enable(name)
-    return Report(document(cron), [f"Cron {cron.name!r} is enabled."])
+        cron, hidden = await forge.crons.enable(name), await _hidden(forge)
+    return Report(_document(cron, hidden), [f"Cron {cron.name!r} is enabled."])
 
 
 @command(group, "disable")
 async def disable(call: Call, name: Name) -> Report:
     """Keep a cron from firing."""
     async with opened(call) as forge:
-        cron = await forge.crons.disable(name)
-    return Report(document(cron), [f"Cron {cron.name!r} is disabled."])
+        cron, hidden = await forge.crons.disable(name), await _hidden(forge)
+    return Report(_document(cron, hidden), [f"Cron {cron.name!r} is disabled."])
 
 
 @command(group, "trigger")
@@ -241,8 +243,16 @@ def _loaded(crons: Sequence[LoadedCron]) -> Rows:
     return Rows(["cron", "change", "expression", "kind"], rows, "No crons.")
 
 
-def _document(cron: CronConfig, origins: Mapping[str, str]) -> dict[str, Any]:
-    return {**document(cron), "from": origins.get(cron.name)}
+async def _hidden(forge: Forge) -> Mapping[str, Redacted]:
+    """Return what is redacted of the jobs of each kind."""
+    return {kind.kind: kind.redact for kind in await forge.kinds.list()}
+
+
+def _document(
+    cron: CronConfig, hidden: Mapping[str, Redacted], origins: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    shown = document(cron, redacted=hidden.get(cron.kind, False))
+    return shown if origins is None else {**shown, "from": origins.get(cron.name)}
 
 
 def _rows(crons: Sequence[CronConfig], origins: Mapping[str, str], now: datetime) -> Rows:

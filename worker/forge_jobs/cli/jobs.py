@@ -134,7 +134,7 @@ def _steps(job: Job) -> Rows:
                 step.name,
                 str(step.attempt),
                 to_the_second(step.at),
-                shortened(_outcome(step)),
+                shortened(_outcome(step, job)),
             ]
             for step in job.steps
         ],
@@ -142,12 +142,12 @@ def _steps(job: Job) -> Rows:
     )
 
 
-def _outcome(step: JobStep) -> str:
+def _outcome(step: JobStep, job: Job) -> str:
     if step.sort is StepSort.SLEEP:
         return f"{'slept' if step.is_over else 'sleeps'} until {_shown(step.until)}"
     if step.sort is StepSort.PATCH:
         return "patched"
-    return json.dumps(readable(step.result, step.codec), ensure_ascii=False)
+    return json.dumps(readable(step.result, step.codec, job.redacted), ensure_ascii=False)
 
 
 def _card(job: Job) -> str:
@@ -174,10 +174,10 @@ def _card(job: Job) -> str:
         "start by": _shown(job.start_by),
         "deadline": _shown(job.deadline),
         **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
-        "payload": json.dumps(readable(job.payload, job.codec), ensure_ascii=False),
+        "payload": json.dumps(readable(job.payload, job.codec, job.redacted), ensure_ascii=False),
         "result": None
         if job.result is None
-        else json.dumps(readable(job.result, job.codec), ensure_ascii=False),
+        else json.dumps(readable(job.result, job.codec, job.redacted), ensure_ascii=False),
         "error": job.error.rstrip().replace("\n", "\n                  ") if job.error else None,
     }
     return "\n".join(f"{name:<16}  {fact}" for name, fact in facts.items() if fact is not None)
@@ -219,7 +219,7 @@ async def ended(forge: Forge, id: int, timeout: timedelta | None) -> Report:
     """Return the job's result once it is done. Raises JobDead, WaitTimeout, JobNotFound."""
     await forge.wait(id, timeout=timeout)
     job = await forge.jobs.get(id)
-    result = readable(job.result, job.codec)  # which need not be JSON
+    result = readable(job.result, job.codec, job.redacted)  # which need not be JSON
     return Report(
         {"id": id, "state": State.DONE.value, "result": result}, [json.dumps(result, ensure_ascii=False)]
     )

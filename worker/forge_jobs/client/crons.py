@@ -12,6 +12,7 @@ from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.rules import cron_declarations, cron_times, names
 from forge_jobs.rules.checks import epoch_or_none, yes_or_no
+from forge_jobs.rules.redaction import require_sealed
 from forge_jobs.storage.interface.storage import Storage
 
 STATE = ("next_fire_at", "last_fire_at", "last_error", "skipped", "declared", "declared_before")
@@ -49,14 +50,16 @@ class Crons:
         InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
         other than `managed_by`; then nothing was changed.
         """
-        wanted = await self._seeded(
-            replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
-        )
+        cron = replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
+        await self._require_sealed([cron])
+        wanted = await self._seeded(cron)
         return await self._storage.crons.set(wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
         """The cron exists; a new one fires from now on, an existing one keeps its configuration. Raises as `set` does."""
-        await self._storage.crons.ensure(await self._seeded(checked_cron(name, expression, kind, values)))
+        cron = checked_cron(name, expression, kind, values)
+        await self._require_sealed([cron])
+        await self._storage.crons.ensure(await self._seeded(cron))
 
     async def enable(self, name: str) -> CronConfig:
         """The cron fires from now on. Raises UnknownCron, InvalidCron, Managed."""
@@ -95,6 +98,7 @@ class Crons:
         """
         names.line(owner, "owner")
         crons = [replace(cron, managed_by=owner) for cron in crontab.parse(text)]
+        await self._require_sealed(crons)
         present = {cron.name: cron for cron in await self.list()}
         for cron in crons:
             before = present.get(cron.name)
@@ -135,6 +139,13 @@ class Crons:
     async def _declared(self) -> Set[str]:
         """Return the crons that handlers of live workers declare."""
         return {name for worker in await self._storage.workers.all() for name in worker.crons}
+
+    async def _require_sealed(self, crons: Sequence[CronConfig]) -> None:
+        """Raise InvalidInput when arguments of a cron would be read by everybody though its kind is sealed."""
+        kinds = {kind.kind: kind for kind in await self._storage.kinds.all() if kind.sealed}
+        for cron in crons:
+            if kind := kinds.get(cron.kind):
+                require_sealed(cron.kind, kind.codec, cron.codec, cron.payload, is_sealed=True)
 
     async def _seeded(self, config: CronConfig) -> CronConfig:
         """Return the cron with its first fire after this moment of the database's time, used where it has none."""

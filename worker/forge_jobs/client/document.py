@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import decode
+from forge_jobs.codecs.plain import decode, hides
+from forge_jobs.codecs.seal import key_id_of
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.checkup import Checkup
 from forge_jobs.model.cron import CronConfig, LoadedCron
@@ -24,9 +25,11 @@ from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.permit import KeyUse
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.redaction import HIDDEN, Redacted
 from forge_jobs.model.step import JobStep
 from forge_jobs.model.tenant import TenantStatus
 from forge_jobs.model.worker import Leader, WorkerInfo
+from forge_jobs.rules.redaction import visible
 from forge_jobs.rules.why import Why
 
 Fact = (
@@ -54,12 +57,14 @@ Fact = (
 )
 
 
-def document(fact: Fact) -> dict[str, Any]:
-    """Return the fact as what `json.dumps` takes."""
+def document(fact: Fact, *, redacted: Redacted = False) -> dict[str, Any]:
+    """Return the fact as what `json.dumps` takes, without what is redacted; a job knows itself what that is."""
+    if isinstance(fact, Job):
+        redacted = fact.redacted
     names = (
         fact.__struct_fields__ if isinstance(fact, msgspec.Struct) else [field.name for field in fields(fact)]
     )
-    entries = dict(_entry(name, getattr(fact, name), fact) for name in names)
+    entries = dict(_entry(name, getattr(fact, name), fact, redacted) for name in names)
     if isinstance(fact, QueueConfig):
         del entries["id"]
     if isinstance(fact, Enqueued):
@@ -67,19 +72,25 @@ def document(fact: Fact) -> dict[str, Any]:
     return entries
 
 
-def readable(encoded: bytes | None, codec: str) -> Any:
-    """Return a payload or result decoded; one that cannot be decoded or is not JSON as {"base64": ...}."""
+def readable(encoded: bytes | None, codec: str, redacted: Redacted) -> Any:
+    """Return a payload or result decoded, without what is redacted; one that cannot be decoded or is not JSON as {"base64": ...}.
+
+    Of one that is sealed, whether or not there is a key for it, its size is returned, and the id of its key.
+    """
     if encoded is None:
         return None
+    key_id = key_id_of(encoded)
+    if key_id is not None or hides(codec):
+        return {"sealed": f"{len(encoded):,} bytes" + ("" if key_id is None else f", key {key_id}")}
     try:
-        return msgspec.json.decode(msgspec.json.encode(decode(encoded, codec)))
+        return visible(msgspec.json.decode(msgspec.json.encode(decode(encoded, codec))), redacted)
     except (InvalidInput, TypeError, ValueError, RecursionError):
-        return {"base64": base64.b64encode(encoded).decode()}
+        return HIDDEN if redacted else {"base64": base64.b64encode(encoded).decode()}
 
 
-def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
+def _entry(name: str, value: Any, fact: Fact, redacted: Redacted) -> tuple[str, Any]:
     if name in ("payload", "result"):
-        return name, readable(value, fact.codec)  # type: ignore[union-attr]
+        return name, readable(value, fact.codec, redacted)  # type: ignore[union-attr]
     if name == "worker_id" or (name == "id" and isinstance(fact, WorkerInfo)):
         return name, None if value is None else str(value)
     if name == "max_attempts":
@@ -93,7 +104,9 @@ def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
     if isinstance(value, JobProgress):
         return name, document(value)
     if isinstance(value, tuple):
-        return name, [item if isinstance(item, str | int) else document(item) for item in value]
+        return name, [
+            item if isinstance(item, str | int) else document(item, redacted=redacted) for item in value
+        ]
     return name, value
 
 

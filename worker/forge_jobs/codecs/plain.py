@@ -6,7 +6,8 @@ Which arguments a handler takes is in `handlers/arguments.py`.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 
+from forge_jobs.codecs.wrapping import Wrapping
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
@@ -32,11 +34,11 @@ class Codec(Protocol):
         """Return what was encoded, as plain objects or as the objects themselves (but enums as their values)."""
 
 
-def register(name: str, codec: Codec) -> None:
+def register(name: str, codec: Codec | Wrapping) -> None:
     """Payloads may be written with `codec` under `name`, in this process.
 
     Every process that enqueues or runs such jobs has to register it. Raises InvalidInput
-    when the name is ill-formed or one of the built-in codecs'.
+    when the name is ill-formed or one of the built-in codecs', or the codec is around one that is not registered.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(
@@ -45,6 +47,8 @@ def register(name: str, codec: Codec) -> None:
         )
     if name in _BUILT_IN:
         raise InvalidInput(f"The codec {name!r} is built in, allowed is any other name.")
+    if isinstance(codec, Wrapping) and (codec.inner == name or name in _within(codec)):
+        raise InvalidInput(f"The codec {name!r} would be around itself, allowed is one around another.")
     _codecs[name] = codec
 
 
@@ -62,6 +66,9 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, what: s
     in JSON, keys that are one there), or the size and the limit.
     """
     encoder = _codec(codec)
+    if isinstance(encoder, Wrapping):
+        inside = encode(value, innermost(codec), limit=sys.maxsize, what=what)
+        return wrapped(inside, codec, limit=limit, what=what)
     try:
         payload = encoder.encode(value)
     except Exception as error:  # codecs and pydantic models are a program's own code
@@ -77,12 +84,54 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, what: s
 
 def decode(payload: bytes, codec: str = "json", *, what: str = "payload") -> Any:
     """Return what `payload`, which is `what` in errors, says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
+    payload, inner = opened(payload, codec, what=what)
     try:
-        return _codec(codec).decode(payload)
+        return _codecs[inner].decode(payload)  # type: ignore[union-attr]  # nothing is wrapped any more
     except InvalidPayload:
         raise
     except Exception as error:  # codecs are a program's own code
-        raise InvalidPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from error
+        why = type(error).__name__ if hides(codec) else sentence(error)
+        raise InvalidPayload(f"The {what} cannot be read as {inner}: {why}.") from error
+
+
+def opened(payload: bytes, codec: str, *, what: str = "payload") -> tuple[bytes, str]:
+    """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, UnfitPayload."""
+    while isinstance(wrapping := _codec(codec), Wrapping):
+        try:
+            payload = wrapping.unwrap(payload)
+        except UnfitPayload as error:
+            raise UnfitPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from None
+        except Exception as error:  # codecs are a program's own code
+            raise InvalidPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from error
+        codec = wrapping.inner
+    return payload, codec
+
+
+def wrapped(payload: bytes, codec: str, *, limit: int = MAX_PAYLOAD, what: str = "payload") -> bytes:
+    """Return what the innermost codec of `codec` has written, in all of its wrappings. Raises InvalidPayload."""
+    wrapping = _codec(codec)
+    if isinstance(wrapping, Wrapping):
+        payload = wrapped(payload, wrapping.inner, limit=sys.maxsize, what=what)
+        try:
+            payload = wrapping.wrap(payload)
+        except Exception as error:  # codecs are a program's own code
+            raise InvalidPayload(f"The {what} cannot be written as {codec}: {sentence(error)}.") from error
+    if len(payload) > limit:
+        raise InvalidPayload(f"The {what} has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
+    return payload
+
+
+def innermost(codec: str) -> str:
+    """Return the codec that is in all wrappings of this one: itself, if it is none. Raises UnfitPayload when there is no such codec."""
+    while isinstance(wrapping := _codec(codec), Wrapping):
+        codec = wrapping.inner
+    return codec
+
+
+def hides(codec: str) -> bool:
+    """Whether what is written with this codec is for handlers only, and those who wait for results."""
+    found = _codecs.get(codec)
+    return bool(getattr(found, "hides", False)) or (isinstance(found, Wrapping) and hides(found.inner))
 
 
 def _to_plain(value: Any) -> Any:
@@ -106,14 +155,21 @@ _BUILT_IN: Mapping[str, Codec] = {
     "msgpack": _Msgspec(msgspec.msgpack.Encoder, msgspec.msgpack.Decoder),
 }
 
-_codecs: dict[str, Codec] = dict(_BUILT_IN)
+_codecs: dict[str, Codec | Wrapping] = dict(_BUILT_IN)
 
 
-def _codec(name: str) -> Codec:
+def _codec(name: str) -> Codec | Wrapping:
     try:
         return _codecs[name]
     except (KeyError, TypeError):
         raise UnfitPayload(f"There is no codec {name!r}; codecs: {', '.join(codecs())}.") from None
+
+
+def _within(wrapping: Wrapping) -> Iterator[str]:
+    """Yield the names of the codecs that it is around. Raises UnfitPayload when one of them is not registered."""
+    while isinstance(found := _codec(wrapping.inner), Wrapping):
+        yield wrapping.inner
+        wrapping = found
 
 
 _SCALARS = frozenset(

@@ -6,6 +6,8 @@ attempt decodes with it, so both refuse the same things.
 
 import functools
 import inspect
+import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +15,16 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import decode, encode, type_name
+from forge_jobs.codecs.plain import decode, encode, hides, innermost, opened, type_name, wrapped
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.handlers.provided import provided
 from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
+from forge_jobs.model.redaction import Redacted, covers
 from forge_jobs.rules.words import count
 
 _asdict = msgspec.structs.asdict
+_PLACE = re.compile(r" - at `(\$[^`]*)`$")
 
 
 class Arguments:
@@ -36,6 +40,7 @@ class Arguments:
 
     def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
         self.function = _name_of(function)
+        self.redacted: Redacted = False  # what no error may show of the arguments
         parameters = _parameters(function, skip)
         self.hints = hints = resolved_hints(function, parameters)
         self.provided = provided(hints, self.function)
@@ -97,23 +102,29 @@ class Arguments:
         Raises InvalidPayload when it cannot be read, and UnfitPayload when it can, but does not
         fit: a wrong type, an argument that is missing or unknown, a class that refuses it.
         """
+        outer = codec
         try:
             decoder = self._decoders.get(codec)
+            if decoder is None:
+                payload, codec = opened(payload, codec)
+                decoder = self._decoders.get(codec)
             if decoder is None:
                 return self._convert(decode(payload, codec))
             arguments = _asdict(decoder(payload))
         except InvalidPayload:
             raise
         except Exception as error:  # the classes of arguments are a program's own code
-            raise self._refusal(payload, codec, error) from error
+            raise self._refusal(payload, codec, error, hidden=self.hidden(outer)) from error
         if self._has_defaults:
             return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
         return arguments
 
     def check(self, arguments: dict[str, Any], codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
         """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload."""
-        payload = encode(arguments, codec, limit=limit)
         decoder = self._decoders.get(codec)
+        if decoder is None and (inner := innermost(codec)) != codec:
+            return wrapped(self.check(arguments, inner, limit=sys.maxsize), codec, limit=limit)
+        payload = encode(arguments, codec, limit=limit)
         try:
             if decoder is not None:
                 decoder(payload)
@@ -131,8 +142,12 @@ class Arguments:
             arguments |= msgspec.convert(more, self._more, dec_hook=from_plain)
         return arguments
 
-    def _refusal(self, payload: bytes, codec: str, error: Exception) -> InvalidPayload:
-        why = sentence(error)
+    def hidden(self, codec: str) -> Redacted:
+        """Return what no error may show of a payload with this codec."""
+        return True if hides(codec) else self.redacted
+
+    def _refusal(self, payload: bytes, codec: str, error: Exception, *, hidden: Redacted) -> InvalidPayload:
+        why = unfit(error, hidden)
         if not isinstance(error, msgspec.MsgspecError | UnicodeDecodeError | RecursionError):
             why = f"{type_name(error)}: {why}"
         takes = ", ".join(self.names) or "nothing"
@@ -142,6 +157,22 @@ class Arguments:
         except InvalidPayload:
             return InvalidPayload(message)
         return UnfitPayload(message)
+
+
+def unfit(error: Exception, hidden: Redacted) -> str:
+    """Return what is wrong with a payload, on one line and without values that are hidden."""
+    why = sentence(error)
+    if not hidden:
+        return why
+    place = _PLACE.search(why)
+    if not isinstance(error, msgspec.MsgspecError):
+        return "what it says is not shown"
+    if place is None:  # of all arguments: of their names, or of no value at all
+        return why
+    names = re.findall(r"\.([^.\[]+)|(\[\.\.\.\])", place[1])
+    if hidden is True or any(unnamed or covers(hidden, name) for name, unnamed in names):
+        return f"what is at `{place[1]}` does not fit, and is not shown"
+    return why
 
 
 def fitted(value: Any, wanted: Any, what: str) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextvars import Context as Variables
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ import msgspec
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.context import Context
+from forge_jobs.model.mask import Mask, present
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.outcomes import of_each
 
@@ -114,6 +116,7 @@ class _Member:
         self.value: Any = None
         self.error: BaseException | None = None
         self.traceback: TracebackType | None = None
+        self.mask = present.get()
 
     def succeed(self, value: Any) -> None:
         self.value = value
@@ -184,6 +187,7 @@ class _Gathering:
         jobs = [member.job for member in members]
         for job in jobs:
             job.ctx.flow = id(asyncio.current_task())
+        _share_masks([member.mask for member in members if member.mask is not None])
         try:
             outcomes = of_each(await self._function(jobs), len(members), "job")
         except BaseException as error:  # one that ends processes is the failure of these jobs
@@ -295,6 +299,13 @@ def _like(arguments: type[Any]) -> Callable[..., Any]:
         )
     take.__qualname__ = arguments.__qualname__
     return take
+
+
+def _share_masks(masks: Sequence[Mask]) -> None:
+    """Each of them hides what all do: one error may become that of all jobs."""
+    secrets = [mask.secrets for mask in masks]
+    for mask in masks:
+        mask.add(chain.from_iterable(secrets))
 
 
 def _nothing() -> None: ...

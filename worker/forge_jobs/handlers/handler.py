@@ -13,6 +13,7 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
 
 from forge_jobs.codecs.encoded import Payload
+from forge_jobs.codecs.plain import hides
 from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
@@ -32,7 +33,9 @@ from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind, OnLost
 from forge_jobs.model.moments import as_duration
-from forge_jobs.rules import names, time_limits
+from forge_jobs.model.redaction import Redacted, covers
+from forge_jobs.rules import names, redaction, time_limits
+from forge_jobs.rules.redaction import require_sealed
 from forge_jobs.rules.retries import OnFailure, Retries, said_by
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class Handler(Generic[P, R, Q, V]):
         tags: Iterable[str] | None = None,
         singleton: bool = False,
         codec: str = "json",
+        redact: bool | Iterable[str] | None = None,
         executor: str | None = None,
         batch: Batch | None = None,
         limits: KeyLimit | Sequence[KeyLimit] = (),
@@ -127,6 +131,7 @@ class Handler(Generic[P, R, Q, V]):
         self.crons = declared_crons(
             cron, self.kind, self.defaults, self.arguments, is_fair=fair_by is not None
         )
+        self._check_redaction(redact, fair_by)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
@@ -142,6 +147,36 @@ class Handler(Generic[P, R, Q, V]):
             self.fairness.require_arguments(self.kind, self.arguments)
         if self.placement is Placement.PROCESS:
             require_none(self.arguments.provided, self.kind)
+
+    def _check_redaction(self, redact: object, fair_by: object) -> None:
+        """Raise InvalidInput when an argument is redacted that the function does not have, or that another option shows."""
+        self.redact = self.arguments.redacted = redaction.checked(redact, self.kind)
+        names = () if isinstance(self.redact, bool) else self.redact
+        for name in names:
+            if not (self.takes_items or self.arguments.takes(name)):
+                takes = ", ".join(self.arguments.names) or "nothing"
+                raise InvalidInput(
+                    f"redact of handler {self.kind!r} names {name!r}, allowed is one of its arguments: it takes {takes}."
+                )
+        self._shown_by = {fair_by: "fair_by"} if isinstance(fair_by, str) else {}
+        self._shown_by |= {limit.by: "limits" for limit in self.limits if isinstance(limit.by, str)}
+        self._require_unseen()
+
+    def _require_unseen(self) -> None:
+        """Raise InvalidInput when a redacted argument is a tenant or a key, which everybody may see."""
+        for name, option in self._shown_by.items():
+            if covers(self.hidden, name):
+                raise InvalidInput(
+                    f"{option} of handler {self.kind!r} is by {name!r}, which is redacted or sealed, and would be seen; "
+                    "allowed is a function of the arguments, which says what may be."
+                )
+        for cron in self.crons:
+            require_sealed(self.kind, self.codec, cron.codec, cron.payload, is_sealed=hides(self.codec))
+
+    @property
+    def hidden(self) -> Redacted:
+        """What of its jobs is shown to nobody: all, if its codec hides it."""
+        return True if hides(self.codec) else self.redact
 
     def _attempts(self, said: int | Unset | None) -> int | Unset | None:
         """Return how many attempts a job has, said in one of two ways."""
@@ -218,7 +253,8 @@ class Handler(Generic[P, R, Q, V]):
 
     @property
     def declared(self) -> Kind:
-        """What is published of its kind."""
+        """What is published of its kind. Raises InvalidInput when it cannot be, now that its codec is known."""
+        self._require_unseen()
         job = self.defaults.job(self.kind, b"", self.codec)
         options = (job.queue, job.priority, job.max_attempts, job.timeout, job.codec)
         people = (self.title, self.owner, self.docs)
@@ -229,6 +265,8 @@ class Handler(Generic[P, R, Q, V]):
             start_by=time_limits.duration(job.start_by, "start_by"),
             deadline=time_limits.duration(job.deadline, "deadline"),
             on_lost=self.on_lost,
+            redact=self.hidden,
+            sealed=hides(self.codec),
         )
 
     def require_importable(self) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import encode
+from forge_jobs.codecs.plain import encode, innermost
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
-from forge_jobs.handlers.arguments import Arguments, from_plain
+from forge_jobs.handlers.arguments import Arguments, from_plain, unfit
 from forge_jobs.handlers.context import Context, is_context
-from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
 from forge_jobs.rules.items import Items, judged, read
 from forge_jobs.rules.retries import Retries
@@ -80,13 +79,14 @@ class ItemArguments(Arguments):
         except InvalidPayload:
             raise
         except Exception as error:
-            raise self._refusal(payload, codec, error) from error
+            raise self._refusal(payload, codec, error, hidden=self.hidden(codec)) from error
+        inner = innermost(codec)
         for place, stored in zip(items.places, items.stored, strict=True):
             try:
-                items.values.append(self._item(stored, codec))
+                items.values.append(self._item(stored, inner))
             except Exception as error:  # the classes of items are a program's own code
                 raise UnfitPayload(
-                    f"The payload of {self.function} is refused: item {place}: {sentence(error)}."
+                    f"The payload of {self.function} is refused: item {place}: {unfit(error, self.hidden(codec))}."
                 ) from error
         return {self.names[0]: items}
 

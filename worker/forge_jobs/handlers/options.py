@@ -64,6 +64,7 @@ class HandlerValues(TypedDict, total=False):
     tags: Iterable[str] | None
     singleton: bool
     codec: str
+    redact: bool | Iterable[str] | None  # True: all arguments and results; or names of arguments
     executor: Literal["thread", "process"] | None
     batch: Batch | None
     limits: KeyLimit | Sequence[KeyLimit]

@@ -89,7 +89,7 @@ def requested(
                 return check(payload, codec, limit=limit)
             if not isinstance(payload, Mapping):
                 raise InvalidInput(
-                    f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names, or Encoded."
+                    f"The payload of {kind!r} is a {type(payload).__name__}, allowed is a mapping of argument names, or Encoded."
                 )
             payload = dict(payload)
         try:

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from forge_jobs.model.mask import masked, present
+
 LONGEST_ERROR = 8000  # characters
+LONGEST_MASKED = 100 * LONGEST_ERROR  # characters in which redacted values are looked for
 LONGEST_LINE = 1000  # characters of the first line of an error
 LONGEST_LINK = 300  # characters of the first line of each of its causes and members
 LONGEST_OVERVIEW = LONGEST_ERROR // 2  # characters of all first lines
@@ -43,8 +46,13 @@ def sentence(error: BaseException) -> str:
 
 
 def kept(text: str) -> str:
-    """Return what is kept of an error's text: not all of a long one, and nothing that no database can hold."""
-    return _shortened(text, LONGEST_ERROR).replace("\x00", "\\x00").encode("utf-8", "replace").decode("utf-8")
+    """Return what is kept of an error's text: not all of a long one, and nothing that is redacted or that no database can hold."""
+    return (
+        _shortened(masked(text), LONGEST_ERROR)
+        .replace("\x00", "\\x00")
+        .encode("utf-8", "replace")
+        .decode("utf-8")
+    )
 
 
 def _links(error: BaseException) -> Iterator[tuple[str, BaseException]]:
@@ -102,14 +110,17 @@ def _said(error: BaseException) -> str:
     notes = getattr(error, "__notes__", None)
     description = f"{name}: {text}" if text else name
     if isinstance(notes, list):
-        description = "\n".join([description, *(note for note in notes if type(note) is str)])
+        description = "\n".join([description, *(masked(note) for note in notes if type(note) is str)])
     return description
 
 
 def _text(error: BaseException) -> str:
     try:
         # Taken from `str` itself: a text may be of a class of the program's, or too long to be copied whole.
-        return str.__getitem__(str(error), slice(0, 2 * LONGEST_ERROR))
+        if present.get() is None:
+            return str.__getitem__(str(error), slice(0, 2 * LONGEST_ERROR))
+        # What is redacted has to go before anything is cut: a part of it would be left.
+        return masked(str.__getitem__(str(error), slice(0, LONGEST_MASKED)))[: 2 * LONGEST_ERROR]
     except BaseException as problem:
         return f"(its text cannot be made: {type(problem).__name__})"
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge_jobs.model.group import GROUPS, Group, has_groups
+from forge_jobs.model.redaction import Redacted
 from forge_jobs.model.step import JobStep
 from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
@@ -359,6 +360,7 @@ class Job:
     risen: int = 0  # by how much its priority has risen while it waited
     rerun_of: int | None = None  # the job that it runs again, which may be gone
     reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
+    redacted: Redacted = False  # what of its payload and results is not to be shown, as its kind says
     steps: tuple[JobStep, ...] = ()  # those that are done, in order; only from `get`
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from forge_jobs.model.redaction import Redacted
+
 
 class OnLost(StrEnum):
     """What becomes of a job whose worker was lost."""
@@ -29,5 +31,7 @@ class Kind:
     start_by: timedelta | None = None  # from when a job is due
     deadline: timedelta | None = None
     on_lost: str | None = None  # an OnLost, or one of a later release; None: RETRY
+    redact: Redacted = False  # what is not shown of its jobs
+    sealed: bool = False  # whether its codec hides what it writes: no other one may be used then
     declared_at: datetime | None = None  # when this was written, database clock
     declared_by: str | None = None  # the host and process that wrote it

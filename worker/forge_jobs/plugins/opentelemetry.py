@@ -19,7 +19,9 @@ from forge_jobs.codecs.plain import type_name
 from forge_jobs.handlers.context import Context
 from forge_jobs.model import meta
 from forge_jobs.model.decision import Asleep, Reschedule, Throttled
+from forge_jobs.model.error_text import describe, sentence
 from forge_jobs.model.job import Enqueued, NewJob
+from forge_jobs.model.mask import present
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.plugins.plugin import Draft, JobCall, Plugin
 from forge_jobs.telemetry.events import HookFailed
@@ -178,7 +180,13 @@ def _fail(span: Span, error: BaseException) -> None:
     """The span says what was raised."""
     span.set_attribute("error.type", type_name(error))
     if not isinstance(error, CancelledError):
-        span.record_exception(error)
+        # without what the handler redacts, as in the history of the job
+        texts = (
+            {}
+            if present.get() is None
+            else {"exception.message": sentence(error), "exception.stacktrace": describe(error)}
+        )
+        span.record_exception(error, texts)
         span.set_status(Status(StatusCode.ERROR, type_name(error)))
 
 

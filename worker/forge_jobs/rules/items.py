@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import decode, encode
+from forge_jobs.codecs.plain import decode, encode, opened
 from forge_jobs.model.decision import (
     AwaitsTurn,
     Dead,
@@ -25,6 +25,7 @@ from forge_jobs.model.decision import (
     asked,
 )
 from forge_jobs.model.error_text import describe, sentence
+from forge_jobs.model.mask import masked
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.outcomes import of_each
 from forge_jobs.rules.retries import AS_QUEUE, Retries
@@ -75,14 +76,16 @@ class Items:
 
 def read(payload: bytes, codec: str) -> Items:
     """Return what the payload says. Raises what the codec raises, and ValueError when it is no list."""
-    decoder = _RAW.get(codec)
-    stored = decode(payload, codec) if decoder is None else decoder.decode(payload)
+    size = len(payload)
+    payload, inner = opened(payload, codec)
+    decoder = _RAW.get(inner)
+    stored = decode(payload, inner) if decoder is None else decoder.decode(payload)
     if not isinstance(stored, list):
         raise ValueError(f"Expected `array`, got `{type(stored).__name__}`")
-    note = _note(stored[0], codec) if stored else None
+    note = _note(stored[0], inner) if stored else None
     if note is None:
-        return Items(stored, Note(), codec, len(payload))
-    return Items(stored[1:], note, codec, len(payload))
+        return Items(stored, Note(), codec, size)
+    return Items(stored[1:], note, codec, size)
 
 
 def _note(first: Any, codec: str) -> Note | None:
@@ -212,5 +215,5 @@ def _said(error: BaseException) -> str:
     reason = describe(error)
     if isinstance(error, Decision):
         own = asked(lambda given, _: str(given), error, "reason")
-        reason = sentence(error) if own is None else own
+        reason = sentence(error) if own is None else masked(own)
     return reason.partition("\n")[0]

@@ -37,6 +37,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.kind import OnLost
+from forge_jobs.model.mask import masked
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
@@ -212,7 +213,7 @@ def _left(verdict: Verdict, left: ItemsLeft) -> Verdict:
 def _reason(error: Decision) -> str:
     """Return the reason of a handler's decision; a subclass may have none."""
     reason = asked(lambda given, _: str(given), error, "reason")
-    return describe(error) if reason is None else reason
+    return describe(error) if reason is None else masked(reason)
 
 
 def _came_of_stopping(error: BaseException) -> bool:

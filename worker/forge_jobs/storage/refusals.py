@@ -5,7 +5,7 @@ refuse it. `rules.names` says which names and numbers are allowed at all.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,9 +21,11 @@ from forge_jobs.errors import (
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import FOREVER, Alike, NewJob, State
+from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names, time_limits
+from forge_jobs.rules.redaction import require_sealed
 
 
 def not_retried(job_id: int, state: str) -> WrongState:
@@ -216,3 +218,12 @@ def check_cron(cron: CronConfig) -> None:
             f"missed_within of cron {cron.name!r} is {cron.missed_within!r}, allowed is more than 0 s."
         )
     check_job(cron.job())
+
+
+def check_sealed(jobs: Iterable[NewJob], kinds: Mapping[str, Kind]) -> None:
+    """Raise InvalidInput when a job that does not come from its handler's program should be sealed, and is not."""
+    if any(kind.sealed for kind in kinds.values()):
+        for job in jobs:
+            kind = kinds.get(job.kind)
+            if kind is not None and not job.declared:
+                require_sealed(job.kind, kind.codec, job.codec, job.payload, is_sealed=kind.sealed)

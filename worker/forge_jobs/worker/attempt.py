@@ -7,17 +7,21 @@ handler is told to stop by cancelling the task that it runs in; `stopped` rememb
 import asyncio
 import functools
 from collections.abc import Callable, Mapping
-from contextvars import copy_context
+from contextvars import Token, copy_context
 from typing import Any
 
 import msgspec
 
+from forge_jobs.codecs.plain import hides
 from forge_jobs.handlers.context import Context, in_plain_handler
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.placement import Placement
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import FOREVER, Claim
+from forge_jobs.model.mask import Mask, masking, present
+from forge_jobs.model.redaction import Redacted
 from forge_jobs.model.time_limit import TimeLimits
+from forge_jobs.rules.redaction import secrets
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.verdict import Stop, Verdict, failed, judge_stopped
 from forge_jobs.system.own_task import OwnTask
@@ -47,6 +51,20 @@ class Attempt(msgspec.Struct, eq=False):
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler has ended
     is_said_to_wait: bool = False  # for others, for which the call goes on
+    mask: Mask | None = None  # over what is redacted of its arguments; None: nothing is
+    shows: "Token[Mask | None] | None" = None  # ends that texts made in its task are masked
+
+    def hide(self, redacted: Redacted, arguments: Mapping[str, Any]) -> None:
+        """No text about this attempt shows from now on what is redacted of its arguments: all of them if its codec hides them."""
+        redacted = True if hides(self.claim.codec) else redacted
+        if redacted:
+            self.mask = Mask(secrets(arguments, redacted))
+            self.shows = present.set(self.mask)
+
+    def show(self) -> None:
+        """Texts about what comes next in its task are not masked."""
+        if self.shows is not None:
+            present.reset(self.shows)
 
     @property
     def is_final(self) -> bool:
@@ -92,9 +110,16 @@ def retries_of(handlers: Mapping[str, Handler[Any, Any]], attempt: Attempt) -> R
 def given_up(attempt: Attempt, why: Stop, duration: float, retries: Retries) -> Verdict:
     """Judge an attempt whose handler goes on though it was told to stop."""
     claim, config = attempt.claim, attempt.queue.config
-    if why is Stop.EXITED and attempt.exited is not None:
-        return failed(claim, config, describe(attempt.exited), attempt.wait, duration, retries=retries)
-    return judge_stopped(claim, config, why, attempt.wait, duration, retries, goes_on=True)
+    with masking(attempt.mask):
+        if why is Stop.EXITED and attempt.exited is not None:
+            return failed(claim, config, describe(attempt.exited), attempt.wait, duration, retries=retries)
+        return judge_stopped(claim, config, why, attempt.wait, duration, retries, goes_on=True)
+
+
+def left(attempt: Attempt, problem: BaseException) -> Verdict:
+    """Judge an attempt whose runner ended, though it should not."""
+    with masking(attempt.mask):
+        return failed(attempt.claim, attempt.queue.config, describe(problem), attempt.wait)
 
 
 def limited(
@@ -145,6 +170,7 @@ async def call(
         arguments,
         takes_context=handler.takes_context,
         style=logs.style,
+        secrets=frozenset() if attempt.mask is None else attempt.mask.secrets,
     )
 
 

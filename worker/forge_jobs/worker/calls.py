@@ -64,7 +64,7 @@ class HookedHandler:
         self, handler: AnyHandler, forge: Forge, running: Mapping[int, Attempt], outside: Outside
     ) -> None:
         self._handler = handler
-        self.arguments = handler.arguments
+        self.arguments, self.redact = handler.arguments, handler.redact
         self._dependencies, self._telemetry = forge.dependencies, forge.telemetry
         self._plugins = forge.plugins.around
         self._running, self._outside = running, outside

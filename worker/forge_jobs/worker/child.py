@@ -23,6 +23,7 @@ from forge_jobs.handlers.handler import MOST_WRAPPED, Handler
 from forge_jobs.model.decision import DECISIONS, Decision, HandedBack, Reschedule, Retry, Throttled, decided
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import Claim
+from forge_jobs.model.mask import Mask, present
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import KeptResult, kept_result
 from forge_jobs.system import exits, stop_signals
@@ -50,8 +51,9 @@ def call(
     *,
     takes_context: bool,
     style: logs.Style | None,
+    secrets: frozenset[str] = frozenset(),
 ) -> KeptResult:
-    """Return what the handler `name` of `module` returns for these arguments, encoded.
+    """Return what the handler `name` of `module` returns for these arguments, encoded. No error shows the `secrets`.
 
     Its log lines go to stderr, are written in this style and name the job. Without a style they
     are left to the handler's module.
@@ -59,6 +61,7 @@ def call(
     if style is not None:
         logs.take_over(style)
     logs.current_job.set((claim, queue))
+    present.set(Mask(secrets) if secrets else None)
     handler = _found(module, name)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
     function, forge = getattr(handler, "function", handler), getattr(handler, "forge", None)

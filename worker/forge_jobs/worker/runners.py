@@ -45,7 +45,7 @@ from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.telemetry.logs import current_job
-from forge_jobs.worker.attempt import Attempt, call, given_up, goes_on, limited, retries_of
+from forge_jobs.worker.attempt import Attempt, call, given_up, goes_on, left, limited, retries_of
 from forge_jobs.worker.calls import calls
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
@@ -57,6 +57,7 @@ from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.served_queue import ServedQueue
 
 IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
+OPEN = frozenset({"json", "msgpack"})  # codecs that hide nothing
 
 YIELD_AFTER = 0.002  # seconds after which a runner lets others have the loop
 TELL_EVERY = 5.0  # seconds until a handler that goes on is told to stop again
@@ -281,6 +282,8 @@ class Runners:
             handler = self._calls[claim.kind]
             arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
+            if handler.redact or claim.codec not in OPEN:
+                attempt.hide(handler.redact, arguments)
             if claim.timeout is None and config.timeout is not None:
                 # for this attempt: the next asks the queue again
                 claim.timeout = config.timeout.total_seconds()
@@ -319,11 +322,9 @@ class Runners:
             timer.cancel()
         if (told := attempt.context) is not None and (told.completion or told.has_reported):
             verdict = await self._completions.judged(attempt, told, verdict)
-        attempt.has_ended = True
-        if attempt.is_over:
-            self._free(attempt)
-        else:
-            self._settle(attempt, verdict)
+        if attempt.mask is not None:
+            attempt.show()
+        self._end(attempt, verdict)
         return ended_at
 
     async def _outside(
@@ -430,8 +431,7 @@ class Runners:
         """A runner ended. If that was unexpected, its job gets its verdict, and another runner takes its place."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         for attempt in [running for running in self._running.values() if running.task is task]:
-            problem = error or RuntimeError("its runner ended")
-            self._end(attempt, failed(attempt.claim, attempt.queue.config, describe(problem), attempt.wait))
+            self._end(attempt, left(attempt, error or RuntimeError("its runner ended")))
         if task not in self._tasks:
             return
         self._replace(task)

@@ -261,3 +261,17 @@ async def test_a_queue_that_is_not_there_is_told_also_where_the_kind_has_time_li
     with pytest.raises(UnknownQueue, match="nowhere"):
         await enqueue(storage, "send", queue="nowhere")
     assert await storage.jobs.find() == []
+
+
+async def test_jobs_tell_what_of_them_is_redacted_as_their_kind_declares_it_now(storage):
+    first, other = await enqueue(storage, "pay"), await enqueue(storage, "work")
+
+    for redact in (("card", 'a "b"'), True, False):
+        await declare(storage, Kind("pay", redact=redact, sealed=redact is True))
+
+        assert (await storage.jobs.get(first)).redacted == redact
+        assert [job.redacted for job in await storage.jobs.find(limit=9)] == [False, redact]
+        assert [(kind.redact, kind.sealed) for kind in await storage.kinds.all()] == [
+            (redact, redact is True)
+        ]
+    assert (await storage.jobs.get(other)).redacted is False

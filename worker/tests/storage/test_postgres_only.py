@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from forge_jobs.client import jobs
 from forge_jobs.client.operations import Bulk
+from forge_jobs.codecs import sealed
 from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.group import Group, encoded
@@ -765,3 +767,28 @@ async def test_bulks_of_the_same_tenants_in_other_orders_do_not_wait_for_each_ot
     await asyncio.gather(enqueue_all(storage, names), enqueue_all(await another(), names[::-1]))
 
     assert len(await storage.jobs.find(state=State.PENDING, limit=1000)) == 6 * len(names)
+
+
+async def test_sql_cannot_store_open_arguments_of_a_sealed_kind(postgres, storage):
+    await storage.kinds.declare([Kind("pay", codec="sealed", redact=True, sealed=True)], by="a test")
+
+    for call in ("enqueue('pay', '{\"card\": 1}')", "enqueue_bytes('pay', '[1]')"):
+        with pytest.raises(asyncpg.InvalidParameterValueError) as error:
+            await postgres.rows(f"SELECT forge_jobs.{call}")
+        assert str(error.value) == (
+            'Jobs of kind "pay" are sealed, and the payload is json; allowed is the codec "sealed", by enqueue_bytes, '
+            "or no arguments."
+        )
+    await postgres.rows("SELECT forge_jobs.enqueue('pay')")
+    await postgres.rows("SELECT forge_jobs.enqueue_bytes('pay', '\\xc15331016100'::bytea, codec => 'sealed')")
+    assert len(await storage.jobs.find(limit=9)) == 2
+
+
+async def test_sql_tells_which_keys_have_sealed_jobs(postgres, storage):
+    page = (Path(__file__).parents[3] / "docs" / "codecs.md").read_text(encoding="utf-8")
+    statement = page.partition("```sql\n")[2].partition("```")[0].replace(";", "")
+    for keys in ({"2026-11": bytes(32)}, {"2026-11": bytes(32)}, {"old": bytes(32)}):
+        await enqueue(storage, payload=sealed(keys=keys).wrap(b"{}"), codec="sealed")
+    await enqueue(storage)
+
+    assert sorted(await postgres.rows(statement)) == [("2026-11", 2), ("old", 1)]

@@ -361,3 +361,18 @@ async def test_a_job_is_sent_and_done_once_though_nothing_can_be_recorded(
 
     assert ran == ["work"]
     assert any("HookFailed" in event and "OpenTelemetry" in event for event in said)
+
+
+async def test_a_span_does_not_show_a_redacted_argument(forge: Forge, recorded: Recorded) -> None:
+    @forge.handler(kind="pay", queue="mail", redact="card", max_attempts=1)
+    async def pay(card: str) -> None:
+        raise ValueError(f"cannot charge {card}")
+
+    async with forge:
+        await pay.enqueue(card="4111-1111")
+        await run(forge)
+
+    [event] = recorded.spans("process mail")[0].events
+    assert event.attributes is not None
+    assert event.attributes["exception.message"] == "cannot charge (redacted)"
+    assert "4111" not in str(event.attributes)

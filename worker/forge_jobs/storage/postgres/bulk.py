@@ -179,6 +179,7 @@ async def _resolved(database: PostgresDatabase, jobs: Sequence[NewJob], connecti
     """Return the jobs; options that they leave open are those of their kinds."""
     open_kinds = {job.kind for job in jobs if not job.declared}
     kinds = await named(database, open_kinds, connection) if open_kinds else {}
+    refusals.check_sealed(jobs, kinds)
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 

@@ -28,7 +28,8 @@ SMALL_BATCH = 200
 MOMENT = "statement_timestamp()"
 """When a job is asked for: in a caller's transaction now() is its beginning, which may be long ago."""
 
-# A job whose kind has time limits that it does not say itself is not enqueued here: `bulk` looks up what its kind says.
+# A job whose kind has time limits that it does not say itself, or is sealed, is not enqueued here: `bulk` looks up what
+# its kind says.
 # Inside a caller's transaction ($10) workers are always told, since it is not known who is idle when that commits.
 # They are told where the job stands, too, since jobs after it may have been claimed by then.
 ENQUEUE = """
@@ -39,7 +40,7 @@ WITH {bound}target AS MATERIALIZED (
            coalesce($8::timestamptz, {moment} + make_interval(secs => $9::double precision), {moment}) AS due
     FROM (SELECT) AS one LEFT JOIN {schema}.kind ON kind.kind = $5 AND NOT $11::boolean
     JOIN {schema}.queue ON queue.name = coalesce($1::text, kind.queue, 'default')
-                       AND coalesce(kind.start_by, kind.deadline) IS NULL{bounded}
+                       AND coalesce(kind.start_by, kind.deadline) IS NULL AND kind.sealed IS NOT TRUE{bounded}
 ){keyed}, made AS (
     INSERT INTO {schema}.job (queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{names})
     SELECT queue_id, priority, max_attempts, timeout, $5, $6, {moment}, $7{values} FROM target{held}
@@ -135,7 +136,7 @@ WITH asked AS MATERIALIZED (
          AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, declared{groups}, number)
 ), wanted AS MATERIALIZED (
     SELECT asked.id, asked.number, asked.created_at, asked.kind, asked.codec, asked.payload{groups},
-           coalesce(kind.start_by, kind.deadline) IS NOT NULL AS is_limited,
+           coalesce(kind.start_by, kind.deadline) IS NOT NULL OR kind.sealed IS TRUE AS is_limited,
            coalesce(asked.queue, kind.queue, 'default') AS queue,
            coalesce(asked.priority, kind.priority, 0::smallint) AS priority,
            coalesce(asked.max_attempts, kind.max_attempts) AS max_attempts,
@@ -247,7 +248,7 @@ async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> E
 
 
 async def _enqueue_as_its_kind_says(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
-    """Enqueue a job whose kind has time limits. Raises UnknownQueue."""
+    """Enqueue a job whose kind has time limits or is sealed. Raises UnknownQueue, InvalidInput."""
     if job.declared:
         raise await _unknown_queue(database, job, connection)
     return (await enqueue_by_copy(database, [job], connection))[0]

@@ -7,6 +7,7 @@ is seen where it was, and in one state only.
 from collections.abc import Sequence
 from typing import Any
 
+from forge_jobs.model import redaction
 from forge_jobs.model.group import decoded
 from forge_jobs.model.job import HISTORY_LIMIT, MOST_RERUNS, Failure, Job, JobProgress, Reason, State
 from forge_jobs.model.moments import stored_duration
@@ -36,13 +37,14 @@ SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
        near.priority - near.stands_in AS risen, near.started_at, near.finished_at, near.result, near.groups, near.tenant, near.tags,
-       near.rerun_of, near.start_by, near.deadline,
+       near.rerun_of, near.start_by, near.deadline, declared.redact AS redacted,
        near.progress, near.progress_note, near.progress_attempt, near.progress_at,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
 FROM near
 LEFT JOIN far USING (id)
+LEFT JOIN {schema}.kind AS declared ON declared.kind = near.kind
 LEFT JOIN {schema}.worker ON worker.id = near.worker_id
 LEFT JOIN {schema}.worker_label ON worker_label.worker_id = near.worker_id
 ORDER BY near.rank DESC, near.id DESC
@@ -160,6 +162,7 @@ def shown(record: Any, failures: Sequence[Any] = (), reruns: Sequence[Any] = ())
     facts = dict(record)
     timeout, reason = facts.pop("timeout"), facts.pop("reason")
     groups = tuple(decoded(facts.pop("groups")).values())
+    redacted = redaction.decoded(facts.pop("redacted"))
     its_tags = tuple(facts.pop("tags") or ())
     share, *reported = (
         facts.pop(name) for name in ("progress", "progress_note", "progress_attempt", "progress_at")
@@ -169,6 +172,7 @@ def shown(record: Any, failures: Sequence[Any] = (), reruns: Sequence[Any] = ())
         timeout=stored_duration(timeout),
         groups=groups,
         tags=its_tags,
+        redacted=redacted,
         progress=None if share is None else JobProgress(share, *reported),
         reruns=tuple(rerun["id"] for rerun in reversed(reruns)),
         reason=None if reason is None else Reason(reason),

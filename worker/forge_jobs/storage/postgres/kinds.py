@@ -10,10 +10,11 @@ from typing import Any
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.paused_kind import PausedKind
+from forge_jobs.model.redaction import decoded, encoded
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
-_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost"
+_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed"
 
 
 def _of(table: str) -> str:
@@ -21,7 +22,8 @@ def _of(table: str) -> str:
 
 
 _GIVEN = f"""unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::double precision[], $6::text[],
-        $7::text[], $8::text[], $9::text[], $10::double precision[], $11::double precision[], $12::text[]) AS given (kind, {_DECLARED})"""
+        $7::text[], $8::text[], $9::text[], $10::double precision[], $11::double precision[], $12::text[],
+        $13::text[], $14::boolean[]) AS given (kind, {_DECLARED})"""
 
 DIFFERENT = f"""
 SELECT EXISTS (
@@ -33,7 +35,7 @@ SELECT EXISTS (
 DECLARE = f"""
 WITH written AS (
     INSERT INTO {{schema}}.kind (kind, {_DECLARED}, declared_at, declared_by)
-    SELECT given.*, now(), $13::text FROM {_GIVEN} ORDER BY kind
+    SELECT given.*, now(), $15::text FROM {_GIVEN} ORDER BY kind
     ON CONFLICT (kind) DO UPDATE
     SET ({_DECLARED}, declared_at, declared_by)
         = ({_of("excluded")[1:-1]}, excluded.declared_at, excluded.declared_by)
@@ -153,10 +155,12 @@ def _columns(kinds: Sequence[Kind]) -> list[list[Any]]:
         [None if kind.start_by is None else kind.start_by.total_seconds() for kind in kinds],
         [None if kind.deadline is None else kind.deadline.total_seconds() for kind in kinds],
         [kind.on_lost for kind in kinds],
+        [encoded(kind.redact) for kind in kinds],
+        [kind.sealed for kind in kinds],
     ]
 
 
 def _kind(record: Any) -> Kind:
     facts = dict(record)
     limits = {name: stored_duration(facts[name]) for name in ("timeout", "start_by", "deadline")}
-    return Kind(**facts | limits)
+    return Kind(**facts | limits | {"redact": decoded(facts["redact"])})

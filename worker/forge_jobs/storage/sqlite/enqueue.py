@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
+from forge_jobs.storage import refusals
 from forge_jobs.storage.pieces import are_plain, pieces
 from forge_jobs.storage.sqlite import groups, moves, tags, tenants, time_limits
 from forge_jobs.storage.sqlite.history import forget
@@ -16,16 +17,21 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
 
-def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[Enqueued]:
-    """All jobs wait; those whose key a living job holds are answered with that one, or replace it. Raises UnknownQueue."""
+def enqueue(
+    transaction: Transaction, jobs: Sequence[NewJob] | Alike, *, by_cron: bool = False
+) -> list[Enqueued]:
+    """All jobs wait; those whose key a living job holds are answered with that one, or replace it.
+
+    Raises UnknownQueue, and InvalidInput when they have to be sealed and are not, which is asked of a cron when it is set.
+    """
     answers: list[Enqueued] = []
     for piece in pieces(jobs):
-        answers += _enqueue(transaction, piece)
+        answers += _enqueue(transaction, piece, by_cron=by_cron)
     return answers
 
 
-def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
-    jobs = _resolved(transaction, jobs)
+def _enqueue(transaction: Transaction, jobs: Sequence[NewJob], *, by_cron: bool) -> list[Enqueued]:
+    jobs = _resolved(transaction, jobs, by_cron=by_cron)
     queues = _queues(transaction, jobs)
     if are_plain(jobs):
         return _add(transaction, jobs, queues)
@@ -139,9 +145,11 @@ def _of_batch(keys: Mapping[tuple[str, str], tuple[int, NewJob]], job: NewJob) -
     return Enqueued(holder, duplicate=True, payload_differs=job.payload != first.payload) if holder else None
 
 
-def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+def _resolved(transaction: Transaction, jobs: Sequence[NewJob], *, by_cron: bool) -> Sequence[NewJob]:
     """Return the jobs; options that they leave open are those of their kinds."""
     kinds = named(transaction, {job.kind for job in jobs if not job.declared})
+    if not by_cron:
+        refusals.check_sealed(jobs, kinds)
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 

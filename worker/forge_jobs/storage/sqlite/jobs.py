@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable
+from forge_jobs.model import redaction
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import decoded
 from forge_jobs.model.job import (
@@ -54,7 +55,7 @@ SELECT job.id, {name} AS queue, job.kind,
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
        coalesce(finished.result, saved_state.result) AS result, job.groups, job.tenant, job.tags, job.rerun_of,
-       time_limit.start_by, time_limit.deadline, progress.share, progress.note, progress.attempt AS reported_by,
+       declared.redact AS redacted, time_limit.start_by, time_limit.deadline, progress.share, progress.note, progress.attempt AS reported_by,
        progress.at AS reported_at
 FROM job
 JOIN queue ON queue.id = job.queue_id
@@ -68,6 +69,7 @@ LEFT JOIN progress ON progress.job_id = job.id
 LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
                AND ready.pos = job.created_at AND ready.job_id = job.id
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
+LEFT JOIN kind AS declared ON declared.kind = job.kind
 """.replace("{name}", SHOWN_NAME)
 
 # The table of each state, read from its newest job until the page is full. Dead jobs are few
@@ -424,6 +426,7 @@ def _job(row: Record, attempt: int) -> Job:
         rerun_of=row["rerun_of"],
         start_by=moment(row["start_by"]),
         deadline=moment(row["deadline"]),
+        redacted=redaction.decoded(row["redacted"]),
         progress=None
         if row["share"] is None
         else JobProgress(row["share"], row["note"], row["reported_by"], moment(row["reported_at"])),

@@ -6,20 +6,19 @@ from datetime import datetime, timedelta
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.paused_kind import PausedKind
+from forge_jobs.model.redaction import decoded, encoded
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-COLUMNS = (
-    "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost"
-)
+COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed"
 SELECT = f"SELECT {COLUMNS}, declared_at, declared_by FROM kind"
 NAMED = f"{SELECT} WHERE kind = ?"
 DECLARE = f"""
 INSERT OR REPLACE INTO kind ({COLUMNS}, declared_at, declared_by)
 VALUES (:kind, :queue, :priority, :max_attempts, :timeout, :codec, :title, :owner, :docs, :start_by,
-        :deadline, :on_lost, :declared_at, :declared_by)
+        :deadline, :on_lost, :redact, :sealed, :declared_at, :declared_by)
 """
 MOVE = """
 UPDATE cron SET queue_id = (SELECT id FROM queue WHERE name = coalesce(:queue, 'default'))
@@ -143,6 +142,8 @@ def _columns(kind: Kind) -> dict[str, object]:
         "start_by": None if kind.start_by is None else kind.start_by.total_seconds(),
         "deadline": None if kind.deadline is None else kind.deadline.total_seconds(),
         "on_lost": kind.on_lost,
+        "redact": encoded(kind.redact),
+        "sealed": kind.sealed,
     }
 
 
@@ -160,6 +161,8 @@ def _kind(row: Record) -> Kind:
         start_by=stored_duration(row["start_by"]),
         deadline=stored_duration(row["deadline"]),
         on_lost=row["on_lost"],
+        redact=decoded(row["redact"]),
+        sealed=bool(row["sealed"]),
         declared_at=moment(row["declared_at"]),
         declared_by=row["declared_by"],
     )

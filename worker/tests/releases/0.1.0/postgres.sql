@@ -69,6 +69,8 @@ CREATE TABLE "forge_jobs".kind (
     start_by     double precision,  -- seconds, from when a job is due
     deadline     double precision,  -- seconds, from when a job is due
     on_lost      text,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
+    redact       text,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
+    sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );
@@ -1722,6 +1724,10 @@ BEGIN
         RAISE EXCEPTION 'codec is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.codec, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF declared.sealed AND enqueue_bytes.codec <> declared.codec AND enqueue_bytes.payload <> '{}' THEN
+        RAISE EXCEPTION 'Jobs of kind "%" are sealed, and the payload is %; allowed is the codec "%", by enqueue_bytes, or no arguments.',
+            enqueue_bytes.kind, enqueue_bytes.codec, declared.codec USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF enqueue_bytes.run_at IS NOT NULL AND enqueue_bytes.delay IS NOT NULL THEN
         RAISE EXCEPTION 'delay and run_at are both given, allowed is one of them.'
             USING ERRCODE = 'invalid_parameter_value';
@@ -2145,7 +2151,7 @@ INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUE
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '21') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '21') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.key_state (kind, key, codec, state) OVERRIDING SYSTEM VALUE VALUES ('work', 'ada', 'json', E'\\x2270616765203322') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, 'false', '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.minute_statistic (minute, queue, kind, counts) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', 'default', 'work', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}') ON CONFLICT DO NOTHING;

@@ -58,6 +58,8 @@ CREATE TABLE {schema}.kind (
     start_by     double precision,  -- seconds, from when a job is due
     deadline     double precision,  -- seconds, from when a job is due
     on_lost      text,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
+    redact       text,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
+    sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );
@@ -1710,6 +1712,10 @@ BEGIN
     IF coalesce(enqueue_bytes.codec, '') = '' OR length(enqueue_bytes.codec) > 128 THEN
         RAISE EXCEPTION 'codec is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.codec, 80)
             USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF declared.sealed AND enqueue_bytes.codec <> declared.codec AND enqueue_bytes.payload <> '{}' THEN
+        RAISE EXCEPTION 'Jobs of kind "%" are sealed, and the payload is %; allowed is the codec "%", by enqueue_bytes, or no arguments.',
+            enqueue_bytes.kind, enqueue_bytes.codec, declared.codec USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF enqueue_bytes.run_at IS NOT NULL AND enqueue_bytes.delay IS NOT NULL THEN
         RAISE EXCEPTION 'delay and run_at are both given, allowed is one of them.'

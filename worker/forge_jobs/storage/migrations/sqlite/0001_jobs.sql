@@ -60,6 +60,8 @@ CREATE TABLE kind (
     start_by     REAL,  -- seconds, from when a job is due
     deadline     REAL,  -- seconds, from when a job is due
     on_lost      TEXT,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
+    redact       TEXT,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
+    sealed       INTEGER NOT NULL DEFAULT 0,  -- whether jobs may have no other codec
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;

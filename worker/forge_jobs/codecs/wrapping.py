@@ -1,0 +1,20 @@
+"""Codecs around codecs: what one writes, another packs or seals."""
+
+
+class Wrapping:
+    """A codec that changes the bytes that another one writes. Whatever either method raises makes the payload invalid.
+
+    `inner` is the name of the other one. What is in a payload is for handlers only, and those who wait for results, if
+    it `hides`.
+    """
+
+    inner: str
+    hides: bool = False
+
+    def wrap(self, payload: bytes) -> bytes:
+        """Return bytes of which `unwrap` makes `payload`."""
+        raise NotImplementedError
+
+    def unwrap(self, payload: bytes) -> bytes:
+        """Return what was wrapped."""
+        raise NotImplementedError
