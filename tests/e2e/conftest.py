@@ -211,7 +211,7 @@ def state_of(space: Cluster) -> str:
             ],
         ),
         (space, ["get", "events", "--sort-by=.lastTimestamp", "--no-headers"]),
-        (space, ["logs", "-l", "app.kubernetes.io/component=worker", "--tail=60", "--prefix"]),
+        (space, ["logs", "-l", "app.kubernetes.io/component=worker", "--tail=-1", "--prefix"]),
         (space.into("default"), ["get", "pods"]),
         (
             space.into("default"),
@@ -224,8 +224,15 @@ def state_of(space: Cluster) -> str:
             said = where.kubectl(*words)
         except (CommandFailed, subprocess.TimeoutExpired) as error:
             said = str(error)
-        found.append(f"$ kubectl -n {where.namespace} {' '.join(words)}\n{said[-6000:]}")
+        found.append(f"$ kubectl -n {where.namespace} {' '.join(words)}\n{shortened(said)}")
     return "\n".join(found)
+
+
+def shortened(said: str) -> str:
+    """Return the end of what was said, and of log lines before it those that tell of more than everyday things."""
+    lines = said.splitlines(keepends=True)
+    telling = [line for line in lines[:-40] if '"level":' in line and '"level":"info"' not in line]
+    return "".join(telling)[-12_000:] + "".join(lines[-40:])[-12_000:]
 
 
 __all__ = ["ROOT"]

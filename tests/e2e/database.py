@@ -139,7 +139,10 @@ class Database:
             lost = set(jobs) - set(counted)
             doubled = [job for job, times in counted.items() if times > 1]
             assert not lost, f"{len(lost)} of {len(jobs)} jobs were never {what}: {sorted(lost)[:10]}"
-            assert not doubled, f"{len(doubled)} of {len(jobs)} jobs were {what} twice: {doubled[:10]}"
+            assert not doubled, (
+                f"{len(doubled)} of {len(jobs)} jobs were {what} twice: {doubled[:10]}; of the first the ledger says "
+                f"{[line for line in told if line.job_id == doubled[0]]}"
+            )
         others = [line for line in told if line.what not in ("started", "ended")]
         assert not others, f"jobs were interrupted: {others[:5]}"
         started = {line.job_id: line.pod for line in told if line.what == "started"}
