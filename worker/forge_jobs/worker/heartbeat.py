@@ -7,18 +7,19 @@ that it had, which may have ended meanwhile, and by a new one.
 
 Nobody is lost while nobody can use the database: then handlers go on, however long it takes. Between two tries,
 one after the other, that both met a database that is down, the worker's silence does not count. Tries between them
-that got no answer at all say nothing: a Service without endpoints refuses a pod once a second, and passes over what else it
-sends. Whoever leads sees the same (`answered`), and counts silence anew when the database is back.
+that got no answer at all say nothing, unless another connection of the process met that database meanwhile: a Service without
+endpoints refuses a pod once a second, and passes over what else it sends. Whoever leads sees the same (`answered`), and counts silence anew when the database is back.
 """
 
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from math import inf
 
 from forge_jobs.errors import StorageDown, StorageUnavailable, WorkerLost
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.worker import Beat
-from forge_jobs.storage.interface.workers import Workers
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.liveness import NO_ANSWER
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
@@ -39,7 +40,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        workers: Workers,
+        storage: Storage,
         telemetry: Telemetry,
         worker_id: int,
         label: str,
@@ -53,7 +54,7 @@ class Heartbeat:
         era: Callable[[], int | None] = lambda: None,
         ailment: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._workers = workers
+        self._storage = storage
         self._outlives: float | None = None  # since this `uptime`, an outage longer than the stale time
         self._error: str | None = None  # by the database, of that
         self._telemetry = telemetry
@@ -101,12 +102,13 @@ class Heartbeat:
                     until = None
                     continue
                 failing = True
-                if isinstance(error, StorageDown) and until is None:
-                    if down is not None:
+                first, met = self._met_down(error, started)
+                if met is not None and until is None:
+                    if down is not None and first <= down:
                         last = down
                         self._fence(last + self._stale)
                         self._outlive(answered, error)
-                    down = started
+                    down = met
                 elif not isinstance(error, TimeoutError):
                     down = None
                 said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
@@ -133,16 +135,25 @@ class Heartbeat:
             self._error,
         )
 
-    def _outlive(self, answered: float, error: StorageDown) -> None:
+    def _met_down(self, error: Exception, started: float) -> tuple[float, float | None]:
+        """Return when the last try was begun that met a database which is down, this one or another of the process meanwhile,
+        and before it the moment since which no other was answered.
+        """
+        if isinstance(error, StorageDown):
+            return -inf, started
+        met = self._storage.met_down() if isinstance(error, TimeoutError) else None
+        return met if met is not None and met[1] >= started else (-inf, None)
+
+    def _outlive(self, answered: float, error: Exception) -> None:
         """The handlers go on, though the worker has not been heard of since `answered`."""
-        self._error = str(error)
+        self._error = str(error) or self._error or NO_ANSWER
         if self._outlives is None and uptime() - answered > self._stale:
             self._outlives = answered
             self._telemetry.emit(OutageOutlived(self._label, self._stale, self._error))
 
     async def _beat(self) -> Beat:
         said = self._counts
-        return await self._workers.beat(
+        return await self._storage.workers.beat(
             self._worker_id,
             succeeded=said.succeeded,
             failed=said.failed,

@@ -222,7 +222,7 @@ class Session:
             on_empty=on_empty,
         )
         self._beats = Heartbeat(
-            self._storage.workers,
+            self._storage,
             self._telemetry,
             self.info.id,
             self.info.label,

@@ -146,10 +146,11 @@ async def called(storage: Storage, name: str, on: Stage) -> None:
 
 
 # `open` and `close` are tried with databases that are away; whoever listens waits for one that is;
-# which rights are needed is known without one; and a completion is part of a transaction of the caller's.
+# which rights are needed, and what was met, is known without one; and a completion is part of a transaction of the caller's.
 NOT_CALLED = {
     "open",
     "close",
+    "met_down",
     "wakeups.listen",
     "schema.grants",
     "completions.complete",

@@ -565,7 +565,7 @@ async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_tim
 
         times = {"heartbeat": timedelta(seconds=0.5), "stale": timedelta(seconds=15)}
         heartbeat = Heartbeat(
-            storage.workers,
+            storage,
             Telemetry(),
             7,
             "a",

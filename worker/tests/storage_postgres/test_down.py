@@ -19,6 +19,7 @@ from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connect_arguments import connect_arguments
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.down import UNKNOWN, ServerPlace, is_down, place_of
+from forge_jobs.system.uptime import uptime
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
@@ -59,14 +60,20 @@ async def said_of(database: PostgresDatabase) -> type[BaseException]:
 @pytest.mark.parametrize("immediate", [False, True])
 async def test_a_server_that_is_stopped_is_down(mortal: LocalPostgres, immediate: bool) -> None:
     async with opened(mortal.url()) as database:
+        before = uptime()
         mortal.stop(immediate)
 
         assert await said_of(database) is StorageDown
         with pytest.raises(StorageDown):
             await database.check_not_down()
 
+        assert database.downtime.met is not None
+        first, last = database.downtime.met
+        assert before < first < last < uptime()
+
         mortal.start()
         await database.check_not_down()
+        assert database.downtime.met is None
         assert await database.liveness.fetch("SELECT 1")
 
 

@@ -253,6 +253,43 @@ async def test_handlers_go_on_for_as_long_as_nobody_can_use_the_database(
     assert (stopped, bool(events.of(WorkerCutOff))) == (([], False) if goes_on else ([1], True))
 
 
+@pytest.mark.parametrize(
+    ("heard_by_others", "goes_on"),
+    [
+        (lambda: (0.0, uptime() + 1000), True),
+        (lambda: (uptime() + 1000, uptime() + 1000), False),  # one of them got in each time
+        (lambda: (0.0, 0.0), False),  # that was long ago
+        (lambda: None, False),
+    ],
+)
+async def test_a_heartbeat_without_an_answer_believes_what_another_connection_of_the_process_was_told(
+    forge: Forge,
+    events: Events,
+    met: Met,
+    monkeypatch: pytest.MonkeyPatch,
+    heard_by_others: Callable[[], tuple[float, float] | None],
+    goes_on: bool,
+) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(forge.storage, "met_down", heard_by_others)
+
+    @forge.handler
+    async def works() -> str:
+        begun.set()
+        await over.wait()
+        return "done"
+
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=6)):
+        job = await works.enqueue()
+        await begun.wait()
+        await met([TimeoutError()] * 12)
+        over.set()
+        assert await forge.wait(job, timeout=30) == "done"
+
+    assert bool(events.of(OutageOutlived)) == goes_on
+    assert bool(events.of(WorkerCutOff)) == (not goes_on)
+
+
 async def test_a_worker_that_outlives_an_outage_says_so_once_and_what_ails_it(
     forge: Forge, events: Events, met: Met
 ) -> None:

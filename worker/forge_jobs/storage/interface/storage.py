@@ -100,6 +100,12 @@ class Storage(Protocol):
     async def check_not_down(self) -> None:
         """Raise StorageDown when whoever has no connection to the database gets none, so that others cannot use it though we can."""
 
+    def met_down(self) -> tuple[float, float] | None:
+        """Return when (`uptime`) the first and the last try of this process to connect were begun that met a database which is down.
+
+        Between them none got in. None: the last that came to its end got in, or none met it.
+        """
+
     async def now(self) -> datetime:
         """Return the database's time."""
 

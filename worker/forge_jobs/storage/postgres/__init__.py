@@ -130,6 +130,10 @@ class PostgresStorage(Storage):
         """Raise StorageDown when whoever has no connection to the database gets none."""
         await self._database.check_not_down()
 
+    def met_down(self) -> tuple[float, float] | None:
+        """Return when the first and the last try of this process were begun that met a database which is down."""
+        return self._database.downtime.met
+
     async def now(self) -> datetime:
         """Return the database's time."""
         return cast(datetime, await self._database.fetchval("SELECT now()"))

@@ -25,6 +25,7 @@ from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.connect import arguments_of, connect
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.down import UNKNOWN, Connect, ServerPlace, is_down, place_of
+from forge_jobs.storage.postgres.downtime import Downtime
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, MIXED_UP, is_read_only, translated
 from forge_jobs.storage.postgres.forks import left_to_parent
 from forge_jobs.storage.postgres.lane import Lane
@@ -75,6 +76,7 @@ class PostgresDatabase:
         self.moves = 0  # of the database to another URL; connections made before are of no more use
         self._address = Address(url, file=url_file, changed=self._moved)
         self._url_changed = url_changed
+        self.downtime = Downtime()
         self._prepares = False  # statements; not before it is known that no pooler mixes them up
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
@@ -298,7 +300,7 @@ class PostgresDatabase:
                 is_down=self._is_down,
             )
 
-        return await self._address.reached(connect_by)
+        return await self.downtime.noted(self._address.reached(connect_by))
 
     async def _is_down(
         self, error: BaseException, places: Sequence[ServerPlace], connect_to: Connect

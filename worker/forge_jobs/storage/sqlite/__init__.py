@@ -114,6 +114,9 @@ class SqliteStorage(Storage):
     async def check_not_down(self) -> None:
         """Raise nothing: whoever may open the file can."""
 
+    def met_down(self) -> None:
+        """Return None: there is nothing to connect to."""
+
     async def now(self) -> datetime:
         """Return the database's time."""
         return moment(self._database.now())
