@@ -126,7 +126,10 @@ async function work(adapter, { url, settings, handler, record, every }) {
   say({ ready: true });
   await lines.next();
   const worker = await adapter.work(url, settings, body.call);
-  const saying = setInterval(() => say({ started: starts.count }), SAID_EVERY);
+  let said = -1;
+  const saying = setInterval(() => {
+    if (starts.count !== said) say({ started: (said = starts.count) });
+  }, SAID_EVERY);
   await lines.next();
   clearInterval(saying);
   await worker.stop();

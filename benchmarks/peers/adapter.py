@@ -34,6 +34,8 @@ from typing import Any, Protocol
 
 PAD = "x" * 90
 SAID_EVERY = 0.02  # seconds between two lines that say how many handlers began
+QUIET_LOOKS = 50  # after so many at which none had begun it is looked at less often, so that idle workers cost what they cost
+LOOKED_EVERY = 0.2  # seconds, then
 SLEEP = 0.01  # seconds, of the handler that sleeps
 POOL = 10  # connections of the handlers that ask the database
 BULK = 1000  # jobs in one call of the bulk API
@@ -232,7 +234,7 @@ async def produce(
 async def work(
     adapter: Adapter, url: str, settings: Settings, handler: str, record: str, every: int = 1
 ) -> dict[str, Any]:
-    """Run jobs from one line of the standard input to the next, and say how many began, again and again."""
+    """Run jobs from one line of the standard input to the next, and say how many began, whenever it is more."""
     body = Handler(handler, url, adapter.DATABASE, every)
     await body.open()
     say(ready=True)
@@ -240,9 +242,14 @@ async def work(
     stopped = Stopped()
     working = asyncio.create_task(adapter.work(url, settings, body, stopped))
     told = asyncio.create_task(heard())
+    said, quiet = -1, 0
     while not told.done() and not working.done():
-        say(started=body.starts.count)
-        await asyncio.wait([told, working], timeout=SAID_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        quiet = quiet + 1 if body.starts.count == said else 0
+        if not quiet:
+            said = body.starts.count
+            say(started=said)
+        pause = SAID_EVERY if quiet < QUIET_LOOKS else LOOKED_EVERY
+        await asyncio.wait([told, working], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
     stopped.set()
     await working
     await body.close()
