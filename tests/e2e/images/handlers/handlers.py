@@ -26,7 +26,8 @@ LINE = """
     ON CONFLICT DO NOTHING
 """
 MAY_END = "SELECT FROM may_end WHERE job_id = $1"
-AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+# The driver's own error comes when a connection breaks while a statement on it is cancelled.
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 leaked: list[bytes] = []
 pool: asyncpg.Pool | None = None
