@@ -45,6 +45,10 @@ GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
         lambda facts: facts.counts.scheduled,
     ),
     "blocked_jobs": ("Jobs that wait for a place in a group.", lambda facts: facts.counts.blocked),
+    "waiting_jobs": (
+        "Jobs that wait for a signal, or for the end of another job.",
+        lambda facts: facts.counts.waiting,
+    ),
     "in_progress_jobs": ("Jobs that workers hold.", lambda facts: facts.counts.in_progress),
     "done_jobs": ("Done jobs that are still kept.", lambda facts: facts.counts.done),
     "dead_jobs": ("Dead jobs that are still kept.", lambda facts: facts.counts.dead),

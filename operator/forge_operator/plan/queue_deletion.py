@@ -54,7 +54,11 @@ def jobs_left(owner: QueueObject, database: DatabaseState) -> int:
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     names = {queue.name for queue in database.queues if queue.managed_by == manager}
     return sum(
-        queue_counts.pending + queue_counts.scheduled + queue_counts.blocked + queue_counts.in_progress
+        queue_counts.pending
+        + queue_counts.scheduled
+        + queue_counts.blocked
+        + queue_counts.waiting
+        + queue_counts.in_progress
         for queue_counts in database.counts
         if queue_counts.queue in names
     )

@@ -25,7 +25,7 @@ from forge_jobs.model.match import Move
 from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.duration import in_words
-from forge_jobs.rules.words import first_line, to_the_second
+from forge_jobs.rules.words import first_line, to_the_second, waits_for
 
 group = CommandGroup(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
 
@@ -95,7 +95,11 @@ def _when(job: Job, now: datetime) -> str:
         return until(job.run_at, now)
     if job.state is State.IN_PROGRESS:
         return f"for {since(job.claimed_at, now)}"
-    return "" if job.state in (State.PENDING, State.BLOCKED) else f"{since(job.finished_at, now)} ago"
+    return (
+        ""
+        if job.state in (State.PENDING, State.BLOCKED, State.WAITING)
+        else f"{since(job.finished_at, now)} ago"
+    )
 
 
 def shown_progress(progress: JobProgress | None) -> str:
@@ -147,6 +151,11 @@ def _outcome(step: JobStep, job: Job) -> str:
         return f"{'slept' if step.is_over else 'sleeps'} until {_shown(step.until)}"
     if step.sort is StepSort.PATCH:
         return "patched"
+    if step.sort is StepSort.WAIT and not step.is_over:
+        end = "" if step.until is None else f" until {_shown(step.until)}"
+        return f"waits for {waits_for(step)}{end}"
+    if step.sort is StepSort.WAIT and step.signal is None:
+        return f"timed out, waiting for {waits_for(step)}"
     return json.dumps(readable(step.result, step.codec, job.redacted), ensure_ascii=False)
 
 

@@ -29,6 +29,7 @@ COLUMNS = (
     "pending",
     "oldest",
     "blocked",
+    "waiting",
     "scheduled",
     "running",
     "done",
@@ -37,7 +38,18 @@ COLUMNS = (
     "workers",
 )
 NUMBERS = frozenset(
-    {"pending", "oldest", "blocked", "scheduled", "running", "done", "dead", "expired", "workers"}
+    {
+        "pending",
+        "oldest",
+        "blocked",
+        "waiting",
+        "scheduled",
+        "running",
+        "done",
+        "dead",
+        "expired",
+        "workers",
+    }
 )
 
 
@@ -144,6 +156,7 @@ def _row(queue: QueueConfig, counts: Counts, workers: int, now: datetime) -> lis
         f"{counts.pending:,}",
         values.since(counts.oldest_pending_at, now),
         f"{counts.blocked:,}",
+        f"{counts.waiting:,}",
         f"{counts.scheduled:,}",
         f"{counts.in_progress:,}" + ("" if queue.concurrency is None else f"/{queue.concurrency:,}"),
         f"{counts.done:,}",

@@ -12,6 +12,7 @@ COLOURS = {
     "scheduled": "cyan",
     "retrying": "yellow",
     "blocked": "yellow",
+    "waiting": "cyan",
     "pending": "blue",
     "in_progress": "magenta",
     "done": "green",

@@ -80,6 +80,7 @@ class State(StrEnum):
     SCHEDULED = "scheduled"  # in `scheduled`, waits for run_at
     RETRYING = "retrying"  # in `scheduled` after a failure, waits for run_at
     BLOCKED = "blocked"  # in `blocked`, waits for a place in a group
+    WAITING = "waiting"  # in `waiting`, waits for a signal, or the end of another job
     PENDING = "pending"  # in `ready`, may be claimed
     IN_PROGRESS = "in_progress"  # in `claimed`, a worker has it
     DONE = "done"  # in `finished`
@@ -87,7 +88,7 @@ class State(StrEnum):
     EXPIRED = "expired"  # in `finished`, was not begun in time
 
 
-WAITING = frozenset({State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING})
+WAITING = frozenset({State.SCHEDULED, State.RETRYING, State.BLOCKED, State.WAITING, State.PENDING})
 ENDED = frozenset({State.DONE, State.DEAD, State.EXPIRED})
 
 
@@ -286,6 +287,9 @@ class Postponement(msgspec.Struct, gc=False):
     afresh: bool = False  # all attempts are
     counts_as: int | None = None  # the number by which the attempt counts, when that is not its own
     payload: bytes | None = None  # the job's from now on; None: as it was
+    wait: str | None = (
+        None  # the step in which the job waits, unless that is over by then; None: it waits for its time
+    )
 
     @property
     def attempts(self) -> int:
@@ -382,6 +386,7 @@ class Counts:
     pending: int = 0
     scheduled: int = 0  # retrying included
     blocked: int = 0
+    waiting: int = 0  # for a signal, or the end of another job
     in_progress: int = 0
     done: int = 0  # still kept
     dead: int = 0  # still kept

@@ -23,18 +23,26 @@ class Move(StrEnum):
 
 
 _STATES: Mapping[Move, Sequence[State]] = {
-    Move.CANCEL: (State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING, State.IN_PROGRESS),
+    Move.CANCEL: (
+        State.SCHEDULED,
+        State.RETRYING,
+        State.BLOCKED,
+        State.WAITING,
+        State.PENDING,
+        State.IN_PROGRESS,
+    ),
     Move.RETRY: (State.DEAD, State.EXPIRED, State.RETRYING),
     Move.TRANSFER: (
         State.SCHEDULED,
         State.RETRYING,
         State.BLOCKED,
+        State.WAITING,
         State.PENDING,
         State.DONE,
         State.DEAD,
         State.EXPIRED,
     ),
-    Move.REPRIORITISE: (State.SCHEDULED, State.RETRYING, State.PENDING),
+    Move.REPRIORITISE: (State.SCHEDULED, State.RETRYING, State.WAITING, State.PENDING),
     Move.DELETE: (
         State.DONE,
         State.DEAD,
@@ -42,6 +50,7 @@ _STATES: Mapping[Move, Sequence[State]] = {
         State.SCHEDULED,
         State.RETRYING,
         State.BLOCKED,
+        State.WAITING,
         State.PENDING,
     ),
 }

@@ -16,6 +16,7 @@ class StepSort(StrEnum):
     STEP = "step"  # a function was called
     SLEEP = "sleep"  # the job waits, or has waited
     PATCH = "patch"  # the job came to a change of its handler's code for the first time
+    WAIT = "wait"  # the job waits, or has waited, for a signal or the end of another job
 
 
 class NewStep(msgspec.Struct, frozen=True, gc=False):
@@ -37,9 +38,17 @@ class JobStep:
     name: str
     sort: StepSort
     attempt: int  # the one that did it
-    at: datetime  # when it was done, or a sleep began
+    at: datetime  # when it was done, or a sleep or a wait began
     result: bytes | None  # encoded with `codec`; None: None
     codec: str
-    until: datetime | None = None  # when a sleep ends; None: it is no sleep
-    is_over: bool = True  # False: it is a sleep that lasted when this was read
+    until: datetime | None = (
+        None  # when a sleep or a wait ends; None: it is neither, or a wait without a timeout
+    )
+    is_over: bool = True  # False: it is a sleep or a wait that lasted when this was read
+    signals: tuple[str, ...] = ()  # of a wait: any of these ends it
+    for_job: int | None = None  # of a wait: the end of this job ends it
+    ended_at: datetime | None = None  # of a wait; None: it lasts
+    signal: str | None = (
+        None  # of a wait: which signal has ended it, or how the job had ended; None: its timeout did
+    )
     serial: int | None = None  # its place among those done one after the other; None: it was done beside them

@@ -193,6 +193,11 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
         {count.queue: count.blocked for count in counts},
     )
     yield gauge(
+        "waiting_jobs",
+        "Jobs that wait for a signal, or for the end of another job.",
+        {count.queue: count.waiting for count in counts},
+    )
+    yield gauge(
         "in_progress_jobs", "Jobs that workers hold.", {count.queue: count.in_progress for count in counts}
     )
     yield gauge("done_jobs", "Done jobs that are still kept.", {count.queue: count.done for count in counts})

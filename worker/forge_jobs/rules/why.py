@@ -11,7 +11,7 @@ from forge_jobs.model.step import StepSort
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import in_words
-from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, to_the_second
+from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, to_the_second, waits_for
 
 SLOW = timedelta(seconds=2)
 """A handler starts sooner than this after its job was claimed."""
@@ -56,6 +56,8 @@ def explain(
         reasons = _pending(job, waiting, workers, stale)
     elif job.state is State.BLOCKED:
         reasons = _blocked(job, now, waiting)
+    elif job.state is State.WAITING:
+        reasons = _waiting(job, now)
     else:
         reasons = _scheduled(job, now, waiting, workers, stale)
     return Why(
@@ -158,6 +160,24 @@ def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
         yield f"{at_once}: {holder}.{_before(group, waiting.ahead_limit if waiting else 0)}"
     if waiting is None or not waiting.full_groups:
         yield "It was blocked and is changing its state right now: ask again."
+    if job.error:
+        yield f"Its last error was: {first_line(job.error)}"
+
+
+def _waiting(job: Job, now: datetime) -> Iterator[str]:
+    wait = next(
+        (step for step in reversed(job.steps) if step.sort is StepSort.WAIT and not step.is_over), None
+    )
+    if wait is None:
+        yield "It waited for a signal and is changing its state right now: ask again."
+        return
+    since = f"It waits for {waits_for(wait)} since {ago(wait.at, now)}"
+    if wait.until is None:
+        yield f"{since}, without a timeout."
+    elif wait.until > now:
+        yield f"{since}, until {to_the_second(wait.until)}, in {in_words(wait.until - now)}."
+    else:
+        yield f"{since}; that timed out {ago(wait.until, now)}, and the next worker that looks makes it pending."
     if job.error:
         yield f"Its last error was: {first_line(job.error)}"
 

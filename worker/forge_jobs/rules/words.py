@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from forge_jobs.model.job import FOREVER, Job
+from forge_jobs.model.step import JobStep
 from forge_jobs.rules.duration import in_words
 
 QUIET = timedelta(seconds=15)
@@ -36,3 +37,10 @@ def first_line(error: str | None) -> str:
 def count(number: int, noun: str) -> str:
     """Return '1 job' or '3,000 jobs'."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def waits_for(step: JobStep) -> str:
+    """Return what ends a wait, in words."""
+    if step.for_job is not None:
+        return f"the end of job {step.for_job}"
+    return f"the signal {' or '.join(map(repr, step.signals))}"

@@ -16,11 +16,11 @@ JOBS_AT_ONCE = 200_000
 ROUNDS = 3
 """How often contradictions are mended and looked for again: a repair may bring another one to light."""
 
-RANKS = ("finished", "claimed", "scheduled", "blocked", "ready", "abandoned")
+RANKS = ("finished", "claimed", "scheduled", "blocked", "waiting", "ready", "abandoned")
 """Of the states of a job that is in several, the one that proves most comes first: an end that is written, a claim of
-a registered worker, a moment to wait for, a line to stand in, a place in the queue, and last a claim of nobody."""
+a registered worker, a moment to wait for, a line to stand in, a wait for a signal, a place in the queue, and last a claim of nobody."""
 
-COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired")
+COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired", "waiting")
 
 
 class Row(NamedTuple):

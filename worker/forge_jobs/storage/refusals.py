@@ -54,6 +54,8 @@ def not_ended(job_id: int, state: str, wanted: State) -> WrongState:
 
 def not_changed(job_id: int, state: str) -> WrongState:
     """Return the refusal to change a job in this state."""
+    if state == State.WAITING:
+        return WrongState(job_id, state, "it waits for a signal, and not for a time that can be changed")
     return WrongState(job_id, state, "only a job that waits can be changed")
 
 

@@ -17,6 +17,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.progress import ProgressReport
+from forge_jobs.model.signal import NewSignal, Recipient
 from forge_jobs.model.statistics import Minute
 from forge_jobs.model.step import NewStep, StepSort
 from forge_jobs.model.version import Version, VersionState
@@ -26,6 +27,7 @@ from forge_jobs.storage.sqlite import schema
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
 from tests.storage.factories import (
+    awaiting,
     cron,
     done,
     ended,
@@ -138,6 +140,10 @@ async def _fill(database: Database) -> None:
         await storage.steps.add(stepping, NewStep(2, "cool off", StepSort.SLEEP, sleep=86_400.0))
         asleep = Postponement(stepping, Reason.SLEEPING, delay=timedelta(days=1), counted=False)
         await storage.claims.postpone([asleep])
+        await awaiting(storage, me, timeout=86_400.0)
+        for signal in ("other", "approved"):
+            signalled = await awaiting(storage, me, signal, for_job=stepping.job_id)
+            await storage.signals.send(Recipient(signalled.job_id), NewSignal("approved", b'{"by":"ada"}'))
         await running(storage, me, queue="mail", timeout=timedelta(minutes=5), payload=b'{"to":"cyd"}')
         await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id)
         await enqueue(storage, delay=timedelta(days=1), key="eve")

@@ -12,11 +12,13 @@ from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.signal import NewWait
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
 
 NEVER = timedelta(days=10_000)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+WAIT = "approval"
 NOBODY = 1  # a worker id that is never registered
 _numbers = itertools.count(1001)
 
@@ -111,6 +113,26 @@ async def expired(storage: Storage, worker_id: int, **facts: Any) -> int:
     return late.job_id
 
 
+async def awaiting(
+    storage: Storage,
+    worker_id: int,
+    *signals: str,
+    timeout: float | None = None,
+    for_job: int | None = None,
+    **facts: Any,
+) -> Claim:
+    """Enqueue a job that waits for any of these signals, "approved" unless given; return the claim that it had before."""
+    claimed = await running(storage, worker_id, **facts)
+    names = signals or (() if for_job else ("approved",))
+    await storage.signals.wait(claimed, NewWait(1, WAIT, names, for_job, timeout))
+    await storage.claims.postpone([parked(claimed)])
+    return claimed
+
+
+def parked(claim: Claim, wait: str = WAIT) -> Postponement:
+    return Postponement(claim, Reason.SLEEPING, counted=False, wait=wait)
+
+
 async def one_in_each_state(storage: Storage, me: int, **facts: Any) -> dict[State, int]:
     """Return the id of one job in each state."""
     finished = await ended(storage, me, **facts)
@@ -126,6 +148,7 @@ async def one_in_each_state(storage: Storage, me: int, **facts: Any) -> dict[Sta
         State.RETRYING: failing.job_id,
         State.IN_PROGRESS: (await running(storage, me, groups=group, **facts)).job_id,
         State.BLOCKED: await enqueue(storage, groups=group, **facts),
+        State.WAITING: (await awaiting(storage, me, **facts)).job_id,
         State.SCHEDULED: await enqueue(storage, delay=timedelta(hours=1), **facts),
         State.PENDING: await enqueue(storage, **facts),
     }

@@ -11,7 +11,7 @@ from forge_jobs.model.tenant import has_tenant
 from forge_jobs.storage.interface.storage import Storage
 from tests.storage.databases import Database
 
-STATES = ("scheduled", "blocked", "ready", "claimed", "finished")
+STATES = ("scheduled", "blocked", "waiting", "ready", "claimed", "finished")
 
 
 KEYED = "SELECT id, kind, key FROM job WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM finished)"
@@ -52,11 +52,15 @@ READ = {
     "tags": "SELECT job_id, tag FROM job_tag",
     "time limits": "SELECT job_id FROM time_limit",
     "living limited jobs": "SELECT id FROM job WHERE links & 2 <> 0 AND id NOT IN (SELECT job_id FROM finished)",
-    "jobs with reports": "SELECT job_id FROM saved_state UNION SELECT job_id FROM progress UNION SELECT job_id FROM step",
+    "jobs with reports": "SELECT job_id FROM saved_state UNION SELECT job_id FROM progress UNION SELECT job_id FROM step "
+    "UNION SELECT job_id FROM signal",
     "jobs linked to reports": "SELECT id FROM job WHERE links & 4 <> 0",
     "steps": "SELECT job_id, number, sort FROM step ORDER BY job_id, number",
     "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
     "counts of scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
+    "waits": "SELECT job_id, step FROM waiting",
+    "open waits": "SELECT job_id, name FROM step WHERE sort = 'wait' AND ended_at IS NULL",
+    "counts of waiting": "SELECT queue_id, count(*) FROM waiting GROUP BY queue_id",
     "counts of blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
     "counts of in_progress": "SELECT queue_id, count(*) FROM claimed GROUP BY queue_id",
     "counts of done": "SELECT queue_id, count(*) FROM finished WHERE state = 'done' GROUP BY queue_id",
@@ -66,6 +70,10 @@ READ = {
 """What is looked at, all of it at one moment."""
 
 READ_OF_POSTGRES = {
+    "waits that a kept signal should have ended": (
+        "SELECT waiting.job_id FROM waiting JOIN step ON step.job_id = waiting.job_id AND step.name = waiting.step "
+        "JOIN signal ON signal.job_id = waiting.job_id AND signal.step IS NULL AND signal.name = ANY (step.signals)"
+    ),
     "tags of jobs": "SELECT id, tag FROM job CROSS JOIN LATERAL unnest(tags) AS tag",
     "done jobs without a note": (
         "SELECT job_id FROM finished WHERE state = 'done' AND NOT EXISTS (SELECT FROM done_together AS noted "
@@ -74,9 +82,16 @@ READ_OF_POSTGRES = {
     ),
 }
 
-READ_OF_SQLITE = {"tags of jobs": "SELECT job.id, tag.value FROM job JOIN json_each(job.tags) AS tag"}
+READ_OF_SQLITE = {
+    "tags of jobs": "SELECT job.id, tag.value FROM job JOIN json_each(job.tags) AS tag",
+    "waits that a kept signal should have ended": (
+        "SELECT waiting.job_id FROM waiting JOIN step ON step.job_id = waiting.job_id AND step.name = waiting.step "
+        "JOIN signal ON signal.job_id = waiting.job_id AND signal.step IS NULL "
+        "AND signal.name IN (SELECT value FROM json_each(step.signals))"
+    ),
+}
 
-COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired")
+COUNTED = ("pending", "scheduled", "blocked", "waiting", "in_progress", "done", "dead", "expired")
 
 Rows = Mapping[str, list[tuple[Any, ...]]]
 
@@ -94,6 +109,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _time_limits_are_those_of_living_jobs(rows)
     _reports_are_those_of_jobs_that_say_so(rows)
     _steps_have_numbers_of_their_own(rows)
+    _waiting_jobs_wait_for_what_has_not_come(rows)
     _jobs_are_found_by_their_tags(rows)
     _done_jobs_are_noted_with_their_moments(rows)
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
@@ -184,6 +200,11 @@ def _steps_have_numbers_of_their_own(rows: Rows) -> None:
     numbered = [(job, number) for job, number, sort in rows["steps"] if sort != "patch"]
     assert len(numbered) == len(set(numbered))
     assert all(number > 0 for _, number, _ in rows["steps"])
+
+
+def _waiting_jobs_wait_for_what_has_not_come(rows: Rows) -> None:
+    assert set(rows["waits"]) <= set(rows["open waits"])
+    assert rows["waits that a kept signal should have ended"] == []
 
 
 def _done_jobs_are_noted_with_their_moments(rows: Rows) -> None:

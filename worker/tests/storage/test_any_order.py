@@ -19,7 +19,8 @@ from forge_jobs.model.correction import Correction
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason, State
 from forge_jobs.model.match import Move
-from tests.storage.factories import dead, done, failed, leader, lost_claims, move_all, queue, worker
+from forge_jobs.model.signal import NewSignal, NewWait, Recipient, SignalMode
+from tests.storage.factories import dead, done, failed, leader, lost_claims, move_all, parked, queue, worker
 from tests.storage.invariants import check_invariants
 
 STALE = timedelta(minutes=5)
@@ -106,6 +107,22 @@ class Walker:
             ]
         )
 
+    async def wait(self):
+        waits = []
+        for one in self.some_claims():
+            for_job = self.some_id() if self.dice.random() < 0.3 else None
+            names = ("go", "stop") if for_job is None else ()
+            wait = NewWait(1, "wait", names, for_job, self.dice.choice([None, 20.0]))
+            if await self.storage.signals.wait(one, wait) is not None:
+                waits.append(parked(one, "wait"))
+        await self.storage.claims.postpone(waits)
+
+    async def signal(self):
+        signal = NewSignal(self.dice.choice(["go", "other"]), b"1", mode=self.dice.choice(list(SignalMode)))
+        key = self.dice.choice([None, None, "a", "b"])
+        to = Recipient(self.some_id()) if key is None else Recipient(kind="work", key=key)
+        await self.storage.signals.send(to, signal)
+
     async def hand_back(self):
         await self.storage.claims.hand_back(self.some_claims())
 
@@ -168,6 +185,7 @@ class Walker:
 
     async def chores(self):
         await self.storage.workers.beat(self.me)
+        await self.storage.signals.end_waits(epoch=self.epoch)
         await self.storage.history.sweep(epoch=self.epoch, limit=5)
         await self.storage.jobs.fold()
         await self.storage.groups.forget(epoch=self.epoch)  # no audit, which would hide who was left behind
@@ -189,6 +207,8 @@ ACTIONS = {
     Walker.finish: 4,
     Walker.postpone: 3,
     Walker.hand_back: 1,
+    Walker.wait: 3,
+    Walker.signal: 4,
     Walker.give_back: 2,
     Walker.vanish: 1,
     Walker.reap: 2,

@@ -170,7 +170,14 @@ async def test_a_job_that_waits_is_moved_to_another_queue(storage, before):
     assert (found.queue, found.state, found.attempt) == ("mail", before, 2)
 
 
-@pytest.mark.parametrize("before", sorted(WAITING))
+async def test_a_job_that_waits_for_a_signal_is_not_put_off(storage):
+    job_id = (await one_in_each_state(storage, await worker(storage)))[State.WAITING]
+    with pytest.raises(WrongState, match="it waits for a signal"):
+        await storage.corrections.change(job_id, Correction(delay=timedelta(hours=1)))
+    assert await state(storage, job_id) is State.WAITING
+
+
+@pytest.mark.parametrize("before", sorted(WAITING - {State.WAITING}))
 async def test_a_job_that_waits_is_put_off(storage, clock, before):
     now = await clock.freeze()
     job_id = (await one_in_each_state(storage, await worker(storage)))[before]

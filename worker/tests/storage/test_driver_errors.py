@@ -30,6 +30,7 @@ from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.model.run import Outcome
+from forge_jobs.model.signal import NewSignal, NewWait, Recipient
 from forge_jobs.model.statistics import Minute
 from forge_jobs.model.step import NewStep
 from forge_jobs.model.version import Version, VersionState
@@ -121,6 +122,11 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         ("saved_states", "state"): b"1",
         **{("steps", "step"): NewStep(1, "charge"), ("steps", "before"): 1},
         ("steps", "job"): job(rerun_of=on.job_id),
+        **{
+            ("signals", "wait"): NewWait(1, "approval", ("approved",)),
+            ("signals", "to"): Recipient(on.job_id),
+        },
+        ("signals", "signal"): NewSignal("approved"),
         **{(f"operations.step {move.name}", "operation_id"): on.operation_ids[move] for move in Move},
     }
     for said in (name, name.partition(".")[0]):

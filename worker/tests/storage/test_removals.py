@@ -18,6 +18,7 @@ from forge_jobs.rules.why import Why
 from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage.ear import Ear
 from tests.storage.factories import (
+    awaiting,
     claim_ids,
     cron,
     dead,
@@ -49,6 +50,7 @@ async def one_in_each_waiting_state(storage, name):
     await storage.claims.finish([dead(buried)])
     return {
         State.EXPIRED: await expired(storage, me, queue=name),
+        State.WAITING: (await awaiting(storage, me, queue=name)).job_id,
         State.RETRYING: failing.job_id,
         State.DEAD: buried.job_id,
         State.DONE: await ended(storage, me, queue=name),
@@ -111,13 +113,13 @@ async def test_jobs_in_every_state_are_moved_to_the_other_queue_and_counted_ther
 
     moved = await Queues(storage).delete("mail", move_to="default", progress=told.append)
 
-    assert (moved.changed, told[-1].changed) == (6, 6)
+    assert (moved.changed, told[-1].changed) == (7, 7)
     for where, job_id in jobs.items():
         found = await storage.jobs.get(job_id)
         assert (found.queue, found.state, found.failures) == ("default", where, before[job_id].failures)
     [counts] = await storage.jobs.counts()
     assert (counts.pending, counts.scheduled, counts.done, counts.dead) == (1, 2, 1, 1)
-    assert counts.expired == 1
+    assert (counts.expired, counts.waiting) == (1, 1)
     assert (await storage.jobs.enqueue(job(key="k"))).duplicate
 
 
@@ -138,7 +140,7 @@ async def test_dropped_jobs_are_gone_in_every_state(storage):
     await one_in_each_waiting_state(storage, "mail")
     await enqueue(storage)
 
-    assert (await Queues(storage).delete("mail", drop=True)).changed == 6
+    assert (await Queues(storage).delete("mail", drop=True)).changed == 7
 
     assert [found.queue for found in await storage.jobs.find()] == ["default"]
 

@@ -8,7 +8,17 @@ import asyncpg
 import pytest
 import yaml
 
-from tests.storage.factories import claim, cron, enqueue, enqueue_many, leader, worker
+from tests.storage.factories import (
+    awaiting,
+    claim,
+    cron,
+    done,
+    enqueue,
+    enqueue_many,
+    leader,
+    running,
+    worker,
+)
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -56,7 +66,7 @@ async def test_it_says_what_counts_says(postgres, storage):
 async def test_a_queue_without_jobs_has_numbers_too(postgres, storage):
     told = await postgres.rows("SELECT * FROM forge_jobs.scaling_signal")
 
-    assert told == [("default", 0, 0, 0, 0, 0, 0, 0, 0.0, 0)]
+    assert told == [("default", 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0)]
 
 
 async def test_the_workload_is_what_runs_and_what_could_start(postgres, storage):
@@ -189,3 +199,17 @@ async def test_jobs_of_a_paused_kind_are_no_work_wherever_they_stand_and_whoever
     await storage.kinds.pause("send", until=None, reason=None)
 
     assert await signal(postgres, "(held, due, workload, unhandled)") == (101, 0, 150, 0)
+
+
+async def test_jobs_that_wait_are_no_work_until_their_waits_are_over(postgres, storage):
+    me = await worker(storage)
+    other = await running(storage, me)
+    await awaiting(storage, me, timeout=60.0)
+    await awaiting(storage, me)
+    await awaiting(storage, me, for_job=other.job_id)
+    assert await signal(postgres, "(waiting, due, workload)") == (3, 0, 1)
+
+    await postgres.clock.advance(seconds=61)
+    assert await signal(postgres, "(waiting, due, workload)") == (3, 1, 2)
+    await storage.claims.finish([done(other)])
+    assert await signal(postgres, "(waiting, due, workload)") == (3, 2, 2)

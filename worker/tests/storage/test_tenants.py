@@ -8,7 +8,7 @@ import pytest
 
 from forge_jobs.errors import PastEpoch, UnknownQueue
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import KeyMode, State
+from forge_jobs.model.job import ENDED, KeyMode, State
 from forge_jobs.model.match import Move
 from tests.storage.factories import (
     claim,
@@ -359,7 +359,12 @@ async def moved_elsewhere(storage, elsewhere):
     """Move all jobs of the queue "default" and of priority 0 to another queue, or into another priority."""
     wanted = {"into": "other"} if "queue" in elsewhere else {"priority": 5}
     move = Move.TRANSFER if "queue" in elsewhere else Move.REPRIORITISE
-    steps = [step async for step in move_all(storage, move, *move.states[:4], queue="default", **wanted)]
+    steps = [
+        step
+        async for step in move_all(
+            storage, move, *(one for one in move.states if one not in ENDED), queue="default", **wanted
+        )
+    ]
     await storage.schedule.make_pending()
     return sum(step.changed for step in steps)
 

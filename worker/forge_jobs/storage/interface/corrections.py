@@ -21,6 +21,6 @@ class Corrections(Protocol):
     async def change(self, job_id: int, correction: Correction) -> None:
         """The waiting job is as the correction says, and keeps its place where that says nothing of its time.
 
-        With a time it is scheduled. A blocked job whose priority changes asks for its places anew. Raises JobNotFound,
+        With a time it is scheduled; one that waits for a signal is not. A blocked job whose priority changes asks for its places anew. Raises JobNotFound,
         UnknownQueue, and WrongState in other states.
         """

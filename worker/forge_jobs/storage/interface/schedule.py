@@ -12,7 +12,7 @@ class Schedule(Protocol):
     """Jobs that wait for their time."""
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
-        """Return, by queue, how many jobs are due within this time (counted up to UPCOMING_LIMIT) and when the first is.
+        """Return, by queue, how many jobs are due, or time out waiting, within this time (counted up to UPCOMING_LIMIT) and when the first is.
 
         Jobs of kinds that nobody handles, as `workers.handled` says, are left out.
         """

@@ -37,6 +37,7 @@ from forge_jobs.storage.interface.removals import Removals
 from forge_jobs.storage.interface.saved_states import SavedStates
 from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
+from forge_jobs.storage.interface.signals import Signals
 from forge_jobs.storage.interface.slots import Slots
 from forge_jobs.storage.interface.statistics import RunStatistics
 from forge_jobs.storage.interface.steps import Steps
@@ -61,6 +62,7 @@ class Storage(Protocol):
     saved_states: SavedStates
     progress: ProgressReports
     steps: Steps
+    signals: Signals
     schedule: Schedule
     queues: Queues
     slots: Slots

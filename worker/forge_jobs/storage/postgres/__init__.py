@@ -33,6 +33,7 @@ from forge_jobs.storage.postgres.removals import PostgresRemovals
 from forge_jobs.storage.postgres.saved_states import PostgresSavedStates
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.signals import PostgresSignals
 from forge_jobs.storage.postgres.slots import PostgresSlots
 from forge_jobs.storage.postgres.statistics import PostgresStatistics
 from forge_jobs.storage.postgres.steps import PostgresSteps
@@ -83,6 +84,7 @@ class PostgresStorage(Storage):
         self.saved_states = PostgresSavedStates(database)
         self.progress = PostgresProgress(database)
         self.steps = PostgresSteps(database)
+        self.signals = PostgresSignals(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)

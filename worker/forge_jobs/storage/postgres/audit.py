@@ -14,6 +14,7 @@ import asyncpg
 from forge_jobs.model.finding import Finding, Look
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
+    COUNTED,
     END,
     FIRST,
     JOBS_AT_ONCE,
@@ -40,7 +41,7 @@ place AS MATERIALIZED (
     SELECT job_id, 'finished' AS state, 1 AS rank, queue_id, attempt, 0 AS pos, NULL::bigint AS worker_id, ctid
     FROM {schema}.finished WHERE {these}
     UNION ALL
-    SELECT job_id, CASE WHEN lives THEN 'claimed' ELSE 'abandoned' END, CASE WHEN lives THEN 2 ELSE 6 END,
+    SELECT job_id, CASE WHEN lives THEN 'claimed' ELSE 'abandoned' END, CASE WHEN lives THEN 2 ELSE 7 END,
            queue_id, attempt, 0, worker_id, ctid
     FROM (SELECT claimed.*, claimed.ctid,
                  EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AS lives
@@ -50,7 +51,9 @@ place AS MATERIALIZED (
     UNION ALL
     SELECT job_id, 'blocked', 4, queue_id, attempt, 0, NULL, ctid FROM {schema}.blocked WHERE {these}
     UNION ALL
-    SELECT job_id, 'ready', 5, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
+    SELECT job_id, 'waiting', 5, queue_id, attempt, 0, NULL, ctid FROM {schema}.waiting WHERE {these}
+    UNION ALL
+    SELECT job_id, 'ready', 6, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
 )"""
 
 _UNDATED = """state = 'done' AND NOT EXISTS (
@@ -89,6 +92,9 @@ WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = failure.job_id)
 UNION ALL
 SELECT DISTINCT 'orphan', job_id, 'step', NULL, NULL::bigint FROM {schema}.step
 WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = step.job_id)
+UNION ALL
+SELECT DISTINCT 'orphan', job_id, 'signal', NULL, NULL::bigint FROM {schema}.signal
+WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = signal.job_id)
 UNION ALL
 SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM {schema}.time_limit
 WHERE {these} AND (NOT EXISTS (SELECT FROM mine WHERE mine.id = time_limit.job_id)
@@ -147,6 +153,9 @@ WITH {places}, ranked AS MATERIALIZED (
 ), unblocked AS (
     DELETE FROM {schema}.blocked WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'blocked'))
     RETURNING queue_id
+), unwaited AS (
+    DELETE FROM {schema}.waiting WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'waiting'))
+    RETURNING queue_id
 ), unclaimed AS (
     DELETE FROM {schema}.claimed
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state IN ('claimed', 'abandoned')))
@@ -155,15 +164,17 @@ WITH {places}, ranked AS MATERIALIZED (
     DELETE FROM {schema}.finished WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'finished'))
     RETURNING queue_id, state
 ), {more}tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead, expired)
-    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead), sum(expired)
-    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead, 0 AS expired
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead, expired, waiting)
+    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead), sum(expired), sum(waiting)
+    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead, 0 AS expired,
+                 0 AS waiting
           FROM unqueued
-          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0, 0, 0 FROM unscheduled
-          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0, 0, 0 FROM unblocked
-          UNION ALL SELECT queue_id, 0, 0, 0, -1, 0, 0, 0 FROM unclaimed
+          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0, 0, 0, 0 FROM unscheduled
+          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0, 0, 0, 0 FROM unblocked
+          UNION ALL SELECT queue_id, 0, 0, 0, 0, 0, 0, 0, -1 FROM unwaited
+          UNION ALL SELECT queue_id, 0, 0, 0, -1, 0, 0, 0, 0 FROM unclaimed
           UNION ALL SELECT queue_id, 0, 0, 0, 0, -(state = 'done')::integer, -(state = 'dead')::integer,
-                           -(state = 'expired')::integer FROM unfinished
+                           -(state = 'expired')::integer, 0 FROM unfinished
           {counted}) AS moves
     GROUP BY queue_id
 )
@@ -194,7 +205,7 @@ PLACE = (
     .replace("{not_let_in}", endings.ARE_NOT_LET_IN)
     .replace(
         "{counted}",
-        "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0, 0, 0 FROM again UNION ALL SELECT queue_id, 0, 1, 0, 0, 0, 0, 0 FROM due",
+        "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0, 0, 0, 0 FROM again UNION ALL SELECT queue_id, 0, 1, 0, 0, 0, 0, 0, 0 FROM due",
     )
     + "SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)"
 )
@@ -206,6 +217,7 @@ WITH gone AS (
       AND NOT EXISTS (SELECT FROM {schema}.ready WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE job_id = id)
+      AND NOT EXISTS (SELECT FROM {schema}.waiting WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.finished WHERE job_id = id)
     RETURNING id
@@ -232,6 +244,10 @@ ORPHANS = (
 ), undone AS (
     DELETE FROM {schema}.step WHERE job_id = ANY ($1) AND """
         + _NOT_THERE.replace("{table}", "step")
+        + """
+), unsent AS (
+    DELETE FROM {schema}.signal WHERE job_id = ANY ($1) AND """
+        + _NOT_THERE.replace("{table}", "signal")
         + """
 ), unlimited AS (
     DELETE FROM {schema}.time_limit WHERE job_id = ANY ($1) AND (
@@ -352,7 +368,10 @@ class PostgresAudit:
             if records and repair:
                 async with self._repairing(connection):
                     records = await connection.fetch(self._database.sql(MEND_COUNTS))
-        findings = [count_finding(record[0], record[1], record[9:], record[2:9]) for record in records]
+        findings = [
+            count_finding(record[0], record[1], record[2 + len(COUNTED) :], record[2 : 2 + len(COUNTED)])
+            for record in records
+        ]
         return findings if repair else unmended(findings)
 
     async def _step(

@@ -24,7 +24,7 @@ from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.postgres import groups, meta, saved_states, tenants, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.held import HELD, LOST
 from forge_jobs.storage.postgres.outcomes import (
     FINISH,
     FINISH_ITEMS,
@@ -37,6 +37,7 @@ from forge_jobs.storage.postgres.outcomes import (
     POSTPONE_ITEMS,
     POSTPONE_KEYED,
     POSTPONE_LINKED,
+    POSTPONE_WAITS,
 )
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
@@ -197,28 +198,6 @@ JOIN {schema}.job ON job.id = claimed.job_id LEFT JOIN {schema}.saved_state ON s
 WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
 """
 
-HELD = """
-SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
-       {pos}, job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links,
-       claimed.cancel_requested_at IS NOT NULL
-FROM {schema}.claimed JOIN {schema}.job ON job.id BETWEEN claimed.job_id AND claimed.job_id
-WHERE claimed.worker_id = $1
-""".replace(
-    "{pos}",  # the turn of a job that has a tenant has come
-    f"""coalesce(
-           CASE WHEN job.links & {FAIR} <> 0 THEN (
-               SELECT max(clock.pos) FROM {{schema}}.tenant_clock AS clock
-               WHERE clock.queue_id = job.queue_id AND clock.priority = job.priority) END,
-           {{schema}}.micros(claimed.claimed_at))""",
-)
-
-LOST = HELD.replace(
-    "WHERE claimed.worker_id = $1",
-    "WHERE NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AND {leads} LIMIT $1\n"
-    # One that a transaction of its handler holds is passed over: its worker may be frozen in it.
-    "FOR UPDATE OF claimed SKIP LOCKED",
-).replace("{leads}", LEADS.replace("{epoch}", "$2"))
-
 
 class PostgresClaims:
     """`Claims` in PostgreSQL."""
@@ -349,10 +328,15 @@ class PostgresClaims:
         columns = list(zip(*map(row, postponements), strict=True))
         claims = [postponed.claim for postponed in postponements]
         payloads = [postponed.payload for postponed in postponements]
-        if any(payload is not None for payload in payloads):
-            return await self._given_up((POSTPONE_ITEMS,) * 3, claims, columns, payloads)
         statements = (POSTPONE, POSTPONE_KEYED, POSTPONE_LINKED)
-        return await self._given_up(statements, claims, columns)
+        if any(postponed.wait is not None for postponed in postponements):
+            statements = (POSTPONE_WAITS,) * 3
+            columns.append(tuple(postponed.wait for postponed in postponements))
+        elif any(payload is not None for payload in payloads):
+            statements = (POSTPONE_ITEMS,) * 3
+        else:
+            payloads = []
+        return await self._given_up(statements, claims, columns, payloads)
 
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         if not claims:
@@ -378,7 +362,7 @@ class PostgresClaims:
         payloads: Sequence[bytes | None] = (),
     ) -> list[int]:
         """Run the statement by which these jobs wait again: the plain one, the one for jobs of which any has a key, or
-        the one where any is linked or has another payload from now on. Claims say what came of it.
+        the one where any is linked, has another payload from now on or waits for a signal. Claims say what came of it.
         """
         plain, keyed, linked = statements
         is_linked = bool(payloads) or any(claim.links is not None for claim in claims)

@@ -9,7 +9,7 @@ from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import endings, groups
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.moves import move
+from forge_jobs.storage.postgres.moves import OF_WAITING, move
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.schedule import join
 from forge_jobs.storage.postgres.statement import filled
@@ -24,6 +24,8 @@ WITH unqueued AS (
     DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt
 ), unblocked AS (
     DELETE FROM {schema}.blocked WHERE job_id = $1 RETURNING job_id, queue_id, attempt, groups
+), unwaited AS (
+    DELETE FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting})) RETURNING job_id, queue_id, attempt
 ), unfinished AS (
     DELETE FROM {schema}.finished WHERE job_id = $1 AND state <> 'done' AND $2::text = 'done'
     RETURNING job_id, queue_id, attempt, state, worker_id, started_at
@@ -31,6 +33,7 @@ WITH unqueued AS (
     SELECT *, 'pending' AS state, NULL::bigint AS worker_id, NULL::timestamptz AS started_at FROM unqueued
     UNION ALL SELECT *, 'scheduled', NULL, NULL FROM unscheduled
     UNION ALL SELECT job_id, queue_id, attempt, 'blocked', NULL, NULL FROM unblocked
+    UNION ALL SELECT *, 'waiting', NULL, NULL FROM unwaited
     UNION ALL SELECT * FROM unfinished
 ), kept AS (
     INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
@@ -46,6 +49,7 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved,
            ARRAY(SELECT job_id FROM gone), ARRAY(SELECT one FROM unblocked CROSS JOIN LATERAL unnest(groups) AS one)) AS again
 """,
     state=_STATE,
+    waiting=OF_WAITING,
     forgotten=endings.forgotten("unkept"),
     unkeyed=endings.unkeyed("gone"),
     unlimited=endings.unlimited("gone"),
@@ -54,9 +58,9 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved,
         "(SELECT queue_id, state, -1 AS jobs FROM gone UNION ALL SELECT queue_id, $2::text, 1 FROM kept) AS moves",
         **{
             state: f"sum(jobs) FILTER (WHERE state = '{state}')"
-            if state in ("blocked", "expired")
+            if state in ("blocked", "expired", "waiting")
             else f"coalesce(sum(jobs) FILTER (WHERE state = '{state}'), 0)"
-            for state in ("pending", "scheduled", "blocked", "done", "dead", "expired")
+            for state in ("pending", "scheduled", "blocked", "done", "dead", "expired", "waiting")
         },
     ),
 )
@@ -78,19 +82,32 @@ WITH target AS MATERIALIZED (
 ), unblocked AS (
     DELETE FROM {schema}.blocked WHERE job_id = (SELECT job_id FROM meant)
     RETURNING job_id, queue_id, attempt, priority, pos, group_id, groups
+), unwaited AS (
+    DELETE FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting})) AND job_id = (SELECT job_id FROM meant) AND NOT $5::boolean
+    RETURNING job_id, queue_id, attempt, step, until, for_job
 ), gone AS MATERIALIZED (
     SELECT place.job_id, place.queue_id AS old_queue_id, coalesce((SELECT id FROM target), place.queue_id) AS queue_id,
            coalesce($4::integer, place.attempt) AS attempt, coalesce($3::smallint, place.priority) AS priority,
-           place.pos, place.since, place.group_id, place.groups, place.state, job.links,
+           place.pos, place.since, place.group_id, place.groups, place.step, place.until, place.for_job, place.state, job.links,
            CASE WHEN $5::boolean THEN coalesce($6::timestamptz, now() + make_interval(secs => $7::double precision))
                 WHEN place.state = 'blocked' AND place.priority <> $3::smallint THEN now()
                 ELSE place.run_at END AS run_at,
            coalesce(place.reason, 'rescheduled') AS reason
     FROM (
         SELECT job_id, queue_id, attempt, priority, pos, since, NULL::bigint AS group_id, NULL::bigint[] AS groups,
-               'pending' AS state, NULL::timestamptz AS run_at, NULL::text AS reason FROM unqueued
-        UNION ALL SELECT job_id, queue_id, attempt, priority, NULL, NULL, NULL, NULL, 'scheduled', run_at, reason FROM unscheduled
-        UNION ALL SELECT job_id, queue_id, attempt, priority, pos, NULL, group_id, groups, 'blocked', NULL, NULL FROM unblocked
+               'pending' AS state, NULL::timestamptz AS run_at, NULL::text AS reason, NULL::text AS step,
+               NULL::timestamptz AS until, NULL::bigint AS for_job
+        FROM unqueued
+        UNION ALL
+        SELECT job_id, queue_id, attempt, priority, NULL, NULL, NULL, NULL, 'scheduled', run_at, reason, NULL, NULL, NULL
+        FROM unscheduled
+        UNION ALL
+        SELECT job_id, queue_id, attempt, priority, pos, NULL, group_id, groups, 'blocked', NULL, NULL, NULL, NULL, NULL
+        FROM unblocked
+        UNION ALL
+        SELECT job_id, queue_id, attempt, (SELECT job.priority FROM {schema}.job WHERE job.id = job_id), NULL, NULL, NULL, NULL,
+               'waiting', NULL, NULL, step, until, for_job
+        FROM unwaited
     ) AS place JOIN {schema}.job ON job.id = place.job_id
 ), placed AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority, since)
@@ -99,6 +116,9 @@ WITH target AS MATERIALIZED (
 ), stood AS (
     INSERT INTO {schema}.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups)
     SELECT job_id, group_id, pos, queue_id, attempt, priority, groups FROM gone WHERE state = 'blocked' AND run_at IS NULL
+), waits AS (
+    INSERT INTO {schema}.waiting (job_id, queue_id, attempt, step, until, for_job)
+    SELECT job_id, queue_id, attempt, step, until, for_job FROM gone WHERE state = 'waiting'
 ), put_off AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
     SELECT job_id, run_at, queue_id, attempt, priority, reason, links FROM gone WHERE run_at IS NOT NULL
@@ -121,12 +141,14 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved, $2::text IS NOT NULL AND N
            ARRAY(SELECT one FROM gone CROSS JOIN LATERAL unnest(groups) AS one WHERE run_at IS NOT NULL)) AS again
 """,
     state=_STATE,
+    waiting=OF_WAITING,
     tallied=endings.tallied(
         """(SELECT old_queue_id AS queue_id, state, -1 AS jobs FROM gone
           UNION ALL SELECT queue_id, CASE WHEN run_at IS NULL THEN state ELSE 'scheduled' END, 1 FROM gone) AS moves""",
         pending="coalesce(sum(jobs) FILTER (WHERE state = 'pending'), 0)",
         scheduled="coalesce(sum(jobs) FILTER (WHERE state = 'scheduled'), 0)",
         blocked="sum(jobs) FILTER (WHERE state = 'blocked')",
+        waiting="sum(jobs) FILTER (WHERE state = 'waiting')",
     ),
 )
 
@@ -161,7 +183,7 @@ class PostgresCorrections:
             correction.max_attempts,
             not isinstance(correction.timeout, Unset),
             None if timeout is None else timeout.total_seconds(),
-            possible=WAITING,
+            possible=WAITING - {State.WAITING} if correction.has_time else WAITING,
         )
         if record["is_refused"]:
             raise await unknown_queue(self._database, correction.queue or "")

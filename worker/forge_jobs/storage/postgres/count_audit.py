@@ -22,6 +22,7 @@ _OF_TABLES = [
             ("pending", "ready"),
             ("scheduled", "scheduled"),
             ("blocked", "blocked"),
+            ("waiting", "waiting"),
             ("in_progress", "claimed"),
         )
     ),

@@ -148,6 +148,7 @@ WITH looked_at AS MATERIALIZED (
         EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = looked_at.job_id)
         OR EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = looked_at.job_id)
         OR EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = looked_at.job_id)
+        OR EXISTS (SELECT FROM {schema}.waiting WHERE waiting.job_id = looked_at.job_id)
         OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = looked_at.job_id))
 )
 SELECT (SELECT max(job_id) FROM looked_at) AS last, count(*) AS stale, {schema}.leave_groups(array_agg(job_id)) AS again

@@ -67,6 +67,7 @@ _SOURCES = {
     State.SCHEDULED: "(SELECT * FROM {schema}.scheduled WHERE reason <> 'retry')",
     State.RETRYING: "(SELECT * FROM {schema}.scheduled WHERE reason = 'retry')",
     State.BLOCKED: "{schema}.blocked",
+    State.WAITING: "{schema}.waiting",
     State.IN_PROGRESS: "{schema}.claimed",
     State.DONE: "(SELECT * FROM {schema}.finished WHERE state = 'done')",
     **{

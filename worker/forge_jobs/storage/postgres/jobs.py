@@ -33,7 +33,7 @@ NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1
 
 COUNTS = """
-SELECT queue, pending, scheduled, blocked, in_progress, done, dead, expired,
+SELECT queue, pending, scheduled, blocked, waiting, in_progress, done, dead, expired,
        timestamptz 'epoch' + oldest_since * interval '1 microsecond' AS oldest_pending_at
 FROM {schema}.depth ORDER BY queue
 """
@@ -128,7 +128,7 @@ class PostgresJobs:
 
     async def run_now(self, job_id: int) -> bool:
         record = await move(self._database, RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
-        if record["state"] not in WAITING:
+        if record["state"] not in WAITING - {State.WAITING}:
             raise refusals.not_run_now(job_id, record["state"])
         await self._join(job_id, record["due"])
         return bool(record["moved"])

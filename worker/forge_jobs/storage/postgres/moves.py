@@ -41,10 +41,13 @@ WITH {pick}unqueued AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id, attempt
 ), unblocked AS (
     DELETE FROM {schema}.blocked WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id, queue_id, attempt, groups
+), unwaited AS (
+    DELETE FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting})) RETURNING job_id, queue_id, attempt
 ), gone AS (
-    SELECT *, 1 AS pending, 0 AS scheduled, 0 AS blocked FROM unqueued
-    UNION ALL SELECT *, 0, 1, 0 FROM unscheduled
-    UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1 FROM unblocked
+    SELECT *, 1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS waiting FROM unqueued
+    UNION ALL SELECT *, 0, 1, 0, 0 FROM unscheduled
+    UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1, 0 FROM unblocked
+    UNION ALL SELECT *, 0, 0, 0, 1 FROM unwaited
 ), {cancelled}, {tallied}, flagged AS (
     UPDATE {schema}.claimed SET cancel_requested_at = coalesce(cancel_requested_at, now())
     WHERE job_id = ANY (ARRAY({claimed})) RETURNING job_id
@@ -56,11 +59,12 @@ SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS
     .replace(
         "{tallied}",
         endings.tallied(
-            """(SELECT queue_id, pending, scheduled, blocked, 0 AS dead FROM gone
-          UNION ALL SELECT queue_id, 0, 0, 0, 1 FROM kept) AS moves""",
+            """(SELECT queue_id, pending, scheduled, blocked, waiting, 0 AS dead FROM gone
+          UNION ALL SELECT queue_id, 0, 0, 0, 0, 1 FROM kept) AS moves""",
             pending="-sum(pending)",
             scheduled="-sum(scheduled)",
             blocked="-sum(blocked)",
+            waiting="-nullif(sum(waiting), 0)",
             dead="sum(dead)",
         ),
     )
@@ -120,12 +124,15 @@ WITH {pick}unqueued AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id
 ), unblocked AS (
     DELETE FROM {schema}.blocked WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id, queue_id, groups
+), unwaited AS (
+    DELETE FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting})) RETURNING job_id, queue_id
 ), unfinished AS (
     DELETE FROM {schema}.finished WHERE job_id = ANY (ARRAY({finished})) RETURNING job_id, queue_id, state
 ), gone AS (
     SELECT *, 'pending' AS state FROM unqueued
     UNION ALL SELECT *, 'scheduled' FROM unscheduled
     UNION ALL SELECT job_id, queue_id, 'blocked' FROM unblocked
+    UNION ALL SELECT *, 'waiting' FROM unwaited
     UNION ALL SELECT * FROM unfinished
 ), {forgotten}, {unkeyed}, unheld AS (
     DELETE FROM {schema}.unique_hold WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
@@ -139,7 +146,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {left}
         endings.tallied(
             **{
                 state: f"-count(*) FILTER (WHERE state = '{state}')"
-                for state in ("pending", "scheduled", "blocked", "done", "dead", "expired")
+                for state in ("pending", "scheduled", "blocked", "done", "dead", "expired", "waiting")
             }
         ),
     )
@@ -165,6 +172,8 @@ WITH {pick}{turnless}, rescheduled AS (
     UPDATE {schema}.scheduled SET queue_id = {into} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
 ), relined AS (
     UPDATE {schema}.blocked SET queue_id = {into} WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id
+), rewaited AS (
+    UPDATE {schema}.waiting SET queue_id = {into} WHERE job_id = ANY (ARRAY({waiting})) RETURNING job_id
 ), refiled AS (
     UPDATE {schema}.finished SET queue_id = {into} WHERE job_id = ANY (ARRAY({finished}))
     RETURNING job_id, state, finished_at
@@ -173,15 +182,17 @@ WITH {pick}{turnless}, rescheduled AS (
     UNION ALL SELECT job_id, 'pending', 'scheduled' FROM turnless
     UNION ALL SELECT job_id, 'scheduled', 'scheduled' FROM rescheduled
     UNION ALL SELECT job_id, 'blocked', 'blocked' FROM relined
+    UNION ALL SELECT job_id, 'waiting', 'waiting' FROM rewaited
     UNION ALL SELECT job_id, state, state FROM refiled
 ), rewritten AS (
     UPDATE {schema}.job SET queue_id = {into} WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
 ), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, done, dead, expired)
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, done, dead, expired, waiting)
     SELECT id, sign * count(*) FILTER (WHERE side.state = 'pending'), sign * count(*) FILTER (WHERE side.state = 'scheduled'),
            sign * count(*) FILTER (WHERE side.state = 'blocked'),
            sign * count(*) FILTER (WHERE side.state = 'done'), sign * count(*) FILTER (WHERE side.state = 'dead'),
-           sign * count(*) FILTER (WHERE side.state = 'expired')
+           sign * count(*) FILTER (WHERE side.state = 'expired'),
+           nullif(sign * count(*) FILTER (WHERE side.state = 'waiting'), 0)
     FROM gone CROSS JOIN LATERAL (VALUES ($4::integer, -1, state), ({into}, 1, becomes)) AS side (id, sign, state)
     GROUP BY id, sign
 )
@@ -199,8 +210,11 @@ _TRANSFER = filled(
 _REPRIORITISE = """
 WITH {pick}{turnless}, rescheduled AS (
     UPDATE {schema}.scheduled SET priority = {priority} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
+), rewaited AS (
+    SELECT job_id FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting}))
 ), gone AS (
     SELECT job_id FROM requeued UNION ALL SELECT job_id FROM turnless UNION ALL SELECT job_id FROM rescheduled
+    UNION ALL SELECT job_id FROM rewaited
 ), rewritten AS (
     UPDATE {schema}.job SET priority = {priority}, asked_priority = NULL WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
 ), {tallied}
@@ -244,6 +258,11 @@ _KEY_IS_HELD = """EXISTS (
     WHERE job.id = $1 AND job_key.job_id <> job.id)"""
 
 
+# Its row in `job` is locked first, as whoever sends it a signal does.
+OF_WAITING = """SELECT job.id AS job_id FROM {schema}.job
+    WHERE job.id = $1 AND EXISTS (SELECT FROM {schema}.waiting WHERE waiting.job_id = $1) FOR UPDATE"""
+
+
 def _of_one(statement: str, answer: str = "{state} AS state") -> str:
     """Return the statement for the job $1, wherever it is."""
     return filled(
@@ -252,6 +271,7 @@ def _of_one(statement: str, answer: str = "{state} AS state") -> str:
         ready="SELECT {schema}.place($1)",
         scheduled="SELECT $1::bigint",
         blocked="SELECT $1::bigint",
+        waiting=OF_WAITING,
         claimed="SELECT $1::bigint",
         finished="SELECT $1::bigint",
         dead="SELECT job_id FROM {schema}.finished WHERE job_id = $1 AND state <> 'done' FOR UPDATE",

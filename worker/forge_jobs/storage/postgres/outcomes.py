@@ -161,7 +161,12 @@ def _ends_counted(*, linked: bool) -> dict[str, str]:
     }
 
 
-def _postpone(*, keyed: bool, linked: bool = False) -> str:
+PARKED = """, (
+           SELECT {schema}.park(array_agg(job_id), array_agg(wait)) FROM gone
+           WHERE wait IS NOT NULL AND job_id = ANY (ARRAY(SELECT job_id FROM waits)))"""
+
+
+def _postpone(*, keyed: bool, linked: bool = False, waits: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed, linked=linked, never_ran="is_expired")
     begun = "reason IN ('retry', 'rescheduled', 'sleeping')"
     limits = filled(_LIMITS, not_begun=f" AND NOT {begun}", due="due") if linked else ""
@@ -177,6 +182,10 @@ def _postpone(*, keyed: bool, linked: bool = False) -> str:
     is_later, is_ready = ("true", "false") if linked else ("due > now()", "due <= now()")
     links = ", (SELECT job.links FROM {schema}.job WHERE job.id = gone.job_id)" if linked else ""
     told = ", (SELECT {schema}.tell('due:') WHERE min(due) <= now() + interval '10 seconds')"
+    returned = ""
+    if waits:  # those that wait for no time go over to `waiting`, once they are in `scheduled`, so that the function sees them
+        told = told.replace("min(due)", "min(due) FILTER (WHERE wait IS NULL)") + PARKED
+        returned = "\n    RETURNING job_id"
     given = {
         "job_id": "bigint",
         "worker_id": "bigint",
@@ -188,6 +197,7 @@ def _postpone(*, keyed: bool, linked: bool = False) -> str:
         "run_at": "timestamptz",
         "error": "text",
         "attempts": "integer",
+        **({"wait": "text"} if waits else {}),
     }
     due = "coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,\n              "
     return f"""
@@ -195,7 +205,9 @@ WITH {_gone(given, due, keyed=keyed, limits=limits)}, {ends}, waits AS (
     INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason{
         ", links" if linked else ""
     })
-    SELECT job_id, due, queue_id, attempts, priority, reason{links} FROM gone WHERE {is_later} AND NOT {ended}
+    SELECT job_id, due, queue_id, attempts, priority, reason{links} FROM gone WHERE {is_later} AND NOT {
+        ended
+    }{returned}
 ), {endings.placed(f"gone WHERE {is_ready} AND NOT {ended}", attempt="attempts")}, {
         endings.failed("error IS NOT NULL AND job_id <> ALL (ARRAY(SELECT job_id FROM unkept))")
     }, {
@@ -251,8 +263,11 @@ FROM gone
 
 POSTPONE, POSTPONE_KEYED = _postpone(keyed=False), _postpone(keyed=True)
 POSTPONE_LINKED = _postpone(keyed=True, linked=True)
-POSTPONE_ITEMS = endings.with_payloads(
-    POSTPONE_LINKED, number=12, stays="job_id <> ALL (ARRAY(SELECT job_id FROM unkept))"
+_ARE_LEFT = "job_id <> ALL (ARRAY(SELECT job_id FROM unkept))"
+POSTPONE_ITEMS = endings.with_payloads(POSTPONE_LINKED, number=12, stays=_ARE_LEFT)
+# The same for jobs of which any waits for a signal: one array more, before that which says which of them have keys.
+POSTPONE_WAITS = endings.with_payloads(
+    _postpone(keyed=True, linked=True, waits=True), number=13, stays=_ARE_LEFT
 )
 HAND_BACK, HAND_BACK_KEYED = _hand_back(keyed=False), _hand_back(keyed=True)
 HAND_BACK_LINKED = _hand_back(keyed=True, linked=True)

@@ -66,6 +66,7 @@ WITH gone AS (
     WHERE id = $1 AND NOT EXISTS (SELECT FROM {schema}.ready WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE queue_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.waiting WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.finished WHERE queue_id = $1)
     RETURNING id

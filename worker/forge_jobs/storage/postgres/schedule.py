@@ -76,13 +76,25 @@ FROM (
 ORDER BY due.run_at, due.job_id
 """.replace("{fair}", str(FAIR))
 
-# The first job that is scheduled from a moment on, and whether groups need something. A job that SQL has put off to
+# The jobs that wait for a signal and whose time is over are scheduled for now. The row in `job` is locked first, as whoever sends
+# one does: of a signal and a timeout at the same moment one finds that the other has ended the wait.
+TIME_OUT = """
+SELECT count(*) FILTER (WHERE {schema}.end_wait(over.job_id, true)) FROM (
+    SELECT waiting.job_id FROM {schema}.waiting JOIN {schema}.job ON job.id BETWEEN waiting.job_id AND waiting.job_id
+    WHERE waiting.until >= $2 AND waiting.until <= now() ORDER BY waiting.until
+    LIMIT $1 FOR NO KEY UPDATE OF job SKIP LOCKED) AS over
+"""
+
+# The first job that is scheduled from a moment on, the first wait that times out from another one on, and whether groups need something. A job that SQL has put off to
 # "infinity" is far away, since no duration of ours is infinite.
 NEXT = """
-SELECT first.*, now() AS now, EXISTS (SELECT FROM {schema}.unsettled) AS has_unsettled
+SELECT first.*, wait.*, now() AS now, EXISTS (SELECT FROM {schema}.unsettled) AS has_unsettled
 FROM (SELECT) AS always LEFT JOIN (
     SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait
     FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1) AS first ON true
+LEFT JOIN (
+    SELECT until, least(until, now() + interval '1000 years') - now() AS times_out_in
+    FROM {schema}.waiting WHERE until >= $2 ORDER BY until LIMIT 1) AS wait ON true
 """
 
 TOGETHER = 1000
@@ -102,10 +114,20 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT first.run_at
         FROM (
-            SELECT scheduled.job_id, scheduled.run_at FROM {schema}.scheduled
-            WHERE scheduled.queue_id = queue.id
-              AND scheduled.run_at <= now() + make_interval(secs => $1::double precision)
-            ORDER BY scheduled.run_at LIMIT 100000) AS first
+            (SELECT scheduled.job_id, scheduled.run_at FROM {schema}.scheduled
+             WHERE scheduled.queue_id = queue.id
+               AND scheduled.run_at <= now() + make_interval(secs => $1::double precision)
+             ORDER BY scheduled.run_at LIMIT 100000)
+            UNION ALL
+            (SELECT waiting.job_id, waiting.until FROM {schema}.waiting
+             WHERE waiting.queue_id = queue.id AND waiting.until <= now() + make_interval(secs => $1)
+             ORDER BY waiting.until LIMIT {limit})
+            UNION ALL
+            SELECT waits.job_id, now() FROM (
+                SELECT waiting.job_id, waiting.for_job FROM {schema}.waiting
+                WHERE waiting.queue_id = queue.id AND waiting.for_job IS NOT NULL LIMIT 10000) AS waits
+            WHERE (SELECT finished.job_id FROM {schema}.finished WHERE finished.job_id = waits.for_job) IS NOT NULL
+               OR (SELECT job.id FROM {schema}.job WHERE job.id = waits.for_job) IS NULL) AS first
         WHERE CASE
             WHEN handled.kinds IS NOT NULL
             THEN (SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id) = ANY (handled.kinds)
@@ -148,15 +170,21 @@ class PostgresSchedule:
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
         count, is_full, is_held = 0, False, False
-        then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
+        then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, FROM_THE_BEGINNING)
         assert then is not None
+        waits_from = FROM_THE_BEGINNING
+        if then["times_out_in"] is not None and then["times_out_in"] <= timedelta(0):
+            ended = await self._database.fetchval(TIME_OUT, limit, then["until"])
+            waits_from = then["until"] if ended == limit else then["now"]
+            then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, waits_from)
+            assert then is not None
         if then["wait"] is not None and then["wait"] <= timedelta(0):
             first = then
             count, is_full, is_held = await self._make_pending(limit, first["run_at"])
             # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
             # are taken, by us or by others.
             begin = first["run_at"] if is_full else first["now"]
-            then = await self._database.fetchrow(NEXT, begin)
+            then = await self._database.fetchrow(NEXT, begin, waits_from)
             assert then is not None
         if then["has_unsettled"]:
             if (
@@ -166,9 +194,10 @@ class PostgresSchedule:
             with suppress(StorageBusy):  # others have locked it, and a later pass finds it
                 async with asyncio.timeout(LONGEST_SETTLING):
                     await groups.settle_all(self._database)
+        next_in = [wait for wait in (then["wait"], then["times_out_in"]) if wait is not None]
         if is_held and not is_full:
-            return count, HELD_FOR if then["wait"] is None else min(HELD_FOR, then["wait"])
-        return count, then["wait"]
+            next_in.append(HELD_FOR)
+        return count, min(next_in, default=None)
 
     async def _make_pending(self, limit: int, first: datetime) -> tuple[int, bool, bool]:
         """Return how many jobs are pending; whether more may be due; whether turns of some tenants could not be had.

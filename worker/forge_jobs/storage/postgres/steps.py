@@ -12,13 +12,13 @@ from forge_jobs.model.step import JobStep, NewStep, StepSort
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import enqueue
 
-_STEP = """step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result,
-       (SELECT job.codec FROM {schema}.job WHERE job.id = step.job_id) AS codec,
-       step.until, coalesce(step.until <= now(), true) AS is_over"""
+STEP = """step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result,
+       coalesce(step.codec, (SELECT job.codec FROM {schema}.job WHERE job.id = step.job_id)) AS codec, step.until,
+       CASE WHEN step.sort = 'wait' THEN step.ended_at IS NOT NULL ELSE coalesce(step.until <= now(), true) END AS is_over,
+       coalesce(step.signals, '{}') AS signals, step.for_job, step.ended_at, step.signal"""
+"""The columns of a row `step`, as `shown` reads them."""
 
-OF_JOB = (
-    f"SELECT {_STEP} FROM {{schema}}.step WHERE step.job_id = $1 ORDER BY step.number, step.at, step.name"
-)
+OF_JOB = f"SELECT {STEP} FROM {{schema}}.step WHERE step.job_id = $1 ORDER BY step.number, step.at, step.name"
 
 # The update changes nothing: it is there so that the row is returned when the statement is repeated.
 ADD = f"""
@@ -33,7 +33,7 @@ SELECT job_id, $4::integer, $5::text, $6::text, $3, now(), $7::bytea, now() + ma
        $9::integer
 FROM owner
 ON CONFLICT (job_id, name) DO UPDATE SET number = step.number
-RETURNING {_STEP}
+RETURNING {STEP}
 """
 
 # Its steps go with it: a copy of none would do all of them again.
@@ -41,9 +41,10 @@ KEEP = "SELECT id FROM {schema}.job WHERE id = $1 FOR KEY SHARE"
 
 COPY = f"""
 WITH copied AS (
-    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until, serial)
-    SELECT $2::bigint, number, name, sort, attempt, at, result, until, serial
-    FROM {{schema}}.step WHERE job_id = $1::bigint AND number < $3::integer
+    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec)
+    SELECT $2::bigint, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec
+    FROM {{schema}}.step
+    WHERE job_id = $1::bigint AND number < $3::integer AND NOT (sort = 'wait' AND ended_at IS NULL)
     RETURNING job_id
 )
 UPDATE {{schema}}.job SET links = coalesce(links, 0) | {REPORTED} WHERE id = $2 AND EXISTS (SELECT FROM copied)
@@ -73,7 +74,7 @@ class PostgresSteps:
             step.serial,
             connection=connection,
         )
-        return None if record is None else _step(record)
+        return None if record is None else shown(record)
 
     async def rerun(self, job: NewJob, *, before: int) -> Enqueued:
         async with self._database.transaction() as connection:
@@ -89,9 +90,10 @@ class PostgresSteps:
 
 async def of_job(database: PostgresDatabase, job_id: int, connection: Any = None) -> list[JobStep]:
     """Return the steps of a job in order."""
-    return [_step(record) for record in await database.fetch(OF_JOB, job_id, connection=connection)]
+    return [shown(record) for record in await database.fetch(OF_JOB, job_id, connection=connection)]
 
 
-def _step(record: Any) -> JobStep:
+def shown(record: Any) -> JobStep:
+    """Return the step that a row with the columns STEP says."""
     facts = dict(record)
-    return JobStep(**facts | {"sort": StepSort(facts["sort"])})
+    return JobStep(**facts | {"sort": StepSort(facts["sort"]), "signals": tuple(facts["signals"])})

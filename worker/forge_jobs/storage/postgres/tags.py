@@ -24,10 +24,11 @@ def _stands(table: str, condition: str = "true") -> str:
 
 _IN_STATE: dict[State | None, str] = {
     None: "true",
-    State.PENDING: f"coalesce({', '.join(map(_stands, ('scheduled', 'blocked', 'claimed', 'finished')))}, false) = false",
+    State.PENDING: f"coalesce({', '.join(map(_stands, ('scheduled', 'blocked', 'waiting', 'claimed', 'finished')))}, false) = false",
     State.SCHEDULED: _stands("scheduled", "reason <> 'retry'"),
     State.RETRYING: _stands("scheduled", "reason = 'retry'"),
     State.BLOCKED: _stands("blocked"),
+    State.WAITING: _stands("waiting"),
     State.IN_PROGRESS: _stands("claimed"),
     State.DONE: _stands("finished", "state = 'done'"),
     State.DEAD: _stands("finished", "state = 'dead'"),

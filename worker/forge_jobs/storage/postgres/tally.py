@@ -31,8 +31,9 @@ WITH stretch AS MATERIALIZED (
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM stretch UNION SELECT ctid FROM before))
     RETURNING tally.*
 ), sums AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead, expired)
-    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead), sum(expired) FROM gone GROUP BY queue_id
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead, expired, waiting)
+    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead), sum(expired), sum(waiting)
+    FROM gone GROUP BY queue_id
     RETURNING ctid
 )
 SELECT (SELECT count(*) FROM gone) AS notes, (SELECT coalesce(array_agg(ctid::text), '{}') FROM sums) AS sums

@@ -49,7 +49,12 @@ WITH late AS MATERIALIZED (
     DELETE FROM {schema}.blocked WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM {schema}.blocked WHERE job_id = ANY (ARRAY(SELECT job_id FROM late)) FOR UPDATE SKIP LOCKED))
     RETURNING job_id, queue_id, attempt, groups
-), waiting AS MATERIALIZED (
+), unwaited AS (
+    DELETE FROM {schema}.waiting WHERE ctid = ANY (ARRAY(
+        SELECT waiting.ctid FROM {schema}.waiting JOIN {schema}.job ON job.id BETWEEN waiting.job_id AND waiting.job_id
+        WHERE waiting.job_id = ANY (ARRAY(SELECT job_id FROM late)) FOR UPDATE SKIP LOCKED))
+    RETURNING job_id, queue_id, attempt
+), pending AS MATERIALIZED (
     SELECT late.job_id, (
         SELECT ready.ctid FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
@@ -57,14 +62,15 @@ WITH late AS MATERIALIZED (
     FROM late JOIN {schema}.job ON job.id BETWEEN late.job_id AND late.job_id
     WHERE (SELECT job_id FROM {schema}.scheduled WHERE scheduled.job_id = late.job_id) IS NULL
       AND (SELECT job_id FROM {schema}.blocked WHERE blocked.job_id = late.job_id) IS NULL
+      AND (SELECT job_id FROM {schema}.waiting WHERE waiting.job_id = late.job_id) IS NULL
       AND (SELECT job_id FROM {schema}.claimed WHERE claimed.job_id = late.job_id) IS NULL
       AND (SELECT job_id FROM {schema}.finished WHERE finished.job_id = late.job_id) IS NULL
 ), places AS MATERIALIZED (
-    SELECT place FROM waiting WHERE place IS NOT NULL
+    SELECT place FROM pending WHERE place IS NOT NULL
     UNION ALL
     SELECT ready.ctid FROM {schema}.ready
-    WHERE EXISTS (SELECT FROM waiting WHERE place IS NULL)
-      AND (ready.job_id IN (SELECT job_id FROM waiting WHERE place IS NULL)) IS TRUE  -- each is looked up in a hash
+    WHERE EXISTS (SELECT FROM pending WHERE place IS NULL)
+      AND (ready.job_id IN (SELECT job_id FROM pending WHERE place IS NULL)) IS TRUE  -- each is looked up in a hash
 ), unqueued AS (
     DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY(
         SELECT ready.ctid FROM {schema}.ready
@@ -72,9 +78,10 @@ WITH late AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED))
     RETURNING job_id, queue_id, attempt
 ), left_state AS (
-    SELECT *, 1 AS pending, 0 AS scheduled, 0 AS blocked FROM unqueued
-    UNION ALL SELECT *, 0, 1, 0 FROM unscheduled
-    UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1 FROM unblocked
+    SELECT *, 1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS waiting FROM unqueued
+    UNION ALL SELECT *, 0, 1, 0, 0 FROM unscheduled
+    UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1, 0 FROM unblocked
+    UNION ALL SELECT *, 0, 0, 0, 1 FROM unwaited
 ), gone AS MATERIALIZED (
     SELECT left_state.*, late.is_expired, late.{by_time} FROM left_state JOIN late USING (job_id)
 ), {ended}, {unlimited}, {tallied}, vacated AS (
@@ -103,13 +110,14 @@ LEFT JOIN (gone JOIN {schema}.queue ON queue.id = gone.queue_id JOIN {schema}.jo
     ),
     unlimited=endings.unlimited("gone"),
     tallied=endings.tallied(
-        """(SELECT queue_id, pending, scheduled, blocked, 0 AS dead, 0 AS expired FROM gone
+        """(SELECT queue_id, pending, scheduled, blocked, waiting, 0 AS dead, 0 AS expired FROM gone
           UNION ALL
-          SELECT kept.queue_id, 0, 0, 0, (NOT gone.is_expired)::integer, gone.is_expired::integer
+          SELECT kept.queue_id, 0, 0, 0, 0, (NOT gone.is_expired)::integer, gone.is_expired::integer
           FROM kept JOIN gone USING (job_id)) AS moves""",
         pending="-sum(pending)",
         scheduled="-sum(scheduled)",
         blocked="-nullif(sum(blocked), 0)",
+        waiting="-nullif(sum(waiting), 0)",
         dead="sum(dead)",
         expired="sum(expired)",
     ),

@@ -68,6 +68,7 @@ WALKS = {
     State.SCHEDULED: _by_id("scheduled", "reason <> 'retry'"),
     State.RETRYING: _by_id("scheduled", "reason = 'retry'"),
     State.BLOCKED: _by_id("blocked", "true"),
+    State.WAITING: _by_id("waiting", "true"),
     State.IN_PROGRESS: _by_id("claimed", "cancel_requested_at IS NULL"),
     # Millions may be done, and no index says of which queue: all that are done are looked at, a batch at a time.
     State.DONE: Walk(
@@ -131,6 +132,7 @@ _MEANT_READY = """near AS MATERIALIZED (
     EXCEPT SELECT job_id FROM near
     EXCEPT SELECT job_id FROM {schema}.scheduled WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
     EXCEPT SELECT job_id FROM {schema}.blocked WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
+    EXCEPT SELECT job_id FROM {schema}.waiting WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
     EXCEPT SELECT job_id FROM {schema}.claimed WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
     EXCEPT SELECT job_id FROM {schema}.finished WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
 ), meant AS MATERIALIZED (
@@ -139,6 +141,8 @@ _MEANT_READY = """near AS MATERIALIZED (
     SELECT job_id, ctid FROM {schema}.ready
     WHERE (SELECT count(*) FROM far) > 0 AND (job_id IN (SELECT job_id FROM far)) IS TRUE
 )"""
+
+_IS_FREE = "AND (SELECT true FROM {schema}.job WHERE job.id = waiting.job_id FOR NO KEY UPDATE SKIP LOCKED)"
 
 _ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) AS meant, (SELECT count(*) FROM pick) AS met,
        (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing {last} LIMIT 1) AS last"""
@@ -167,6 +171,8 @@ def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str 
             walk = replace(walk, condition=f"{walk.condition} AND finished_at <= $7::timestamptz")
         pick = _PICK_TAGGED.replace("{meant}", _MEANT_READY if walk.table == "ready" else _MEANT)
         pick = pick.replace("{of_job}", "true" if of_job is None else of_job)
+    if walk.table == "waiting":  # the row in `job` first, as whoever sends a signal does
+        pick = pick.replace("FOR UPDATE SKIP LOCKED", f"{_IS_FREE} FOR UPDATE SKIP LOCKED")
 
     def taken(table: str, column: str = "job_id", type: str = "bigint") -> str:
         return (
@@ -181,6 +187,7 @@ def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str 
         ready=taken("ready", "place", "tid"),
         scheduled=taken("scheduled"),
         blocked=taken("blocked"),
+        waiting=taken("waiting"),
         claimed=taken("claimed"),
         finished=taken("finished"),
         dead=taken("finished"),

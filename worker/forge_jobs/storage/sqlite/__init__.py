@@ -32,6 +32,7 @@ from forge_jobs.storage.sqlite.removals import SqliteRemovals
 from forge_jobs.storage.sqlite.saved_states import SqliteSavedStates
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
+from forge_jobs.storage.sqlite.signals import SqliteSignals
 from forge_jobs.storage.sqlite.slots import SqliteSlots
 from forge_jobs.storage.sqlite.statistics import SqliteStatistics
 from forge_jobs.storage.sqlite.steps import SqliteSteps
@@ -75,6 +76,7 @@ class SqliteStorage(Storage):
         self.saved_states = SqliteSavedStates(database)
         self.progress = SqliteProgress(database)
         self.steps = SqliteSteps(database)
+        self.signals = SqliteSignals(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)

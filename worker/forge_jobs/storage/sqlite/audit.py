@@ -6,6 +6,7 @@ transaction, so that what it mends is still so.
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from typing import cast
 
 from forge_jobs.model.finding import Finding, Look
 from forge_jobs.model.tenant import is_let_in
@@ -44,6 +45,7 @@ WITH place AS MATERIALIZED (
     FROM claimed WHERE {these}
     UNION ALL SELECT job_id, 'scheduled', queue_id, NULL FROM scheduled WHERE {these}
     UNION ALL SELECT job_id, 'blocked', queue_id, NULL FROM blocked WHERE {these}
+    UNION ALL SELECT job_id, 'waiting', queue_id, NULL FROM waiting WHERE {these}
     UNION ALL SELECT job_id, 'ready', queue_id, NULL FROM ready WHERE {these}
 ), mine AS MATERIALIZED (
     SELECT id, queue_id, kind, key FROM job WHERE id >= :first AND id < :end
@@ -68,6 +70,9 @@ SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL FROM failure
 WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
 UNION ALL
 SELECT DISTINCT 'orphan', job_id, 'step', NULL, NULL FROM step
+WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
+UNION ALL
+SELECT DISTINCT 'orphan', job_id, 'signal', NULL, NULL FROM signal
 WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
 UNION ALL
 SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM time_limit
@@ -118,6 +123,7 @@ WITH counted (queue_id, state) AS (
     SELECT queue_id, 'pending' FROM ready
     UNION ALL SELECT queue_id, 'scheduled' FROM scheduled
     UNION ALL SELECT queue_id, 'blocked' FROM blocked
+    UNION ALL SELECT queue_id, 'waiting' FROM waiting
     UNION ALL SELECT queue_id, 'in_progress' FROM claimed
     UNION ALL SELECT queue_id, state FROM finished
     UNION ALL SELECT id, NULL FROM queue
@@ -225,7 +231,7 @@ def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool
         if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is not None:
             continue
         _take_out(transaction, job_id, _places(transaction, job_id))
-        _delete_about(transaction, job_id, "failure", "step", "time_limit")
+        _delete_about(transaction, job_id, "failure", "step", "signal", "time_limit")
     for job_id in contradictions.ids("place"):
         _place(transaction, job_id, forget)
     transaction.execute_many(
@@ -254,7 +260,8 @@ def _places(transaction: Transaction, job_id: int) -> list[Place]:
         for row in transaction.records(
             "SELECT 'finished' AS state, queue_id, attempt FROM finished WHERE job_id = ?1 "
             "UNION ALL SELECT 'scheduled', queue_id, attempt FROM scheduled WHERE job_id = ?1 "
-            "UNION ALL SELECT 'blocked', queue_id, attempt FROM blocked WHERE job_id = ?1",
+            "UNION ALL SELECT 'blocked', queue_id, attempt FROM blocked WHERE job_id = ?1 "
+            "UNION ALL SELECT 'waiting', queue_id, attempt FROM waiting WHERE job_id = ?1",
             (job_id,),
         )
     ]
@@ -318,8 +325,8 @@ def _take_out(transaction: Transaction, job_id: int, places: Sequence[Place]) ->
         elif state == "finished":
             counted = transaction.value("SELECT state FROM finished WHERE job_id = ?", (job_id,))
             _delete_about(transaction, job_id, "finished")
-        elif state in ("scheduled", "blocked"):
-            counted = "scheduled" if state == "scheduled" else "blocked"
+        elif state in ("scheduled", "blocked", "waiting"):
+            counted = cast(Column, state)
             _delete_about(transaction, job_id, state)
         else:
             counted = "in_progress"

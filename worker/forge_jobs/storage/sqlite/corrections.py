@@ -20,6 +20,7 @@ from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 STOOD = {
     State.PENDING: "SELECT pos, since FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id",
     State.BLOCKED: "SELECT pos, group_id, groups FROM blocked WHERE job_id = :id",
+    State.WAITING: "SELECT step, until, for_job FROM waiting WHERE job_id = :id",
     State.SCHEDULED: "SELECT run_at, reason FROM scheduled WHERE job_id = :id",
     State.RETRYING: "SELECT run_at, reason FROM scheduled WHERE job_id = :id",
 }
@@ -27,6 +28,8 @@ STOOD = {
 STAND = """
 INSERT INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+
+WAIT = "INSERT INTO waiting (job_id, queue_id, attempt, step, until, for_job) VALUES (?, ?, ?, ?, ?, ?)"
 
 REWRITE = """
 UPDATE job
@@ -61,7 +64,7 @@ class SqliteCorrections:
             queue_id = place.queue_id
             if correction.queue is not None:
                 queue_id = get_queue(transaction, correction.queue).id
-            if place.state not in WAITING:
+            if place.state not in WAITING or (place.state is State.WAITING and correction.has_time):
                 raise refusals.not_changed(job_id, place.state)
             _change(transaction, place, queue_id, correction)
 
@@ -120,6 +123,10 @@ def _change(transaction: Transaction, place: Place, queue_id: int, correction: C
         said = (stood["group_id"], stood["pos"], queue_id, attempt, priority, stood["groups"])
         transaction.execute(STAND, (place.id, *said))
         count_move(transaction, [queue_id], None, "blocked")
+    elif place.state is State.WAITING:
+        wait = (stood["step"], stood["until"], stood["for_job"])
+        transaction.execute(WAIT, (place.id, queue_id, attempt, *wait))
+        count_move(transaction, [queue_id], None, "waiting")
     else:
         since = {} if stood["since"] is None else {place.id: stood["since"]}
         make_ready(transaction, [(place.id, stood["pos"], queue_id, attempt, priority)], since=since)

@@ -75,7 +75,7 @@ SELECT job_id FROM blocked WHERE group_id = :group_id OR :group_id IN (SELECT va
 STALE = """
 SELECT DISTINCT job_id FROM occupant
 WHERE job_id IN (SELECT job_id FROM finished) OR job_id IN (SELECT job_id FROM scheduled)
-   OR job_id IN (SELECT job_id FROM blocked) OR job_id NOT IN (SELECT id FROM job)
+   OR job_id IN (SELECT job_id FROM blocked) OR job_id IN (SELECT job_id FROM waiting) OR job_id NOT IN (SELECT id FROM job)
 """
 
 FORGET = """

@@ -41,13 +41,14 @@ SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
             WHEN blocked.job_id IS NOT NULL THEN 'blocked'
+            WHEN waiting.job_id IS NOT NULL THEN 'waiting'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        job.payload, job.codec, coalesce(job.asked_priority, job.priority) AS priority,
        coalesce(job.asked_priority - job.priority, 0) AS risen,
        -- null for a job that became ready later than it was enqueued
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt, ready.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt, waiting.attempt, ready.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.created_at, scheduled.run_at, scheduled.reason,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id, worker_label.label AS worker,
        claimed.claimed_at, claimed.cancel_requested_at, finished.started_at, finished.finished_at,
@@ -63,6 +64,7 @@ LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
+LEFT JOIN waiting ON waiting.job_id = job.id
 LEFT JOIN time_limit ON time_limit.job_id = job.id
 LEFT JOIN saved_state ON saved_state.job_id = job.id
 LEFT JOIN progress ON progress.job_id = job.id
@@ -80,6 +82,7 @@ PAGES: dict[State | None, str] = {
     State.SCHEDULED: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason <> 'retry' AND"),
     State.RETRYING: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason = 'retry' AND"),
     State.BLOCKED: NEWEST.replace("{table}", "blocked"),
+    State.WAITING: NEWEST.replace("{table}", "waiting"),
     State.IN_PROGRESS: NEWEST.replace("{table}", "claimed"),
     State.DONE: NEWEST.replace("{table}", "finished").replace("WHERE", "WHERE state = 'done' AND"),
     **{

@@ -142,6 +142,8 @@ def _rewrite(
     """The waiting job is the one that is asked for, with its id, as if it was enqueued now."""
     now = transaction.now
     run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (place.id,))
+    if place.state is State.WAITING:
+        run_at = transaction.now
     stood = transaction.record(
         "SELECT job_id, group_id, pos, groups FROM blocked WHERE job_id = ?", (place.id,)
     )

@@ -21,6 +21,7 @@ COLUMNS: Mapping[State, Column] = {
     State.SCHEDULED: "scheduled",
     State.RETRYING: "scheduled",
     State.BLOCKED: "blocked",
+    State.WAITING: "waiting",
     State.PENDING: "pending",
     State.DONE: "done",
     State.DEAD: "dead",
@@ -30,6 +31,7 @@ COLUMNS: Mapping[State, Column] = {
 TABLES: Mapping[Column, str] = {
     "scheduled": "scheduled",
     "blocked": "blocked",
+    "waiting": "waiting",
     "done": "finished",
     "dead": "finished",
     "expired": "finished",

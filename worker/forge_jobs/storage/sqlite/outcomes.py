@@ -16,7 +16,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.tenant import END_ALONE, has_tenant, is_let_in
-from forge_jobs.storage.sqlite import groups, tags, time_limits
+from forge_jobs.storage.sqlite import groups, tags, time_limits, waits
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -118,6 +118,8 @@ def postpone(transaction: Transaction, postponements: Sequence[Postponement]) ->
         if proof(claim) in ended:
             continue
         attempt = postponed.attempts
+        if postponed.wait is not None and waits.park(transaction, claim, attempt, postponed.wait):
+            continue
         due = _due(postponed, now)
         if due > now or is_let_in(claim.links):  # which has to stand in line, or take a turn, again
             scheduled.append(

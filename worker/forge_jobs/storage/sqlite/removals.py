@@ -83,7 +83,7 @@ class SqliteRemovals:
 
     async def erase(self, queue_id: int) -> bool:
         def erase(transaction: Transaction) -> bool:
-            for table in ("ready", "blocked", "scheduled", "claimed", "finished", "cron"):
+            for table in ("ready", "blocked", "waiting", "scheduled", "claimed", "finished", "cron"):
                 if transaction.row(f"SELECT 1 FROM {table} WHERE queue_id = ? LIMIT 1", (queue_id,)):
                     return False
             transaction.execute("DELETE FROM queue WHERE id = ?", (queue_id,))

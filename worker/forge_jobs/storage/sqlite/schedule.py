@@ -7,7 +7,7 @@ from forge_jobs.model.group import has_groups
 from forge_jobs.model.tenant import has_tenant, is_let_in
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
-from forge_jobs.storage.sqlite import groups, moves, tenants
+from forge_jobs.storage.sqlite import groups, moves, tenants, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import count_move
@@ -20,11 +20,17 @@ UPCOMING = """
 SELECT count(*), min(run_at)
 FROM (
     SELECT first.run_at
-    FROM (SELECT job_id, run_at FROM scheduled WHERE queue_id = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT 100000) AS first
+    FROM (SELECT * FROM (SELECT job_id, run_at FROM scheduled WHERE queue_id = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT 100000)
+          UNION ALL
+          SELECT job_id, until FROM waiting WHERE queue_id = ?1 AND until <= ?2) AS first
     WHERE iif(?4 IS NULL,
               (SELECT kind FROM job WHERE job.id = first.job_id) NOT IN (SELECT kind FROM paused_kind),
               (SELECT kind FROM job WHERE job.id = first.job_id) IN (SELECT value FROM json_each(?4)))
     ORDER BY first.run_at LIMIT ?3)
+"""
+
+NEXT = """
+SELECT min(at) FROM (SELECT min(run_at) AS at FROM scheduled UNION ALL SELECT min(until) FROM waiting WHERE until IS NOT NULL)
 """
 
 QUEUES = (
@@ -61,6 +67,7 @@ class SqliteSchedule:
 
 
 def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
+    waits.time_out(transaction, limit)
     due = transaction.records(
         """
         SELECT job_id, run_at, queue_id, attempt, priority, links, reason FROM scheduled
@@ -122,5 +129,5 @@ def _join(transaction: Transaction, jobs: Sequence[tuple[Record, int]]) -> None:
 
 
 def _next(transaction: Transaction) -> timedelta | None:
-    earliest: int | None = transaction.value("SELECT min(run_at) FROM scheduled")
+    earliest: int | None = transaction.value(NEXT)
     return None if earliest is None else duration(earliest - transaction.now)

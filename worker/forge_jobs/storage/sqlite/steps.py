@@ -1,5 +1,6 @@
 """Steps in SQLite: rows that only the holder of the claim writes."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -10,10 +11,11 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.micros import later, moment
 from forge_jobs.storage.sqlite.saved_states import LINK, is_held
-from forge_jobs.storage.sqlite.transaction import Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 OF_JOB = """
-SELECT step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result, job.codec, step.until
+SELECT step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result, coalesce(step.codec, job.codec) AS codec, step.until,
+       coalesce(step.signals, '[]') AS signals, step.for_job, step.ended_at, step.signal
 FROM step JOIN job ON job.id = step.job_id WHERE step.job_id = :job_id AND :name IN ('', step.name)
 ORDER BY step.number, step.at, step.name
 """
@@ -24,8 +26,9 @@ ON CONFLICT (job_id, name) DO NOTHING
 """
 
 COPY = """
-INSERT INTO step (job_id, number, name, sort, attempt, at, result, until, serial)
-SELECT ?, number, name, sort, attempt, at, result, until, serial FROM step WHERE job_id = ? AND number < ?
+INSERT INTO step (job_id, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec)
+SELECT ?, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec FROM step
+WHERE job_id = ? AND number < ? AND NOT (sort = 'wait' AND ended_at IS NULL)
 """
 
 
@@ -90,7 +93,17 @@ def of_job(transaction: Transaction, job_id: int, name: str = "") -> list[JobSte
             result=row["result"],
             codec=row["codec"],
             until=moment(row["until"]),
-            is_over=row["until"] is None or row["until"] <= transaction.now,
+            is_over=_is_over(row, transaction.now),
+            signals=tuple(json.loads(row["signals"])),
+            for_job=row["for_job"],
+            ended_at=moment(row["ended_at"]),
+            signal=row["signal"],
         )
         for row in transaction.records(OF_JOB, {"job_id": job_id, "name": name})
     ]
+
+
+def _is_over(row: Record, now: int) -> bool:
+    if row["sort"] == StepSort.WAIT:
+        return row["ended_at"] is not None
+    return row["until"] is None or row["until"] <= now

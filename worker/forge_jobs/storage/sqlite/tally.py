@@ -6,7 +6,7 @@ from typing import Literal
 
 from forge_jobs.storage.sqlite.transaction import Transaction
 
-Column = Literal["pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired"]
+Column = Literal["pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired", "waiting"]
 
 
 def count_move(

@@ -76,6 +76,7 @@ WALKS = {
     State.SCHEDULED: _by_id("scheduled", "place.reason <> 'retry'"),
     State.RETRYING: _by_id("scheduled", "place.reason = 'retry'"),
     State.BLOCKED: _by_id("blocked", "true"),
+    State.WAITING: _by_id("waiting", "true"),
     State.IN_PROGRESS: _by_id("claimed", "place.cancel_requested_at IS NULL"),
     State.DONE: _by_end(State.DONE),
     State.DEAD: _by_end(State.DEAD),

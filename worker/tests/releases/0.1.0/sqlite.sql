@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS migration (
 
 -- The tables of forge-jobs in SQLite, in the order in which they are best read.
 --
--- The state of a job is the table that holds its id: scheduled, blocked, ready, claimed or finished. What was enqueued
+-- The state of a job is the table that holds its id: scheduled, blocked, waiting, ready, claimed or finished. What was enqueued
 -- is in `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one
 -- transaction deletes a narrow row from one table and inserts one into another.
 --
@@ -150,8 +150,8 @@ CREATE TABLE time_limit (
 );
 CREATE INDEX time_limit_look ON time_limit (look_at);
 
--- What handlers have saved of their jobs, for the next attempt. Jobs with a row here, in `progress` or in `step` have 4 in
--- their `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
+-- What handlers have saved of their jobs, for the next attempt. Jobs with a row here, in `progress`, `step` or `signal` have
+-- 4 in their `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
 CREATE TABLE saved_state (
     job_id INTEGER PRIMARY KEY,
     state  BLOB,  -- as the codec of the job writes it; null: none was saved
@@ -178,29 +178,51 @@ CREATE TABLE progress (
 );
 
 -- The steps of jobs that were done: later attempts do not do them again. A row is written once; only that of a sleep is changed,
--- when somebody wakes its job.
+-- when somebody wakes its job, and that of a wait, when it ends.
 CREATE TABLE step (
     job_id  INTEGER NOT NULL,
     number  INTEGER NOT NULL,  -- how many steps the handler had come to with this one; of a patch, that of the step after it
     serial  INTEGER,  -- its place among the steps that the handler does one after the other; null: it was done beside them
     name    TEXT NOT NULL,
-    sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
+    sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch', 'wait')),
     attempt INTEGER NOT NULL,  -- the one that did it
     at      INTEGER NOT NULL,
     result  BLOB,  -- as the codec of the job writes it; null: None
-    until   INTEGER,  -- when a sleep ends; null: it is no sleep
+    until   INTEGER,  -- when a sleep ends, or a wait that nothing has ended before; null: it is neither, or has no timeout
+    -- of a wait
+    signals  TEXT,  -- a JSON list: which signals end it; null: none
+    for_job  INTEGER,  -- the job whose end ends it; null: none
+    ended_at INTEGER,  -- null: it lasts
+    signal   TEXT,  -- which signal has ended it, or how the job had ended; null: its timeout did
+    codec    TEXT,  -- of its result; null: that of the job
     PRIMARY KEY (job_id, name)
 );
+
+-- The signals that were sent to jobs that had not ended. One is kept until a wait takes it, and says then which. It goes with its
+-- job.
+CREATE TABLE signal (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    value  BLOB,  -- null: none, or it is the result of the wait now
+    codec  TEXT NOT NULL,
+    at     INTEGER NOT NULL,
+    token  TEXT,  -- by which callback token it was sent; null: by none
+    step   TEXT  -- the wait that has taken it; null: none has
+);
+CREATE INDEX signal_job ON signal (job_id, name);
 
 CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
+    DELETE FROM signal WHERE job_id = OLD.id;
 END;
 CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
+    DELETE FROM signal WHERE job_id = OLD.id;
 END;
 
 
@@ -230,6 +252,18 @@ CREATE TABLE blocked (
     groups   TEXT  -- all of its groups; null: the one in whose line it stands
 );
 CREATE INDEX blocked_line ON blocked (group_id, priority, pos, job_id);
+
+-- Jobs whose handlers wait for a signal, or for the end of another job.
+CREATE TABLE waiting (
+    job_id   INTEGER PRIMARY KEY,
+    queue_id INTEGER NOT NULL,
+    attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
+    step     TEXT NOT NULL,  -- the wait
+    until    INTEGER,  -- as in `step`
+    for_job  INTEGER  -- as in `step`
+);
+CREATE INDEX waiting_until ON waiting (until) WHERE until IS NOT NULL;
+CREATE INDEX waiting_for_job ON waiting (for_job) WHERE for_job IS NOT NULL;
 
 -- The busiest table is its own index, which is in the order of claims. There is no index on job_id: a job that has
 -- been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and priority.
@@ -291,7 +325,8 @@ CREATE TABLE tally (
     done        INTEGER NOT NULL DEFAULT 0,
     dead        INTEGER NOT NULL DEFAULT 0,
     blocked     INTEGER NOT NULL DEFAULT 0,
-    expired     INTEGER NOT NULL DEFAULT 0
+    expired     INTEGER NOT NULL DEFAULT 0,
+    waiting     INTEGER NOT NULL DEFAULT 0
 );
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
@@ -652,11 +687,12 @@ SELECT job.id,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
             WHEN blocked.job_id IS NOT NULL THEN 'blocked'
+            WHEN waiting.job_id IS NOT NULL THEN 'waiting'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        coalesce(job.asked_priority, job.priority) AS priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt, waiting.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
@@ -669,6 +705,7 @@ LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
+LEFT JOIN waiting ON waiting.job_id = job.id
 LEFT JOIN time_limit ON time_limit.job_id = job.id
 LEFT JOIN saved_state ON saved_state.job_id = job.id
 LEFT JOIN progress ON progress.job_id = job.id;
@@ -714,11 +751,13 @@ INSERT INTO queue (name) VALUES ('default');
 DELETE FROM worker_version;
 DELETE FROM worker_label;
 DELETE FROM worker;
+DELETE FROM waiting;
 DELETE FROM unique_hold;
 DELETE FROM tenant_turn;
 DELETE FROM tally;
 DELETE FROM step;
 DELETE FROM slot;
+DELETE FROM signal;
 DELETE FROM scheduled;
 DELETE FROM saved_state;
 DELETE FROM revision;
@@ -750,16 +789,16 @@ INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, conc
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, age_after, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', NULL, NULL, 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, NULL, '[]', NULL, 1767225601000000, NULL, 0);
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) VALUES (2, 'often', '@hourly', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, 'said', '["before"]', NULL, NULL, NULL, 0);
-INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (18, 1, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (21, 1, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 1);
-INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (9, 1004, 1767225600000000, NULL, 1, 2);
-INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (10, 1004, 1767225600000000, 1767225600000000, 1, 2);
+INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (12, 1004, 1767225600000000, NULL, 1, 2);
+INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (13, 1004, 1767225600000000, 1767225600000000, 1, 2);
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (1, 2, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (2, 3, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (3, 4, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
-INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 24);
+INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 27);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 1, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 1);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 2, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 0);
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
@@ -770,53 +809,57 @@ INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (7, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (8, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (9, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (10, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (11, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 8, NULL, NULL, NULL, NULL, 'ada', NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (19, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 8, NULL, NULL, NULL, NULL, 'ada', NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (20, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (21, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (22, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 21, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (23, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (24, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (9, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 4, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (12, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (13, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (14, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (19, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (20, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 8, NULL, NULL, NULL, NULL, 'ada', NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (21, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (22, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 8, NULL, NULL, NULL, NULL, 'ada', NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (23, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (24, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (25, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 24, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (26, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) VALUES (27, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO job_group (id, name, said, said_at, set_limit) VALUES (1, 'customer:42', 1, 1767225600000000, NULL);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
-INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 10);
-INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 11);
-INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 21);
-INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 21);
+INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 13);
+INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 14);
+INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 24);
+INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 24);
 INSERT OR REPLACE INTO key_state (kind, key, codec, state) VALUES ('work', 'ada', 'json', X'2270616765203322');
 INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, 0, 1767225600000000, 'shop');
 INSERT OR REPLACE INTO leader (one, worker_id, epoch, until) VALUES (1, 1003, 1, 2631225600000000);
 INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1, 'jobs', 1767225600000000, 0);
 INSERT OR REPLACE INTO minute_statistic (minute, queue, kind, counts) VALUES (1767225600000000, 'default', 'work', '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}');
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('behind', '1,0,1767225600000000,0', 20);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '10', 16);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 24);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 8);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('behind', '1,0,1767225600000000,0', 25);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '13', 21);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 29);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 15);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 25);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 22);
-INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (16, 1, 1767225600000000);
-INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 22, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 30);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 27);
+INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (19, 1, 1767225600000000);
+INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 25, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
 INSERT OR REPLACE INTO progress (job_id, attempt, share, note, at) VALUES (7, 1, 0.4, '40 of 100 rows', 1767225600000000);
 INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0, 0.0, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (13, 1767225600000000, 1, 0, 0, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (14, 1767225600000000, 1, 0, 0, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (15, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (11, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (16, 1767225600000000, 1, 0, 0, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (17, 1767225600000000, 1, 0, 0, 1767225600000000);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (19, 1767225600000010, 1, 0, 0, 1767225600000000);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (23, 1767225601000000, 2, 0, -5, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (24, 1767225601000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (17, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (18, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (19, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (20, 1767225600000000, 1, 0, 0, 1767225600000000);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (22, 1767225600000010, 1, 0, 0, 1767225600000000);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (26, 1767225601000000, 2, 0, -5, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (27, 1767225601000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 4);
 INSERT OR REPLACE INTO saved_state (job_id, state, result) VALUES (7, X'7B22726F77223A34307D', X'3430');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (3, 1767225610000000, 1, 1, 0, 'retry', NULL);
@@ -824,20 +867,27 @@ INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (5, 1767312000000000, 1, 0, 0, 'throttled', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (6, 1767312000000000, 1, 0, 0, 'rescheduled', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (8, 1767312000000000, 1, 0, 0, 'sleeping', NULL);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (11, 1767312000000000, 1, 0, 0, 'delayed', NULL);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (12, 1767312000000000, 1, 0, 0, 'delayed', NULL);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (20, 1767312000000000, 1, 0, 0, 'delayed', 1);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (21, 1767312000000000, 1, 0, 0, 'delayed', NULL);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (22, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (14, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (15, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (23, 1767312000000000, 1, 0, 0, 'delayed', 1);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (24, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (25, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO signal (id, job_id, name, value, codec, at, token, step) VALUES (1, 10, 'approved', X'7B226279223A22616461227D', 'json', 1767225600000000, NULL, NULL);
+INSERT OR REPLACE INTO signal (id, job_id, name, value, codec, at, token, step) VALUES (2, 11, 'approved', NULL, 'json', 1767225600000000, NULL, 'approval');
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until) VALUES (8, 1, NULL, 'charge', 'step', 1, 1767225600000000, X'7B2272656365697074223A377D', NULL);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until) VALUES (8, 2, NULL, 'cool off', 'sleep', 1, 1767225600000000, NULL, 1767312000000000);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (1, 7, 10, 1, 1, 1, 1, 0);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (2, 1, 0, 2, 0, 0, 0, 0);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (8, 1, NULL, 'charge', 'step', 1, 1767225600000000, X'7B2272656365697074223A377D', NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (8, 2, NULL, 'cool off', 'sleep', 1, 1767225600000000, NULL, 1767312000000000, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (9, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, 1767312000000000, '["approved"]', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (10, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, NULL, '["other"]', 8, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (11, 1, NULL, 'approval', 'wait', 1, 1767225600000000, X'7B226279223A22616461227D', NULL, '["approved"]', 8, 1767225600000000, 'approved', 'json');
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (1, 8, 10, 1, 1, 1, 1, 0, 2);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (2, 1, 0, 2, 0, 0, 0, 0, 0);
 INSERT OR REPLACE INTO tenant_turn (queue_id, priority, tenant, until) VALUES (1, 0, 'ada', 1767225600000010000);
-INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 12);
+INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 15);
+INSERT OR REPLACE INTO waiting (job_id, queue_id, attempt, step, until, for_job) VALUES (9, 1, 0, 'approval', 1767312000000000, NULL);
+INSERT OR REPLACE INTO waiting (job_id, queue_id, attempt, step, until, for_job) VALUES (10, 1, 0, 'approval', NULL, 8);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, '{}', 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, '{}', 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);

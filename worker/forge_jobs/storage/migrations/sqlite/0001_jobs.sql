@@ -1,6 +1,6 @@
 -- The tables of forge-jobs in SQLite, in the order in which they are best read.
 --
--- The state of a job is the table that holds its id: scheduled, blocked, ready, claimed or finished. What was enqueued
+-- The state of a job is the table that holds its id: scheduled, blocked, waiting, ready, claimed or finished. What was enqueued
 -- is in `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one
 -- transaction deletes a narrow row from one table and inserts one into another.
 --
@@ -140,8 +140,8 @@ CREATE TABLE time_limit (
 );
 CREATE INDEX time_limit_look ON time_limit (look_at);
 
--- What handlers have saved of their jobs, for the next attempt. Jobs with a row here, in `progress` or in `step` have 4 in
--- their `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
+-- What handlers have saved of their jobs, for the next attempt. Jobs with a row here, in `progress`, `step` or `signal` have
+-- 4 in their `links`; triggers on `job` delete the rows when the job is gone, or is replaced by another one.
 CREATE TABLE saved_state (
     job_id INTEGER PRIMARY KEY,
     state  BLOB,  -- as the codec of the job writes it; null: none was saved
@@ -168,29 +168,51 @@ CREATE TABLE progress (
 );
 
 -- The steps of jobs that were done: later attempts do not do them again. A row is written once; only that of a sleep is changed,
--- when somebody wakes its job.
+-- when somebody wakes its job, and that of a wait, when it ends.
 CREATE TABLE step (
     job_id  INTEGER NOT NULL,
     number  INTEGER NOT NULL,  -- how many steps the handler had come to with this one; of a patch, that of the step after it
     serial  INTEGER,  -- its place among the steps that the handler does one after the other; null: it was done beside them
     name    TEXT NOT NULL,
-    sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch')),
+    sort    TEXT NOT NULL CHECK (sort IN ('step', 'sleep', 'patch', 'wait')),
     attempt INTEGER NOT NULL,  -- the one that did it
     at      INTEGER NOT NULL,
     result  BLOB,  -- as the codec of the job writes it; null: None
-    until   INTEGER,  -- when a sleep ends; null: it is no sleep
+    until   INTEGER,  -- when a sleep ends, or a wait that nothing has ended before; null: it is neither, or has no timeout
+    -- of a wait
+    signals  TEXT,  -- a JSON list: which signals end it; null: none
+    for_job  INTEGER,  -- the job whose end ends it; null: none
+    ended_at INTEGER,  -- null: it lasts
+    signal   TEXT,  -- which signal has ended it, or how the job had ended; null: its timeout did
+    codec    TEXT,  -- of its result; null: that of the job
     PRIMARY KEY (job_id, name)
 );
+
+-- The signals that were sent to jobs that had not ended. One is kept until a wait takes it, and says then which. It goes with its
+-- job.
+CREATE TABLE signal (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    value  BLOB,  -- null: none, or it is the result of the wait now
+    codec  TEXT NOT NULL,
+    at     INTEGER NOT NULL,
+    token  TEXT,  -- by which callback token it was sent; null: by none
+    step   TEXT  -- the wait that has taken it; null: none has
+);
+CREATE INDEX signal_job ON signal (job_id, name);
 
 CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
+    DELETE FROM signal WHERE job_id = OLD.id;
 END;
 CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
+    DELETE FROM signal WHERE job_id = OLD.id;
 END;
 
 
@@ -220,6 +242,18 @@ CREATE TABLE blocked (
     groups   TEXT  -- all of its groups; null: the one in whose line it stands
 );
 CREATE INDEX blocked_line ON blocked (group_id, priority, pos, job_id);
+
+-- Jobs whose handlers wait for a signal, or for the end of another job.
+CREATE TABLE waiting (
+    job_id   INTEGER PRIMARY KEY,
+    queue_id INTEGER NOT NULL,
+    attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
+    step     TEXT NOT NULL,  -- the wait
+    until    INTEGER,  -- as in `step`
+    for_job  INTEGER  -- as in `step`
+);
+CREATE INDEX waiting_until ON waiting (until) WHERE until IS NOT NULL;
+CREATE INDEX waiting_for_job ON waiting (for_job) WHERE for_job IS NOT NULL;
 
 -- The busiest table is its own index, which is in the order of claims. There is no index on job_id: a job that has
 -- been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and priority.
@@ -281,7 +315,8 @@ CREATE TABLE tally (
     done        INTEGER NOT NULL DEFAULT 0,
     dead        INTEGER NOT NULL DEFAULT 0,
     blocked     INTEGER NOT NULL DEFAULT 0,
-    expired     INTEGER NOT NULL DEFAULT 0
+    expired     INTEGER NOT NULL DEFAULT 0,
+    waiting     INTEGER NOT NULL DEFAULT 0
 );
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
@@ -642,11 +677,12 @@ SELECT job.id,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
             WHEN blocked.job_id IS NOT NULL THEN 'blocked'
+            WHEN waiting.job_id IS NOT NULL THEN 'waiting'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        coalesce(job.asked_priority, job.priority) AS priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt, waiting.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
@@ -659,6 +695,7 @@ LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
+LEFT JOIN waiting ON waiting.job_id = job.id
 LEFT JOIN time_limit ON time_limit.job_id = job.id
 LEFT JOIN saved_state ON saved_state.job_id = job.id
 LEFT JOIN progress ON progress.job_id = job.id;

@@ -1,0 +1,90 @@
+"""Signals in PostgreSQL: functions that lock the row of the job first.
+
+In them each statement sees what was committed before it. So of a signal and a wait that meet, the second one finds the first.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.job import Claim
+from forge_jobs.model.signal import JobSignal, NewSignal, NewWait, Recipient, Signalled
+from forge_jobs.model.step import JobStep
+from forge_jobs.storage.postgres import steps
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.leadership import LEADS
+
+WAIT = f"""
+SELECT {steps.STEP}
+FROM {{schema}}.wait_for($1, $2, $3, $4, $5, $6::text[], $7, $8::double precision, $9) AS step
+WHERE step.job_id IS NOT NULL
+"""
+
+SEND = """
+SELECT job_id, answer
+FROM {schema}.signal_bytes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
+
+OF_JOB = "SELECT name, at, step FROM {schema}.signal WHERE job_id = $1 ORDER BY id"
+
+# Each waits for one job: the rows of those are looked up one by one, since the planner would read whole tables.
+END_WAITS = """
+SELECT (SELECT count(*) FILTER (WHERE {schema}.end_wait(over.job_id, true)) FROM (
+           SELECT waiting.job_id FROM {schema}.waiting JOIN {schema}.job ON job.id = waiting.job_id
+           WHERE waiting.for_job IS NOT NULL AND {leads} AND (
+               (SELECT finished.job_id FROM {schema}.finished WHERE finished.job_id = waiting.for_job) IS NOT NULL
+               OR (SELECT other.id FROM {schema}.job AS other WHERE other.id = waiting.for_job) IS NULL)
+           LIMIT $1 FOR NO KEY UPDATE OF job SKIP LOCKED) AS over) AS ended,
+       (SELECT count(*) FROM {schema}.waiting WHERE for_job IS NOT NULL) AS waiting
+""".replace("{leads}", LEADS.replace("{epoch}", "$2"))
+
+
+class PostgresSignals:
+    """`Signals` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def wait(self, claim: Claim, wait: NewWait) -> JobStep | None:
+        record = await self._database.fetchrow(
+            WAIT,
+            claim.job_id,
+            claim.worker_id,
+            claim.attempt,
+            wait.number,
+            wait.name,
+            list(wait.signals) or None,
+            wait.for_job,
+            wait.timeout,
+            wait.serial,
+        )
+        return None if record is None else steps.shown(record)
+
+    async def send(
+        self, to: Recipient, signal: NewSignal, *, connection: Any = None
+    ) -> Sequence[tuple[int | None, Signalled]]:
+        records = await self._database.fetch(
+            SEND,
+            signal.name,
+            signal.value,
+            signal.codec,
+            to.job_id,
+            to.kind,
+            to.key,
+            to.tag,
+            signal.mode.value,
+            signal.token,
+            connection is not None,
+            to.after,
+            to.most,
+            connection=connection,
+        )
+        return [(job_id, Signalled(answer)) for job_id, answer in records]
+
+    async def of_job(self, job_id: int) -> Sequence[JobSignal]:
+        return [JobSignal(*record) for record in await self._database.fetch(OF_JOB, job_id)]
+
+    async def end_waits(self, *, epoch: LeaderEpoch, limit: int = 1000) -> tuple[int, int]:
+        record = await self._database.fetchrow(END_WAITS, limit, epoch)
+        assert record is not None
+        return record["ended"], record["waiting"] - record["ended"]

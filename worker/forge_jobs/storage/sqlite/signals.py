@@ -1,0 +1,122 @@
+"""Signals in SQLite: kept until their jobs wait for them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.job import Claim
+from forge_jobs.model.signal import (
+    MOST_SIGNALS,
+    JobSignal,
+    NewSignal,
+    NewWait,
+    Recipient,
+    Signalled,
+    SignalMode,
+)
+from forge_jobs.model.step import JobStep
+from forge_jobs.storage.sqlite import steps, waits
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.keys import HOLDER
+from forge_jobs.storage.sqlite.leadership import leads
+from forge_jobs.storage.sqlite.micros import later, moment
+from forge_jobs.storage.sqlite.saved_states import LINK, is_held
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+WAIT = """
+INSERT INTO step (job_id, number, serial, name, sort, attempt, at, until, signals, for_job) VALUES (?, ?, ?, ?, 'wait', ?, ?, ?, ?, ?)
+ON CONFLICT (job_id, name) DO NOTHING
+"""
+
+ADD = "INSERT INTO signal (job_id, name, value, codec, at, token) VALUES (?, ?, ?, ?, ?, ?)"
+
+TAGGED = """
+SELECT job_tag.job_id FROM job_tag CROSS JOIN job ON job.id = job_tag.job_id
+WHERE job_tag.tag = :tag AND job_tag.job_id > :after AND (:kind IS NULL OR job.kind = :kind)
+  AND NOT EXISTS (SELECT 1 FROM finished WHERE finished.job_id = job_tag.job_id)
+ORDER BY job_tag.job_id LIMIT coalesce(:most, -1)
+"""
+
+FOR_ENDED = """
+SELECT job_id FROM waiting
+WHERE for_job IS NOT NULL AND (EXISTS (SELECT 1 FROM finished WHERE finished.job_id = waiting.for_job)
+                               OR NOT EXISTS (SELECT 1 FROM job WHERE job.id = waiting.for_job))
+LIMIT ?
+"""
+
+FOR_JOBS = "SELECT count(*) FROM waiting WHERE for_job IS NOT NULL"
+
+
+class SqliteSignals:
+    """`Signals` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def wait(self, claim: Claim, wait: NewWait) -> JobStep | None:
+        def begin(transaction: Transaction) -> JobStep | None:
+            if not is_held(transaction, claim):
+                return None
+            now = transaction.now
+            until = None if wait.timeout is None else later(now, timedelta(seconds=wait.timeout))
+            made = (claim.job_id, wait.number, wait.serial, wait.name, claim.attempt, now, until)
+            transaction.execute(WAIT, (*made, waits.encoded(wait.signals), wait.for_job))
+            waits.meet(transaction, claim.job_id, wait.name)
+            [kept] = steps.of_job(transaction, claim.job_id, wait.name)
+            return kept
+
+        return await self._database.write(begin)
+
+    async def send(
+        self, to: Recipient, signal: NewSignal, *, connection: Any = None
+    ) -> Sequence[tuple[int | None, Signalled]]:
+        def send(transaction: Transaction) -> list[tuple[int | None, Signalled]]:
+            if to.tag is not None:
+                wanted = {"tag": to.tag, "after": to.after, "kind": to.kind, "most": to.most}
+                job_ids = [job_id for (job_id,) in transaction.rows(TAGGED, wanted)]
+                return [(job_id, _send(transaction, job_id, signal)) for job_id in job_ids]
+            job_id = to.job_id if to.key is None else transaction.value(HOLDER, (to.kind, to.key))
+            return [(job_id, Signalled.UNKNOWN if job_id is None else _send(transaction, job_id, signal))]
+
+        if connection is not None:
+            return await self._database.within(connection, send)
+        return await self._database.write(send)
+
+    async def of_job(self, job_id: int) -> Sequence[JobSignal]:
+        rows = await self._database.read(
+            lambda transaction: transaction.rows(
+                "SELECT name, at, step FROM signal WHERE job_id = ? ORDER BY id", (job_id,)
+            )
+        )
+        return [JobSignal(name, moment(at), step) for name, at, step in rows]
+
+    async def end_waits(self, *, epoch: LeaderEpoch, limit: int = 1000) -> tuple[int, int]:
+        if not await self._database.read(lambda transaction: transaction.rows(FOR_ENDED, (1,))):
+            return 0, await self._database.read(lambda transaction: transaction.value(FOR_JOBS))
+
+        def end(transaction: Transaction) -> tuple[int, int]:
+            if not leads(transaction, epoch):
+                return 0, 0
+            over = [job_id for (job_id,) in transaction.rows(FOR_ENDED, (limit,))]
+            return waits.end_waits(transaction, over), transaction.value(FOR_JOBS)
+
+        return await self._database.write(end)
+
+
+def _send(transaction: Transaction, job_id: int, signal: NewSignal) -> Signalled:
+    if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is None:
+        return Signalled.UNKNOWN
+    if transaction.row("SELECT 1 FROM finished WHERE job_id = ?", (job_id,)) is not None:
+        return Signalled.ENDED
+    sent = transaction.rows("SELECT name, token FROM signal WHERE job_id = ?", (job_id,))
+    if signal.token is not None and any(token == signal.token for _, token in sent):
+        return Signalled.USED
+    if signal.mode is SignalMode.FIRST and any(name == signal.name for name, _ in sent):
+        return Signalled.DUPLICATE
+    if len(sent) >= MOST_SIGNALS:
+        return Signalled.FULL
+    made = (job_id, signal.name, signal.value, signal.codec, transaction.now, signal.token)
+    transaction.execute(ADD, made)
+    transaction.execute(LINK, (job_id,))
+    return Signalled.WOKEN if waits.end_wait(transaction, job_id) else Signalled.KEPT
