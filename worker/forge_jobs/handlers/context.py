@@ -98,12 +98,12 @@ class Context:
         "flow",
         "forge",
         "has_heard",
-        "has_items",
         "has_reported",
         "is_final",
         "is_gathered",
         "is_shared",
         "journal",
+        "may_leave_out",
         "queue",
     )
 
@@ -128,9 +128,7 @@ class Context:
         self.has_reported = claim.links is not None and bool(claim.links & REPORTED)
         self.journal: Journal | None = None  # None: it has come to no step
         self.is_gathered = False  # its function does a batch of jobs
-        self.has_items = (
-            False  # what is left of them by the attempts before, which may have done steps for others
-        )
+        self.may_leave_out = False  # steps that are done: its items get fewer, or its process looks itself
         self.flow: int | None = None  # the id of the task in which its handler runs; None: it runs in none
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for

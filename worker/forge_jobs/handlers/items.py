@@ -49,7 +49,7 @@ class Lists:
 
     def _call(self, ctx: Context, items: Items) -> Any:
         values = list(items.values)  # the handler may change it
-        ctx.has_items = True
+        ctx.may_leave_out = True
         return self._function(ctx, values) if self._wants_context else self._function(values)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import time
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ async def run(
     """Return the result of the step, which is run unless it is done. See `Context.step`."""
     step = given if isinstance(given, Step) else Step(given)
     wanted = _wanted(step, function)
-    journal = _journal(context, "ctx.step")
+    journal = journal_of(context, "ctx.step")
     name = step.name
     journal.begin(name, "ctx.step", beside=_is_beside(context))
     is_done = False
@@ -113,19 +114,19 @@ async def run(
 
 async def sleep(context: "Context", duration: timedelta | float, name: str | None) -> None:
     """The job has slept for so long since it first came here. See `Context.sleep`."""
-    time = as_duration(duration, "The duration of ctx.sleep")
-    if time is None:
+    length = as_duration(duration, "The duration of ctx.sleep")
+    if length is None:
         raise InvalidInput("The duration of ctx.sleep is None, allowed is a timedelta or seconds.")
     if context.is_gathered:
         raise InvalidInput("ctx.sleep is called in a batch, allowed is a handler of single jobs.")
-    journal = _journal(context, "ctx.sleep")
+    journal = journal_of(context, "ctx.sleep")
     own = journal.sleep_name() if name is None else names.step(name)
     journal.begin(own, "ctx.sleep", alone=True, beside=_is_beside(context))
     is_done = False
     try:
         kept = await _of(context, journal.kept(own, StepSort.SLEEP), "ctx.sleep")
         if kept is None:
-            made = journal.keep(own, StepSort.SLEEP, sleep=time.total_seconds())
+            made = journal.keep(own, StepSort.SLEEP, sleep=length.total_seconds())
             kept = await _of(context, made, "ctx.sleep")
         is_done = True
     finally:
@@ -136,12 +137,13 @@ async def sleep(context: "Context", duration: timedelta | float, name: str | Non
 
 async def patched(context: "Context", name: str) -> bool:
     """Return whether the job takes the new path of its code. See `Context.patched`."""
-    journal = _journal(context, "ctx.patched")
+    journal = journal_of(context, "ctx.patched")
     is_patched: bool = await _of(context, journal.patched(names.step(name)), "ctx.patched")
     return is_patched
 
 
-def _journal(context: "Context", what: str) -> Journal:
+def journal_of(context: "Context", what: str) -> Journal:
+    """Return what the attempt knows of the steps of its job. Raises InvalidInput."""
     require_held(context, what)
     if context.journal is None:
         context.journal = Journal(context.claim, context.forge)
@@ -151,7 +153,7 @@ def _journal(context: "Context", what: str) -> Journal:
 
 def _is_beside(context: "Context") -> bool:
     """Whether this is called in another task than that of the handler, or for items of which others are done."""
-    if context.has_items:
+    if context.may_leave_out:
         return True
     loop = asyncio._get_running_loop()
     return loop is not None and context.flow is not None and id(asyncio.current_task(loop)) != context.flow
@@ -174,8 +176,16 @@ async def _tried(context: "Context", step: Step, function: Callable[[], Any]) ->
         except Exception:
             if tries >= step.attempts:
                 raise
-        await _of(context, asyncio.sleep(step.pause(tries)), "ctx.step")
+        await _of(context, _paused(step.pause(tries)), "ctx.step")
         tries += 1
+
+
+async def _paused(seconds: float) -> None:
+    """So many seconds are over. Without a loop, as in a process, nobody else is kept waiting."""
+    if asyncio._get_running_loop() is None:
+        time.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
 
 
 async def _result(step: Step, function: Callable[[], Any]) -> Any:

@@ -112,6 +112,9 @@ class Asleep(BaseException):
         self.name = name
         super().__init__(f"sleeps in step {name!r} until {until.isoformat()}")
 
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Asleep, (self.until, self.name)
+
 
 class ItemsLeft(Decision):
     """Some items of the job have failed. `then` says what becomes of it: Dead, Retry, Throttled, Reschedule or AwaitsTurn.

@@ -29,6 +29,7 @@ from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry import logs
 from forge_jobs.telemetry.events import BatchGoesOn
+from forge_jobs.worker.child_questions import ChildQuestions
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.served_queue import ServedQueue
 
@@ -163,6 +164,7 @@ async def call(
         return await threads.run(function, is_left=is_left, obeyed=attempt.obeyed)
     handler.require_importable()
     return await processes.call(
+        ChildQuestions(context),
         handler.__module__,
         handler.__qualname__,
         context.claim,

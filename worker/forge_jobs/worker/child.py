@@ -12,15 +12,26 @@ import os
 import pickle
 import socket
 import sys
+import threading
 from concurrent.futures import Future
 from multiprocessing import spawn
 from types import CoroutineType
 from typing import Any
 
-from forge_jobs.handlers.child_context import ChildContext
+from forge_jobs.errors import InvalidInput, StorageUnavailable
+from forge_jobs.handlers.child_context import PROGRESS, Ask, ChildContext
 from forge_jobs.handlers.context import in_plain_handler
 from forge_jobs.handlers.handler import MOST_WRAPPED, Handler
-from forge_jobs.model.decision import DECISIONS, Decision, HandedBack, Reschedule, Retry, Throttled, decided
+from forge_jobs.model.decision import (
+    DECISIONS,
+    Asleep,
+    Decision,
+    HandedBack,
+    Reschedule,
+    Retry,
+    Throttled,
+    decided,
+)
 from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import Claim
 from forge_jobs.model.mask import Mask, present
@@ -35,7 +46,7 @@ NUMBER = 8
 LENGTH = 8
 """Bytes after them, which say how long the message is."""
 
-COST_NOTHING = (Reschedule, Throttled)
+COST_NOTHING = (Reschedule, Throttled, Asleep)
 """What a handler may raise without a failed attempt."""
 
 MAIN = ("init_main_from_name", "init_main_from_path", "sys_path", "sys_argv", "dir")
@@ -51,9 +62,11 @@ def call(
     *,
     takes_context: bool,
     style: logs.Style | None,
+    ask: Ask,
     secrets: frozenset[str] = frozenset(),
 ) -> KeptResult:
-    """Return what the handler `name` of `module` returns for these arguments, encoded. No error shows the `secrets`.
+    """Return what the handler `name` of `module` returns for these arguments, encoded. No error shows the `secrets`. What it says
+    of its job goes by `ask`.
 
     Its log lines go to stderr, are written in this style and name the job. Without a style they
     are left to the handler's module.
@@ -65,7 +78,7 @@ def call(
     handler = _found(module, name)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
     function, forge = getattr(handler, "function", handler), getattr(handler, "forge", None)
-    context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
+    context = ChildContext(claim, queue, forge, ask)  # type: ignore[arg-type]
     in_plain_handler.set(context)
     returned = function(context, **arguments) if takes_context else function(**arguments)
     if issubclass(type(returned), Future):  # not isinstance, which asks the object itself: it may raise
@@ -76,7 +89,44 @@ def call(
             reason="The handler returned a coroutine, which nothing awaits in a process of its own; "
             "allowed is a plain function."
         )
+    context.require_heeded()
     return kept_result(returned, claim.codec)
+
+
+class WorkersAnswers:
+    """What the worker does for one call: each question is answered before the next one is asked."""
+
+    def __init__(self, worker: socket.socket, number: bytes) -> None:
+        self._worker, self._number = worker, number
+        self._turn = threading.Lock()  # the handler may have threads
+        self._is_over = False
+
+    def ask(self, what: str, *values: Any) -> Any:
+        """Return what the worker answers. Raises what it raises, and InvalidInput when the call is over, or this is a fork."""
+        message = pickle.dumps((None, (what, values)))
+        with self._turn:
+            if self._is_over:
+                raise InvalidInput(f"{what} is asked for when the handler has ended, allowed is before that.")
+            try:
+                self._worker.sendall(framed(self._number, message))
+                if what == PROGRESS:
+                    return None
+                reply = _read(self._worker)
+            except OSError as error:
+                raise InvalidInput(
+                    f"{what} is asked for in a fork of the handler's process, allowed is in that process."
+                ) from error
+        if reply is None:
+            raise StorageUnavailable("The worker of this process is gone.")
+        is_answer, value = pickle.loads(reply[1])
+        if not is_answer:
+            raise value
+        return value
+
+    def over(self) -> None:
+        """The call is over: nothing more may be asked."""
+        with self._turn:
+            self._is_over = True
 
 
 def _found(module: str, name: str) -> Any:
@@ -115,7 +165,10 @@ def main() -> None:
     unprepared = _unprepared(_read(worker))
     while (request := _read(worker)) is not None:
         number, message = request
-        worker.sendall(framed(number, unprepared or _answer(message)))
+        answers = WorkersAnswers(worker, number)
+        answer = unprepared or _answer(message, answers.ask)
+        answers.over()
+        worker.sendall(framed(number, answer))
 
 
 def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:
@@ -131,7 +184,7 @@ def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:
     return None
 
 
-def _answer(request: bytes) -> bytes:
+def _answer(request: bytes, ask: Ask) -> bytes:
     """Return the pickled answer to a call: whether it returned, and what it returned or raised."""
     global _is_told
     here, _is_told = os.getpid(), False
@@ -139,7 +192,7 @@ def _answer(request: bytes) -> bytes:
     answer, args = b"", ()
     try:
         args, kwargs = pickle.loads(request)
-        answer = pickle.dumps((True, call(*args, **kwargs)))
+        answer = pickle.dumps((True, call(*args, ask=ask, **kwargs)))
     except BaseException as raised:
         error = raised
         if os.getpid() == here:  # in a fork nobody hears the answer
@@ -157,7 +210,7 @@ def _answered(
     error: BaseException, module: str = "", name: str = "", claim: Claim | None = None
 ) -> BaseException:
     """Return the decision that the handler's `on` and `on_failure` say for its error, which only this process has."""
-    if claim is None or isinstance(error, Decision):
+    if claim is None or isinstance(error, Decision | Asleep):
         return error
     answer, text = _retries(module, name, claim.kind).answer(error, claim.attempt)
     return Retry(reason=text) if answer is None else answer
@@ -179,6 +232,8 @@ def _raised(error: BaseException) -> bytes:
     A program's own exceptions are not sent: in the worker they could not be made again, or only without
     their cause.
     """
+    if isinstance(error, Asleep):
+        return pickle.dumps((False, error))
     for kind in DECISIONS:
         if isinstance(error, kind):
             facts = {

@@ -24,6 +24,7 @@ from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.process_group import ProcessGroup
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker import child
+from forge_jobs.worker.child_questions import ChildQuestions
 
 START = "from forge_jobs.worker.child import main; main()"
 LONGEST_IDLE = 300.0  # seconds that a process is kept without a call
@@ -37,8 +38,9 @@ class Children:
         self._telemetry = telemetry
         self._idle: deque[tuple[Child, float]] = deque()  # and since when, the one used last at the end
 
-    async def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what `child.call` returns for these arguments in a process of its own, or raise what it raises.
+    async def call(self, questions: ChildQuestions, *args: Any, **kwargs: Any) -> Any:
+        """Return what `child.call` returns for these arguments in a process of its own, or raise what it raises. Its
+        `questions` are answered meanwhile.
 
         When this is cancelled the process is killed, with all that the handler started in it.
         Raises Retry when the process dies, with how.
@@ -46,7 +48,7 @@ class Children:
         request = pickle.dumps((args, kwargs), protocol=pickle.HIGHEST_PROTOCOL)
         process = await self._one()
         try:
-            returned, value = pickle.loads(await process.answered(request, self._telemetry))
+            returned, value = await process.answered(request, questions, self._telemetry)
         except BaseException:
             await process.end()
             raise
@@ -114,10 +116,23 @@ class Child:
         """Whether the process can be called."""
         return self._group.lives and not self._reader.at_eof()
 
-    async def answered(self, request: bytes, telemetry: Telemetry) -> bytes:
-        """Return its answer; only the job that is asked for may cancel that. Raises Retry when it dies first, or sends anything but an answer."""
+    async def answered(
+        self, request: bytes, questions: ChildQuestions, telemetry: Telemetry
+    ) -> tuple[bool, Any]:
+        """Return its answer: whether it returned, and what it returned or raised. Its questions are answered before that.
+
+        Only the job that is asked for may cancel that. Raises Retry when it dies first, or sends anything but an answer.
+        """
         number = os.urandom(child.NUMBER)
         self._writer.write(child.framed(number, request))
+        while True:
+            returned, value = pickle.loads(await self._message(number, telemetry))
+            if returned is not None:
+                return returned, value
+            if (reply := await questions.answered(*value)) is not None:
+                self._writer.write(child.framed(number, reply))
+
+    async def _message(self, number: bytes, telemetry: Telemetry) -> bytes:
         answering = OwnTask(self._read(number), telemetry, name="answer of a process")
         dying = OwnTask(self._group.exited(), telemetry, name="end of a process")
         try:

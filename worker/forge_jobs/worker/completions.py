@@ -74,7 +74,7 @@ async def _heeded(attempt: Attempt, context: Context, verdict: Verdict) -> Verdi
         return verdict
     journal = context.journal or Journal(attempt.claim, context.forge)
     try:
-        error = await journal.unheeded(may_leave_out=context.has_items)
+        error = await journal.unheeded(may_leave_out=context.may_leave_out)
     except (asyncio.CancelledError, ForgeError):  # it cannot be known, and the work is done
         return verdict
     if error is None:

@@ -284,19 +284,6 @@ async def test_an_attempt_does_not_take_an_undone_state_for_saved(forge: Forge, 
     assert found == ["before"]
 
 
-def test_a_handler_in_a_process_of_its_own_reads_its_state_and_may_not_say_more() -> None:
-    from forge_jobs.handlers.child_context import ChildContext
-    from forge_jobs.model.job import Claim
-
-    claim = Claim(1, 1, 2, 1, "work", None, "json", 0, 0, 5, None, None, 0.0, state=b"[1]")
-    ctx = ChildContext(claim, "default", Forge("sqlite://:memory:"))
-
-    assert ctx.state == [1]
-    for say in (ctx.save, ctx.save_for_key, ctx.set_result, ctx.progress):
-        with pytest.raises(InvalidInput, match="executor='process'"):
-            say(1)
-
-
 async def test_reports_that_the_database_does_not_take_are_written_later(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:

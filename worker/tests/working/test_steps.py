@@ -658,16 +658,6 @@ async def test_what_no_thread_can_do_is_said(forge: Forge) -> None:
     ]
 
 
-def test_a_handler_in_a_process_of_its_own_has_no_steps() -> None:
-    from forge_jobs.handlers.child_context import ChildContext
-    from forge_jobs.model.job import Claim
-
-    ctx = ChildContext(Claim(1, 1, 2, 1, "work", None, "json", 0, 0, 5, None, None, 0.0), "default", Forge())
-    for call in (lambda: ctx.step("a", dict), lambda: ctx.sleep(1), lambda: ctx.patched("new")):
-        with pytest.raises(InvalidInput, match="executor='process'"):
-            call()
-
-
 async def test_a_batch_does_not_sleep(forge: Forge) -> None:
     said: list[str] = []
 

@@ -1,0 +1,226 @@
+"""What a handler in a process of its own says of its job: its worker writes that."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from forge_jobs import ClaimLost, Context, Forge, InvalidInput, Reason, State, Step
+from forge_jobs.model.decision import Asleep
+from tests.storage.clock import Clock
+from tests.storage.databases import Database
+from tests.working.eventually import eventually
+from tests.working.test_context import run
+from tests.working.test_steps import at_once
+
+DAY = timedelta(days=1)
+
+
+def note(path: str, what: str) -> str:
+    with open(path, "a", encoding="utf-8") as ledger:
+        ledger.write(f"{what}\n")
+    return what
+
+
+def noted(path: str) -> list[str]:
+    with open(path, encoding="utf-8") as ledger:
+        return ledger.read().split()
+
+
+def ship(ctx: Context, ledger: str) -> list[object]:
+    charged = ctx.step("charge", note, ledger, "charged")
+    if ctx.attempt == 1:
+        raise ConnectionError
+    packed = ctx.step(Step("pack", attempts=2, wait=0.01), flaky, ledger)
+    ctx.sleep(DAY)
+    return [charged, packed, ctx.patched("taxes"), os.getpid() != os.getppid()]
+
+
+def flaky(ledger: str) -> str:
+    note(ledger, "tried")
+    if noted(ledger).count("tried") == 1:
+        raise TimeoutError
+    return "packed"
+
+
+def copy(ctx: Context) -> object:
+    pages = ctx.state or []
+    pages.append(ctx.attempt)
+    ctx.save(pages)
+    ctx.progress(0.5, f"attempt {ctx.attempt}")
+    ctx.set_result({"pages": len(pages)})
+    before = ctx.state_of_key()
+    ctx.save_for_key([before, ctx.attempt])
+    if ctx.attempt == 1:
+        raise ConnectionError
+    return [ctx.state, before]
+
+
+def misuse(ctx: Context) -> list[str]:
+    said: list[str] = []
+    calls: list[Callable[[], Any]] = [
+        lambda: ctx.save(object()),
+        lambda: ctx.save("x" * 300_000),
+        lambda: ctx.save(1, connection=object()),
+        lambda: ctx.step(Step("book", connection=object()), dict),
+        lambda: ctx.step("outer", lambda: ctx.step("inner", dict)),
+        lambda: ctx.step("", dict),
+        lambda: ctx.save_for_key(1),
+        lambda: ctx.progress(2),
+        lambda: ctx.enqueue("other"),
+        lambda: ctx.rate_limit.acquire("smtp"),
+    ]
+    for call in calls:
+        try:
+            call()
+        except InvalidInput as error:
+            said.append(str(error))
+    return said
+
+
+def side_by_side(ctx: Context) -> int:
+    threads = [threading.Thread(target=ctx.progress, args=(share / 200,)) for share in range(100)]
+    for thread in threads:
+        thread.start()
+    results = [ctx.step(f"step {number}", int, str(number)) for number in range(20)]
+    for thread in threads:
+        thread.join()
+    return sum(results)
+
+
+def swallow(ctx: Context, ledger: str) -> str:
+    note(ledger, "called")
+    try:
+        ctx.sleep(DAY)
+    except Asleep:
+        return "done at once"
+    return "slept"
+
+
+def in_another_order(ctx: Context, ledger: str) -> None:
+    names = ["first", "second"] if ctx.attempt == 1 else ["second", "first"]
+    for name in names:
+        ctx.step(name, note, ledger, name)
+    raise ConnectionError
+
+
+def leave_out(ctx: Context, ledger: str) -> None:
+    if ctx.attempt == 1:
+        ctx.step("first", note, ledger, "first")
+        raise ConnectionError
+
+
+def taken_back(ctx: Context, ledger: str) -> None:
+    def work() -> None:
+        note(ledger, "ran")
+        while "lost" not in noted(ledger):
+            time.sleep(0.01)
+
+    try:
+        ctx.step("work", work)
+    except ClaimLost:
+        note(ledger, "ClaimLost")
+        raise
+
+
+@pytest.fixture
+def ledger(tmp_path: Any) -> str:
+    path = str(tmp_path / "ledger")
+    note(path, "")
+    return path
+
+
+async def test_steps_and_sleeps_of_a_process_are_those_of_its_job(
+    forge: Forge, clock: Clock, ledger: str
+) -> None:
+    await at_once(forge)
+    job = await forge.handler(executor="process", max_attempts=2)(ship).enqueue(ledger=ledger)
+    await run(forge)
+
+    sleeping = await forge.jobs.get(job.id)
+    assert (sleeping.state, sleeping.reason) == (State.SCHEDULED, Reason.SLEEPING)
+    await clock.advance(days=1, seconds=1)
+    await run(forge)
+
+    assert await forge.wait(job, timeout=30) == ["charged", "packed", True, True]
+    assert noted(ledger) == ["charged", "tried", "tried"]
+    steps = [step.name for step in (await forge.jobs.get(job.id)).steps]
+    assert steps == ["charge", "pack", "sleep 1", "taxes"]
+
+
+async def test_a_process_saves_and_reports_as_any_handler(forge: Forge) -> None:
+    await at_once(forge)
+    handler = forge.handler(executor="process", max_attempts=2)(copy)
+    job = await handler.options(key="k").enqueue()
+    await run(forge)
+
+    assert await forge.wait(job, timeout=30) == [[1, 2], [None, 1]]
+    found = await forge.jobs.get(job.id)
+    assert found.progress is not None
+    assert (found.progress.share, found.progress.note) == (0.5, "attempt 2")
+
+
+async def test_wrong_uses_in_a_process_are_said_in_one_sentence(forge: Forge) -> None:
+    job = await forge.handler(executor="process", max_attempts=1)(misuse).enqueue()
+    await run(forge)
+
+    said = await forge.wait(job, timeout=30)
+    assert len(said) == 10
+    assert all(sentence.endswith(".") for sentence in said)
+    assert [sentence for sentence in said if "executor='process'" in sentence] == [
+        said[2],
+        said[3],
+        *said[-2:],
+    ]
+
+
+async def test_threads_of_a_process_may_report_beside_its_steps(forge: Forge) -> None:
+    job = await forge.handler(executor="process", max_attempts=1)(side_by_side).enqueue()
+    await run(forge)
+
+    assert await forge.wait(job, timeout=30) == sum(range(20))
+
+
+async def test_a_process_that_swallows_its_sleep_sleeps_all_the_same(
+    forge: Forge, clock: Clock, ledger: str
+) -> None:
+    job = await forge.handler(executor="process", max_attempts=1)(swallow).enqueue(ledger=ledger)
+    await run(forge)
+    assert (await forge.jobs.get(job.id)).reason is Reason.SLEEPING
+    await clock.advance(days=1, seconds=1)
+    await run(forge)
+
+    assert await forge.wait(job, timeout=30) == "slept"
+
+
+@pytest.mark.parametrize("function", [in_another_order, leave_out])
+async def test_changed_code_is_noticed_in_a_process(
+    forge: Forge, ledger: str, function: Callable[..., Any]
+) -> None:
+    await at_once(forge)
+    job = await forge.handler(executor="process", max_attempts=2)(function).enqueue(ledger=ledger)
+    await run(forge)
+
+    found = await forge.jobs.get(job.id)
+    assert found.state is State.DEAD
+    assert "The code of job" in str(found.error)
+    assert noted(ledger).count("first") == 1
+
+
+async def test_a_process_whose_job_was_taken_back_keeps_no_step(
+    forge: Forge, database: Database, ledger: str
+) -> None:
+    await forge.handler(executor="process", max_attempts=1)(taken_back).enqueue(ledger=ledger)
+    running = asyncio.create_task(run(forge))
+    await eventually(lambda: "ran" in noted(ledger))
+    await database.rows("DELETE FROM claimed")
+    note(ledger, "lost")
+    await running
+
+    assert noted(ledger) == ["ran", "lost", "ClaimLost"]
+    assert await database.rows("SELECT * FROM step") == []
