@@ -174,9 +174,9 @@ async def test_reports_without_end_are_few_statements(forge: Forge, monkeypatch:
     written: list[int] = []
     write = forge.storage.progress.write
 
-    async def counted(reports: Any) -> None:
+    async def counted(reports: Any) -> Any:
         written.append(len(reports))
-        await write(reports)
+        return await write(reports)
 
     monkeypatch.setattr(forge.storage.progress, "write", counted)
 
@@ -293,12 +293,12 @@ async def test_reports_that_the_database_does_not_take_are_written_later(
     write, goes_on = forge.storage.progress.write, asyncio.Event()
     tries = 0
 
-    async def away_once(reports: Any) -> None:
+    async def away_once(reports: Any) -> Any:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise StorageUnavailable("The database is away.")
-        await write(reports)
+        return await write(reports)
 
     monkeypatch.setattr(forge.storage.progress, "write", away_once)
 
