@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.model.facts import Waiting
+from forge_jobs.model.facts import HeldSlots, SlotFacts, SlotHolder, Waiting
 from forge_jobs.model.job import FOREVER, Job, Reason, State
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
@@ -398,3 +398,58 @@ def test_every_state_has_a_reason_even_when_nothing_is_known(state: State):
     assert found.state is state
     assert found.reasons
     assert all(reason[0].isupper() for reason in found.reasons)
+
+
+ENCODER = replace(WORKER, concurrency=4)
+HELD = HeldSlots(3, 2, (SlotHolder(12, "encode", 2), SlotHolder(13, "send", 1)))
+
+
+def test_a_heavy_job_that_waits_says_how_many_slots_it_needs_and_who_has_them():
+    slots = SlotFacts(3, {ENCODER.id: HELD})
+
+    assert reasons(job(State.PENDING), [ENCODER], waiting=waiting(), slots=slots) == [
+        "It needs 3 slots of one worker at once, and none has as many free.",
+        "1 of the 4 slots of worker shop-worker-1-7 is free: job 12 of kind 'encode' takes 2, job 13 of kind 'send' takes 1.",
+    ]
+
+
+def test_of_many_workers_without_the_slots_for_a_heavy_job_some_are_named():
+    held = HeldSlots(
+        10, 6, (SlotHolder(12, "encode", 3), SlotHolder(14, "encode", 3), SlotHolder(15, "send", 1))
+    )
+    full = {n: held for n in range(1, 6)}
+
+    found = reasons(job(State.PENDING), workers(5), waiting=waiting(), slots=SlotFacts(2, full))
+
+    assert found[1] == (
+        "None of the 10 slots of worker w1 are free: job 12 of kind 'encode' takes 3, job 14 of kind 'encode' takes 3, "
+        "job 15 of kind 'send' takes 1, 3 more jobs 3."
+    )
+    assert found[4:] == ["2 more workers of its queue lack slots for it."]
+
+
+def test_a_heavy_job_for_which_a_worker_has_the_slots_waits_for_nothing():
+    slots = SlotFacts(3, {1: HeldSlots(9, 9), 2: HeldSlots(7, 7)})
+
+    assert reasons(job(State.PENDING), workers(2), waiting=waiting(), slots=slots) == [
+        "Nothing holds it back; the next free worker of its queue takes it."
+    ]
+
+
+def test_a_worker_that_is_full_with_heavy_jobs_is_busy_for_others():
+    slots = SlotFacts(1, {ENCODER.id: HeldSlots(4, 1, (SlotHolder(12, "encode", 4),))})
+
+    assert reasons(job(State.PENDING), [replace(ENCODER, in_progress=1)], waiting=waiting(), slots=slots) == [
+        "Every worker that could take it is busy: their 4 slots are in use."
+    ]
+
+
+def test_a_heavy_job_that_waits_in_its_worker_says_what_for():
+    claimed = job(State.IN_PROGRESS, worker_id=7, worker="shop-worker-1-7", attempt=1, claimed_at=NOW)
+
+    assert reasons(claimed, [ENCODER], slots=SlotFacts(3, {7: HELD}))[-1] == (
+        "It needs 3 slots at once, and begins when it has them. 1 of the 4 slots of worker shop-worker-1-7 is free: "
+        "job 12 of kind 'encode' takes 2, job 13 of kind 'send' takes 1."
+    )
+    assert len(reasons(claimed, [ENCODER], slots=SlotFacts(1, {7: HELD}))) == 2
+    assert "slots" not in " ".join(reasons(claimed, [ENCODER], slots=SlotFacts(9)))

@@ -136,6 +136,7 @@ class Jobs:
             workers=workers,
             stale=self._stale,
             superseded_by=None if heir == job.id else heir,
+            slots=await self._storage.workers.held_slots(job.id),
         )
 
     async def _waiting(self, job: Job) -> Waiting:

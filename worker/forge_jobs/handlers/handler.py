@@ -267,6 +267,7 @@ class Handler(Generic[P, R, Q, V]):
             on_lost=self.on_lost,
             redact=self.hidden,
             sealed=hides(self.codec),
+            slots=self.slots if self.slots > 1 else None,
         )
 
     def require_importable(self) -> None:

@@ -1,7 +1,7 @@
 """Facts that a database tells of itself and of its jobs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from forge_jobs.model.paused_kind import PausedKind
@@ -48,6 +48,40 @@ class FullGroup:
         None  # by its queue, or else by its kind; None: until that is resumed
     )
     holder_pause_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHolder:
+    """A job that has slots of its worker, or waits there for them."""
+
+    job_id: int
+    kind: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSlots:
+    """How many slots of one worker the jobs have that it has claimed, and those of which most are named."""
+
+    slots: int = 0
+    jobs: int = 0
+    holders: Sequence[SlotHolder] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """How many slots of its worker a job takes, and who has them."""
+
+    needed: int = 1  # more than a worker has: all of them
+    held: Mapping[int, HeldSlots] = field(default_factory=dict)  # by the worker's id
+
+    def needed_of(self, concurrency: int) -> int:
+        """Return how many slots of a worker with so many the job takes."""
+        return min(self.needed, concurrency)
+
+    def of(self, worker_id: int) -> HeldSlots:
+        """Return who has the slots of this worker."""
+        return self.held.get(worker_id, HeldSlots())
 
 
 @dataclass(frozen=True, slots=True)

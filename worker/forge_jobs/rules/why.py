@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 
-from forge_jobs.model.facts import FullGroup, Waiting
+from forge_jobs.model.facts import FullGroup, HeldSlots, SlotFacts, Waiting
 from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.step import StepSort
@@ -21,6 +22,9 @@ OVERDUE = timedelta(seconds=10)
 
 MOST_NAMED = 3
 """How many workers are named; the others are counted."""
+
+
+ONE_SLOT = SlotFacts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +44,22 @@ def explain(
     workers: Sequence[WorkerInfo] = (),
     stale: timedelta = timedelta(seconds=30),
     superseded_by: int | None = None,
+    slots: SlotFacts = ONE_SLOT,
 ) -> Why:
     """Return why `job` is not running, or since when it runs, or how it ended.
 
     `waiting` is needed for a waiting job; `workers` are all that are registered, and those that were heard from
-    within `stale` are alive. `superseded_by` is the job that has the key of one in progress, NOBODY when none has it.
+    within `stale` are alive. `superseded_by` is the job that has the key of one in progress, NOBODY when none has it. `slots`
+    says who has those of the workers.
     """
+    reasons: Iterator[str]
     if job.state in ENDED:
         reasons = _ended(job, now)
     elif job.state is State.IN_PROGRESS:
-        reasons = _in_progress(
-            job, now, next((worker for worker in workers if worker.id == job.worker_id), None), superseded_by
-        )
+        worker = next((worker for worker in workers if worker.id == job.worker_id), None)
+        reasons = chain(_in_progress(job, now, worker, superseded_by), _gathered(worker, slots))
     elif job.state is State.PENDING:
-        reasons = _pending(job, waiting, workers, stale)
+        reasons = _pending(job, waiting, workers, stale, slots)
     elif job.state is State.BLOCKED:
         reasons = _blocked(job, now, waiting)
     elif job.state is State.WAITING:
@@ -144,6 +150,32 @@ def _in_progress(
         yield f"The previous attempt failed: {first_line(job.error)}"
 
 
+def _gathered(worker: WorkerInfo | None, slots: SlotFacts) -> Iterator[str]:
+    """What a heavy job waits for that its worker has claimed."""
+    if worker is not None and _lacks_slots(worker, slots):
+        needed = slots.needed_of(worker.concurrency)
+        yield f"It needs {needed:,} slots at once, and begins when it has them. {_slots_of(worker, slots.of(worker.id))}"
+
+
+def _lacks_slots(worker: WorkerInfo, slots: SlotFacts) -> bool:
+    needed = slots.needed_of(worker.concurrency)
+    return needed > 1 and worker.concurrency - slots.of(worker.id).slots < needed
+
+
+def _slots_of(worker: WorkerInfo, held: HeldSlots) -> str:
+    """Return how many slots of the worker are free, and who has the others."""
+    free, all = max(0, worker.concurrency - held.slots), worker.concurrency
+    which = f"None of the {all:,}" if not free else f"{free:,} of the {all:,}"
+    holders = [
+        f"job {holder.job_id} of kind {holder.kind!r} takes {holder.slots:,}" for holder in held.holders
+    ]
+    if held.jobs > len(held.holders):
+        left = held.slots - sum(holder.slots for holder in held.holders)
+        holders.append(f"{count(held.jobs - len(held.holders), 'more job')} {left:,}")
+    end = f": {', '.join(holders)}" if holders else ""
+    return f"{which} slots of worker {worker.label} {'is' if free == 1 else 'are'} free{end}."
+
+
 def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
     for group in () if waiting is None else waiting.full_groups:
         if group.paused:
@@ -210,7 +242,7 @@ def _scheduled(
     if job.error:
         yield f"Its last error was: {first_line(job.error)}"
     if waiting:
-        yield from _hindrances(job, waiting, _Serving(job, waiting, workers, stale))
+        yield from _hindrances(job, waiting, _Serving(job, waiting, workers, stale, ONE_SLOT))
 
 
 def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: timedelta) -> str:
@@ -236,7 +268,15 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
 class _Serving:
     """The workers of a waiting job's queue, without those that are about to end."""
 
-    def __init__(self, job: Job, waiting: Waiting, workers: Sequence[WorkerInfo], stale: timedelta) -> None:
+    def __init__(
+        self,
+        job: Job,
+        waiting: Waiting,
+        workers: Sequence[WorkerInfo],
+        stale: timedelta,
+        slots: SlotFacts,
+    ) -> None:
+        self.slots = slots
         all = [worker for worker in workers if waiting.queue.name in worker.queues and not worker.draining]
         self.quiet = [worker for worker in all if not worker.was_heard_from(waiting.now, QUIET)]
         self.live = [worker for worker in all if worker.was_heard_from(waiting.now, stale)]
@@ -248,16 +288,28 @@ class _Serving:
     @property
     def are_busy(self) -> bool:
         """Whether each that is well has as many jobs as it runs at once."""
-        return bool(self.well) and all(worker.in_progress >= worker.concurrency for worker in self.well)
+        return bool(self.well) and all(
+            max(worker.in_progress, self.slots.of(worker.id).slots) >= worker.concurrency
+            for worker in self.well
+        )
+
+    @property
+    def lack_slots(self) -> bool:
+        """Whether none that is well has as many free slots as a heavy job takes."""
+        return bool(self.well) and all(_lacks_slots(worker, self.slots) for worker in self.well)
 
 
 def _pending(
-    job: Job, waiting: Waiting | None, workers: Sequence[WorkerInfo], stale: timedelta
+    job: Job,
+    waiting: Waiting | None,
+    workers: Sequence[WorkerInfo],
+    stale: timedelta,
+    slots: SlotFacts,
 ) -> Iterator[str]:
     if waiting is None or waiting.ready_at is None:
         yield "It was pending and is changing its state right now: ask again."
         return
-    serving = _Serving(job, waiting, workers, stale)
+    serving = _Serving(job, waiting, workers, stale, slots)
     held = [*_hindrances(job, waiting, serving), *_competition(waiting, serving)]
     before = [*_line(job, waiting)]
     overdue = [] if held else [*_overdue(waiting, waiting.ready_at, serving)]
@@ -325,7 +377,13 @@ def _competition(waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"{slots} of queue {queue.name!r} {'is' if waiting.slots == 1 else 'are'} in use."
     if queue.rate_limit is not None and waiting.tokens is not None and waiting.tokens < 1 - NEARLY:
         yield f"The rate limit {queue.rate_limit!r} of the queue has no token."
-    if serving.are_busy:
+    if serving.lack_slots:
+        yield f"It needs {serving.slots.needed:,} slots of one worker at once, and none has as many free."
+        for worker in serving.well[:MOST_NAMED]:
+            yield _slots_of(worker, serving.slots.of(worker.id))
+        if len(serving.well) > MOST_NAMED:
+            yield f"{count(len(serving.well) - MOST_NAMED, 'more worker')} of its queue lack slots for it."
+    elif serving.are_busy:
         slots = count(sum(worker.concurrency for worker in serving.well), "slot")
         yield f"Every worker that could take it is busy: their {slots} {'is' if slots == '1 slot' else 'are'} in use."
 

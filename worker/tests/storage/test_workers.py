@@ -4,9 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.errors import WorkerLost
+from forge_jobs.errors import JobNotFound, WorkerLost
+from forge_jobs.model.facts import HeldSlots, SlotFacts, SlotHolder
+from forge_jobs.model.kind import Kind
 from forge_jobs.model.worker import WorkerInfo
-from tests.storage.factories import NOBODY, claim, enqueue_many, queue, running, worker
+from tests.storage.factories import NOBODY, claim, enqueue, enqueue_many, queue, running, worker
 
 
 async def test_a_registered_worker_is_known_with_every_fact(storage, clock):
@@ -159,3 +161,43 @@ async def test_a_beat_says_what_keeps_the_worker_from_its_work_until_another_say
         await storage.workers.beat(two)
         said = {found.id: found.ailment for found in await storage.workers.all()}
         assert said == {one: ailment, two: None}
+
+
+async def test_the_slots_of_workers_are_told_with_the_jobs_that_have_most(storage):
+    await storage.kinds.declare([Kind("heavy", slots=3), Kind("huge", slots=99), Kind("work")], by="a test")
+    me, other = await worker(storage, concurrency=10), await worker(storage, concurrency=4)
+    waiting = await enqueue(storage, "heavy", priority=9)
+    assert await storage.workers.held_slots(waiting) == SlotFacts(3)
+    mine = [await running(storage, me, kind) for kind in ("work", "heavy", "work", "heavy", "unknown")]
+    huge = await running(storage, other, "huge")
+
+    facts = await storage.workers.held_slots(waiting)
+
+    heavy = (SlotHolder(mine[1].job_id, "heavy", 3), SlotHolder(mine[3].job_id, "heavy", 3))
+    assert facts == SlotFacts(
+        3,
+        {
+            me: HeldSlots(9, 5, (*heavy, SlotHolder(mine[0].job_id, "work", 1))),
+            other: HeldSlots(4, 1, (SlotHolder(huge.job_id, "huge", 4),)),
+        },
+    )
+
+
+async def test_of_a_claimed_job_the_slots_are_told_that_its_worker_gave_away_before(storage, clock):
+    await storage.kinds.declare([Kind("heavy", slots=3)], by="a test")
+    me, other = await worker(storage), await worker(storage)
+    first = await running(storage, me)
+    await running(storage, other)
+    await clock.advance(seconds=1)
+    heavy = await running(storage, me, "heavy")
+    await clock.advance(seconds=1)
+    await running(storage, me)
+
+    facts = await storage.workers.held_slots(heavy.job_id)
+
+    assert facts == SlotFacts(3, {me: HeldSlots(1, 1, (SlotHolder(first.job_id, "work", 1),))})
+
+
+async def test_the_slots_of_a_job_that_is_not_there_are_an_error(storage):
+    with pytest.raises(JobNotFound):
+        await storage.workers.held_slots(1)

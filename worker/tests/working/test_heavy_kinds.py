@@ -113,6 +113,38 @@ async def test_a_heavy_job_leaves_the_slots_that_it_does_not_take_to_others(forg
     assert desk.most == 4
 
 
+async def test_why_says_for_which_slots_a_heavy_job_waits_and_who_has_them(forge: Forge, desk: Desk) -> None:
+    async with working(forge, concurrency=4) as worker:
+        light = [await forge.enqueue("light") for _ in range(2)]
+        await eventually(lambda: len(desk.gates) == 2)
+        heavy = await forge.enqueue("heavy")
+        await eventually(kept(worker, 2))
+        other = await forge.enqueue("heavy")
+
+        [label] = [one.label for one in await forge.workers.list()]
+        claimed = (await forge.jobs.why(heavy.id)).reasons
+        waiting = (await forge.jobs.why(other.id)).reasons
+
+        for gate in desk.gates.values():
+            gate.set()
+        await asyncio.gather(*(forge.wait(one, timeout=30) for one in light))
+        await eventually(lambda: heavy.id in desk.gates)
+        begun = (await forge.jobs.why(heavy.id)).reasons
+        desk.gates[heavy.id].set()
+        await eventually(lambda: other.id in desk.gates)
+        desk.gates[other.id].set()
+    assert claimed[-1] == (
+        f"It needs 3 slots at once, and begins when it has them. 2 of the 4 slots of worker {label} are free: "
+        f"job {light[0].id} of kind 'light' takes 1, job {light[1].id} of kind 'light' takes 1."
+    )
+    assert waiting == (
+        "It needs 3 slots of one worker at once, and none has as many free.",
+        f"None of the 4 slots of worker {label} are free: job {heavy.id} of kind 'heavy' takes 3, "
+        f"job {light[0].id} of kind 'light' takes 1, job {light[1].id} of kind 'light' takes 1.",
+    )
+    assert not [reason for reason in begun if "slots" in reason]
+
+
 async def test_light_jobs_that_never_end_coming_do_not_keep_a_heavy_one_from_its_turn(forge: Forge) -> None:
     ran = asyncio.Event()
     chance = random.Random(1)

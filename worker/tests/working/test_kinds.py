@@ -173,7 +173,9 @@ def test_what_is_said_for_people_is_one_line(what: str, text: Any) -> None:
 
 
 def test_what_a_handler_declares_is_what_it_was_given() -> None:
-    @Forge("sqlite://:memory:").handler(kind="send", max_attempts=None, timeout=5, start_by=60, deadline=3600)
+    @Forge("sqlite://:memory:").handler(
+        kind="send", max_attempts=None, timeout=5, start_by=60, deadline=3600, slots=2
+    )
     def send() -> None: ...
 
     assert send.declared == Kind(
@@ -182,4 +184,5 @@ def test_what_a_handler_declares_is_what_it_was_given() -> None:
         timeout=timedelta(seconds=5),
         start_by=timedelta(minutes=1),
         deadline=timedelta(hours=1),
+        slots=2,
     )

@@ -5,8 +5,12 @@ from datetime import datetime
 from typing import Protocol
 
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.facts import SlotFacts
 from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.worker import Beat, Beats, WorkerInfo
+
+MOST_HOLDERS = 3
+"""How many jobs of a worker `held_slots` names, those that have most slots."""
 
 
 class Workers(Protocol):
@@ -70,6 +74,11 @@ class Workers(Protocol):
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""
+
+    async def held_slots(self, job_id: int) -> SlotFacts:
+        """Return how many slots the job takes, and who has those of each worker; of a job that a worker has claimed, only
+        what it had claimed before. Raises JobNotFound.
+        """
 
     async def handled(self) -> dict[str, frozenset[str]]:
         """Return, by queue, the kinds for which those who serve it have handlers.

@@ -7,11 +7,13 @@ from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.facts import SlotFacts
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.postgres import handled
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.held_slots import held_slots
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.track_records import kept
 
@@ -239,6 +241,9 @@ class PostgresWorkers(Workers):
             )
             for row in rows
         ]
+
+    async def held_slots(self, job_id: int) -> SlotFacts:
+        return await held_slots(self._database, job_id)
 
     async def handled(self) -> dict[str, frozenset[str]]:
         """Return the kinds that are handled, by queue."""

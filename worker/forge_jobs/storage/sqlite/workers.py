@@ -7,11 +7,13 @@ from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.facts import SlotFacts
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.sqlite import handled
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.era import END_ERA
+from forge_jobs.storage.sqlite.held_slots import held_slots
 from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
@@ -196,6 +198,9 @@ class SqliteWorkers:
             )
         )
         return [_worker(row) for row in rows]
+
+    async def held_slots(self, job_id: int) -> SlotFacts:
+        return await self._database.read(lambda transaction: held_slots(transaction, job_id))
 
     async def handled(self) -> dict[str, frozenset[str]]:
         return await self._database.read(handled.handled)

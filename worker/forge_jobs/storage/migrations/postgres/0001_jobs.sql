@@ -60,6 +60,7 @@ CREATE TABLE {schema}.kind (
     on_lost      text,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     redact       text,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
     sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
+    slots        integer CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );

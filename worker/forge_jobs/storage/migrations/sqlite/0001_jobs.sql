@@ -62,6 +62,7 @@ CREATE TABLE kind (
     on_lost      TEXT,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     redact       TEXT,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
     sealed       INTEGER NOT NULL DEFAULT 0,  -- whether jobs may have no other codec
+    slots        INTEGER CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
