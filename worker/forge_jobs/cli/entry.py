@@ -17,6 +17,7 @@ from forge_jobs.cli import (
     doctor,
     enqueue,
     groups,
+    imports,
     jobs,
     kinds,
     limits,
@@ -58,6 +59,7 @@ app.add_command(groups.group, "groups")
 app.add_command(tenants.group, "tenants")
 app.add_command(limits.group, "limits")
 app.add_command(owners.group, "owners")
+app.add_command(imports.group, "import")
 stats.register(app)
 load.register(app)
 doctor.register(app)

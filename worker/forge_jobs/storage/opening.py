@@ -10,6 +10,8 @@ from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.database_url import ALLOWED, is_database_url, redact
 
 if TYPE_CHECKING:
+    from forge_jobs.model.foreign_job import ForeignQueue
+    from forge_jobs.storage.interface.imports import ForeignJobs
     from forge_jobs.storage.interface.storage import Storage
 
 
@@ -47,3 +49,14 @@ def open_storage(
         url_file=url_file,
         url_changed=url_changed,
     )
+
+
+def open_foreign_jobs(url: str, package: "ForeignQueue", schema: str | None) -> "ForeignJobs":
+    """Return the queue of another package in the PostgreSQL database `url`; nothing is connected before its `open`. Raises InvalidInput."""
+    if not is_database_url(url) or url.startswith("sqlite:"):
+        raise InvalidInput(
+            f"The database of {package} is {redact(str(url))!r}, allowed is postgresql://user@host/database."
+        )
+    from forge_jobs.storage.postgres.foreign_jobs import foreign_jobs
+
+    return foreign_jobs(url, package, schema)

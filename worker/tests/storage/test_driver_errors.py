@@ -21,6 +21,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.correction import Correction
+from forge_jobs.model.foreign_job import ImportedJob
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
@@ -118,6 +119,8 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{("queues", "name"): "default", ("removals", "name"): "default"},
         **{("removals.open", "queue"): QueueConfig("default", on.claim.queue_id)},
         ("corrections.end", "state"): State.DONE,
+        ("imports.forget", "tokens"): ["token"],
+        ("imports.add", "jobs"): [ImportedJob(job(), 1)],
         ("versions", "state"): VersionState.DRAINING,
         ("saved_states", "state"): b"1",
         **{("steps", "step"): NewStep(1, "charge"), ("steps", "before"): 1},
@@ -157,6 +160,7 @@ NOT_CALLED = {
     "open",
     "close",
     "met_down",
+    "imports.here",
     "wakeups.listen",
     "schema.grants",
     "completions.complete",

@@ -23,6 +23,7 @@ from forge_jobs.storage.interface.ends import Ends
 from forge_jobs.storage.interface.fires import Fires
 from forge_jobs.storage.interface.groups import Groups
 from forge_jobs.storage.interface.history import History
+from forge_jobs.storage.interface.imports import Imports
 from forge_jobs.storage.interface.jobs import Jobs
 from forge_jobs.storage.interface.keys import Keys
 from forge_jobs.storage.interface.kinds import Kinds
@@ -55,6 +56,7 @@ class Storage(Protocol):
     schema: Schema
     jobs: Jobs
     corrections: Corrections
+    imports: Imports
     keys: Keys
     claims: Claims
     completions: Completions

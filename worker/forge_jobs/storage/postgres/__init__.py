@@ -19,6 +19,7 @@ from forge_jobs.storage.postgres.ends import PostgresEnds
 from forge_jobs.storage.postgres.fires import PostgresFires
 from forge_jobs.storage.postgres.groups import PostgresGroups
 from forge_jobs.storage.postgres.history import PostgresHistory
+from forge_jobs.storage.postgres.imports import PostgresImports
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.keys import PostgresKeys
 from forge_jobs.storage.postgres.kinds import PostgresKinds
@@ -77,6 +78,7 @@ class PostgresStorage(Storage):
         self.schema = PostgresSchema(database)
         self.jobs = PostgresJobs(database)
         self.corrections = PostgresCorrections(database)
+        self.imports = PostgresImports(database)
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.completions = PostgresCompletions(database)

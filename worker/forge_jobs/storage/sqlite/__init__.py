@@ -17,6 +17,7 @@ from forge_jobs.storage.sqlite.ends import SqliteEnds
 from forge_jobs.storage.sqlite.fires import SqliteFires
 from forge_jobs.storage.sqlite.groups import SqliteGroups
 from forge_jobs.storage.sqlite.history import SqliteHistory
+from forge_jobs.storage.sqlite.imports import SqliteImports
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
 from forge_jobs.storage.sqlite.keys import SqliteKeys
 from forge_jobs.storage.sqlite.kinds import SqliteKinds
@@ -69,6 +70,7 @@ class SqliteStorage(Storage):
         self.schema = SqliteSchema(database)
         self.jobs = SqliteJobs(database)
         self.corrections = SqliteCorrections(database)
+        self.imports = SqliteImports(database)
         self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)
         self.completions = SqliteCompletions(database)

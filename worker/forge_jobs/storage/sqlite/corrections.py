@@ -54,7 +54,7 @@ class SqliteCorrections:
             place = places.place(transaction, job_id)
             if place.state not in possible:
                 raise refusals.not_ended(job_id, place.state, state)
-            _end(transaction, place, state, result, error)
+            end_one(transaction, place, state, result, error)
 
         await self._database.write(end)
 
@@ -71,7 +71,7 @@ class SqliteCorrections:
         await self._database.write(change)
 
 
-def _end(
+def end_one(
     transaction: Transaction, place: Place, state: State, result: bytes | None, error: str | None
 ) -> None:
     """The job, which no worker has, has ended like this, or is forgotten where its queue keeps none of these."""

@@ -1,0 +1,161 @@
+"""The queues of other packages, as their tables are in PostgreSQL."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.model.foreign_job import ForeignJob, ForeignQueue
+from forge_jobs.storage.interface.imports import ForeignJobs
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.statement import filled
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """How a package keeps its jobs."""
+
+    jobs: str
+    schema: str  # unless another one is named
+    find: str
+
+
+# Who takes a job there locks its row, and passes over those that are locked: while we have the row, nobody takes it.
+_GRAPHILE = """
+SELECT job.id, task.identifier AS kind, job.payload::text AS payload, NULL AS queue, line.queue_name AS line, job.key,
+       job.priority::integer AS priority, job.run_at, job.attempts::integer AS attempts,
+       job.max_attempts::integer AS max_attempts, job.last_error AS error,
+       job.locked_at IS NOT NULL OR line.locked_at IS NOT NULL AS is_busy, job.attempts >= job.max_attempts AS is_failed,
+       ARRAY(SELECT jsonb_object_keys(job.flags)) AS tags
+FROM {foreign}._private_jobs AS job
+JOIN {foreign}._private_tasks AS task ON task.id = job.task_id
+LEFT JOIN {foreign}._private_job_queues AS line ON line.id = job.job_queue_id
+WHERE job.id > $1 ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
+"""
+
+_PROCRASTINATE = """
+SELECT job.id, job.task_name AS kind, job.args::text AS payload, job.queue_name AS queue, job.lock AS line,
+       job.queueing_lock AS key, -job.priority::bigint AS priority, job.scheduled_at AS run_at, job.attempts,
+       NULL::integer AS max_attempts, NULL AS error,
+       job.status <> 'failed' AND (job.status = 'doing' OR EXISTS (
+           SELECT FROM {foreign}.procrastinate_jobs AS other WHERE other.lock = job.lock AND other.status = 'doing')) AS is_busy,
+       job.status = 'failed' AS is_failed, ARRAY[]::text[] AS tags
+FROM {foreign}.procrastinate_jobs AS job
+WHERE job.id > $1 AND job.status IN ('todo', 'doing', 'failed')
+ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
+"""
+
+TABLES: Mapping[ForeignQueue, Tables] = {
+    ForeignQueue.GRAPHILE: Tables("_private_jobs", "graphile_worker", _GRAPHILE),
+    ForeignQueue.PROCRASTINATE: Tables("procrastinate_jobs", "public", _PROCRASTINATE),
+}
+
+IS_THERE = "SELECT to_regclass($1) IS NOT NULL"
+
+REMOVE = "DELETE FROM {foreign}.{jobs} WHERE id = ANY ($1::bigint[])"
+
+PREPARE = """
+CREATE TABLE IF NOT EXISTS {foreign}.forge_jobs_aside (
+    token text PRIMARY KEY,  -- random: by it, what was taken over already is known
+    job   text NOT NULL,  -- JSON: what is taken over
+    row   jsonb NOT NULL,  -- what it was in their table
+    at    timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+SET_ASIDE = """
+WITH gone AS (
+    DELETE FROM {foreign}.{jobs} AS job WHERE id = ANY ($1::bigint[]) RETURNING id, to_jsonb(job) AS row
+)
+INSERT INTO {foreign}.forge_jobs_aside (token, job, row)
+SELECT given.token, given.job, gone.row
+FROM gone JOIN unnest($1::bigint[], $2::text[], $3::text[]) AS given (id, token, job) USING (id)
+"""
+
+ASIDE = """
+SELECT token, job FROM {foreign}.forge_jobs_aside WHERE token > $1 ORDER BY token LIMIT $2 FOR UPDATE SKIP LOCKED
+"""
+
+DROP = "DELETE FROM {foreign}.forge_jobs_aside WHERE token = ANY ($1::text[])"
+
+
+class PostgresForeignJobs(ForeignJobs):
+    """`ForeignJobs` in a database, which is ours or another one."""
+
+    def __init__(self, database: PostgresDatabase, package: ForeignQueue, schema: str | None) -> None:
+        self._database = database
+        self._package = package
+        self._tables = TABLES[package]
+        self._schema = schema or self._tables.schema
+
+    async def open(self) -> None:
+        """See `ForeignJobs`."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """See `ForeignJobs`."""
+        await self._database.close()
+
+    async def check(self) -> None:
+        """See `ForeignJobs`."""
+        table = f"{_quoted(self._schema)}.{self._tables.jobs}"
+        if not await self._database.fetchval(IS_THERE, table):
+            raise InvalidInput(
+                f"{self._database.url} has no table {self._schema}.{self._tables.jobs}, "
+                f"allowed is a database, and with --from-schema a schema, with the tables of {self._package}."
+            )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """See `ForeignJobs`."""
+        async with self._database.transaction() as connection:
+            yield connection
+
+    async def find(self, after: int, *, limit: int, connection: Any) -> list[ForeignJob]:
+        """See `ForeignJobs`."""
+        records = await self._database.fetch(
+            self._filled(self._tables.find), after, limit, connection=connection
+        )
+        return [ForeignJob(**record) for record in records]
+
+    async def remove(self, ids: Sequence[int], *, connection: Any) -> None:
+        """See `ForeignJobs`."""
+        await self._database.execute(self._filled(REMOVE), ids, connection=connection)
+
+    async def prepare(self) -> None:
+        """See `ForeignJobs`."""
+        await self._database.execute(self._filled(PREPARE))
+
+    async def set_aside(self, jobs: Sequence[tuple[str, ForeignJob]], *, connection: Any) -> None:
+        """See `ForeignJobs`."""
+        await self._database.execute(
+            self._filled(SET_ASIDE),
+            [job.id for _, job in jobs],
+            [token for token, _ in jobs],
+            [msgspec.json.encode(job).decode() for _, job in jobs],
+            connection=connection,
+        )
+
+    async def aside(self, after: str, *, limit: int, connection: Any) -> list[tuple[str, ForeignJob]]:
+        """See `ForeignJobs`."""
+        rows = await self._database.fetch(self._filled(ASIDE), after, limit, connection=connection)
+        return [(row["token"], msgspec.json.decode(row["job"], type=ForeignJob)) for row in rows]
+
+    async def dropped(self, tokens: Sequence[str], *, connection: Any) -> None:
+        """See `ForeignJobs`."""
+        await self._database.execute(self._filled(DROP), tokens, connection=connection)
+
+    def _filled(self, statement: str) -> str:
+        return filled(statement, foreign=_quoted(self._schema), jobs=self._tables.jobs)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def foreign_jobs(url: str, package: ForeignQueue, schema: str | None) -> ForeignJobs:
+    """Return the queue of a package in the database of this URL, not open yet. Raises InvalidInput."""
+    return PostgresForeignJobs(PostgresDatabase(url, pool_size=2), package, schema)
