@@ -157,6 +157,21 @@ class Vague(Retry):
     def __init__(self) -> None: ...
 
 
+class Unmade(Exception):
+    def __new__(cls, *given: object) -> "Unmade":
+        raise RuntimeError("never")
+
+
+def test_an_exception_class_that_wants_arguments_is_the_outcome_of_its_item_alone() -> None:
+    error = left(b"[1,2,3]", ["done", json.JSONDecodeError, Unmade])
+
+    assert error.payload is not None
+    again = read(error.payload, "json")
+    assert (again.places, again.note.results) == ([1, 2], [(0, "done")])
+    assert "JSONDecodeError" in str(error.then)
+    assert "returned the class Unmade, which cannot be made without arguments" in str(error.then)
+
+
 def test_outcomes_of_a_programs_own_types_leave_the_others_alone() -> None:
     error = left(b"[1,2,3]", ["done", Unseen(), Vague()])
 

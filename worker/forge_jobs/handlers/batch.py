@@ -195,10 +195,16 @@ class _Gathering:
                 member.fail(error)
             return
         for member, outcome in zip(members, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                member.fail(outcome)
-            else:
-                member.succeed(outcome)
+            try:
+                if issubclass(
+                    type(outcome), BaseException
+                ):  # isinstance would ask the object, which may raise
+                    member.fail(outcome)
+                else:
+                    member.succeed(outcome)
+            except BaseException:
+                name = type(outcome).__name__
+                member.fail(RuntimeError(f"the outcome is a {name}, which raises when it is looked at"))
 
     async def _leave(self, member: _Member) -> None:
         """The member's job was told to stop. The others go on; with the last one the function is told to stop.

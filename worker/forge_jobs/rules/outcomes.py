@@ -1,6 +1,8 @@
 """What a function that does many things in one call says of each of them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 
@@ -19,7 +21,17 @@ def of_each(returned: Any, count: int, what: str) -> Sequence[Any]:
         )
     if len(returned) != count:
         raise ValueError(f"returned {len(returned)} outcomes for {count} {what}s")
-    return [outcome() if _is_exception_class(outcome) else outcome for outcome in returned]
+    return [_made(outcome) if _is_exception_class(outcome) else outcome for outcome in returned]
+
+
+def _made(kind: Any) -> BaseException:
+    """Return an exception of a class that was returned as it is; a class that wants arguments concerns this outcome only."""
+    for make in (kind, partial(kind.__new__, kind)):
+        with suppress(BaseException):
+            made = make()
+            if issubclass(type(made), BaseException):
+                return cast(BaseException, made)
+    return RuntimeError(f"returned the class {kind.__name__}, which cannot be made without arguments")
 
 
 def _is_exception_class(outcome: object) -> bool:

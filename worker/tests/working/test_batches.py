@@ -1,6 +1,7 @@
 """Jobs of one kind are done together, and each has an outcome of its own."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -35,6 +36,11 @@ async def jobs_of(forge: Forge, kind: str) -> list[Job]:
 
 async def all_ended(forge: Forge, kind: str) -> bool:
     return all(job.state in (State.DONE, State.DEAD) for job in await jobs_of(forge, kind))
+
+
+async def eventually_ended(forge: Forge, kind: str) -> None:
+    while not await all_ended(forge, kind):
+        await asyncio.sleep(0.01)
 
 
 async def test_jobs_that_a_worker_begins_at_one_moment_are_done_in_one_call(forge: Forge) -> None:
@@ -128,6 +134,33 @@ async def test_each_job_has_its_own_outcome(forge: Forge) -> None:
         Reason.RESCHEDULED,
         later,
     )
+
+
+class Unseen:
+    """Raises when it is looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("unseen")
+
+
+class UnseenError(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("unseen")
+
+
+async def test_outcomes_of_a_programs_own_types_leave_the_other_jobs_alone(forge: Forge) -> None:
+    @forge.handler(batch=Batch(size=5, within=30), max_attempts=1)
+    async def index(jobs: list[BatchJob[Page]]) -> list[Any]:
+        of_each = {"/0": "fine", "/1": Unseen(), "/2": UnseenError(), "/3": json.JSONDecodeError, "/4": "too"}
+        return [of_each[job.arguments.url] for job in jobs]
+
+    enqueued = await index.enqueue_many([{"url": f"/{number}"} for number in range(5)])
+    async with working(forge, concurrency=10), asyncio.timeout(30):
+        await eventually_ended(forge, "index")
+
+    found = [await forge.jobs.get(each.id) for each in enqueued]
+    assert [job.state for job in found] == [State.DONE, State.DONE, State.DEAD, State.DEAD, State.DONE]
+    assert "UnseenError" in str(found[2].error) and "JSONDecodeError" in str(found[3].error)
 
 
 async def test_when_the_call_fails_each_job_fails_and_is_tried_again_alone(forge: Forge) -> None:
