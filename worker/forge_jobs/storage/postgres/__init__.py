@@ -10,6 +10,7 @@ from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.ageing import PostgresAgeing
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
+from forge_jobs.storage.postgres.clocked import ClockedDatabase
 from forge_jobs.storage.postgres.completions import PostgresCompletions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
@@ -47,7 +48,7 @@ from forge_jobs.storage.postgres.workers import PostgresWorkers
 
 
 class PostgresStorage(Storage):
-    """A PostgreSQL database that holds jobs in one schema."""
+    """A PostgreSQL database that holds jobs in one schema; with `own_clock` by the time of that schema's `SchemaClock`."""
 
     def __init__(
         self,
@@ -58,12 +59,13 @@ class PostgresStorage(Storage):
         command_timeout: timedelta = timedelta(seconds=30),
         url_file: Path | None = None,
         url_changed: Callable[[str], None] = lambda url: None,
+        own_clock: bool = False,
     ) -> None:
         def changed(url: str) -> None:
             self.url = url
             url_changed(url)
 
-        database = PostgresDatabase(
+        database = (ClockedDatabase if own_clock else PostgresDatabase)(
             url,
             schema=schema,
             pool_size=pool_size,

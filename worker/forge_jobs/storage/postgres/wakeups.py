@@ -79,7 +79,8 @@ class PostgresWakeups(Wakeups):
                 self._listening.cancel()
                 await asyncio.wait([self._listening])
 
-    def _tell(self, kind: str, subject: str) -> None:
+    def tell_here(self, kind: str, subject: str = "") -> None:
+        """All who listen in this process, and nobody else, hear this."""
         for heard in tuple(self._listeners):
             heard(kind, subject)
 
@@ -90,9 +91,9 @@ class PostgresWakeups(Wakeups):
             if self._database.pooled:
                 await self._poll_only()
             try:
-                async with self._ear(self._tell) as ear:
+                async with self._ear(self.tell_here) as ear:
                     self._hears = True
-                    self._tell("reconnect", "")
+                    self.tell_here("reconnect", "")
                     delay = FIRST_RETRY
                     await self._watch(ear)
             except StorageBusy:

@@ -53,16 +53,21 @@ class SqliteStorage(Storage):
     `url` is sqlite:///relative/path, sqlite:////absolute/path, or sqlite://:memory:, a database
     that ends with this object. With synchronous="NORMAL" a power cut may undo the last commits
     (a crash of the process does not); "FULL" waits for the disk. `clock` tells the time
-    for all statements. The object belongs to the event loop that opens it.
+    for all statements, and `beat_clock`, if given, for those by which workers live and lead. The object belongs to the event loop that opens it.
     """
 
     def __init__(
-        self, url: str, *, synchronous: str = "NORMAL", clock: Callable[[], datetime] | None = None
+        self,
+        url: str,
+        *,
+        synchronous: str = "NORMAL",
+        clock: Callable[[], datetime] | None = None,
+        beat_clock: Callable[[], datetime] | None = None,
     ) -> None:
         if synchronous.upper() not in SYNCHRONOUS:
             raise InvalidInput(f"synchronous is {synchronous!r}, allowed is NORMAL or FULL.")
         path = url.removeprefix("sqlite://").removeprefix("/") or MEMORY
-        database = SqliteDatabase(path, synchronous=synchronous.upper(), clock=clock)
+        database = SqliteDatabase(path, synchronous=synchronous.upper(), clock=clock, beat_clock=beat_clock)
         self._database = database
         self.url = f"sqlite://{MEMORY}" if database.in_memory else f"sqlite:///{database.path}"
         self.shared = False

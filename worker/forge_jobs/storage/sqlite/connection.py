@@ -49,11 +49,18 @@ _inherited: list[Any] = []
 class SqliteDatabase:
     """A SQLite file, opened and closed; runs the work that the nouns hand to it."""
 
-    def __init__(self, path: str, *, synchronous: str, clock: Callable[[], datetime] | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        synchronous: str,
+        clock: Callable[[], datetime] | None,
+        beat_clock: Callable[[], datetime] | None = None,
+    ) -> None:
         self.path = path if path == MEMORY else str(expanded(path).absolute())
         self.busy_seconds = BUSY_SECONDS  # how long a write waits for the write of another connection
         self._synchronous = synchronous
-        self._clock = clock
+        self._clock, self._beat_clock = clock, beat_clock
         self._heard: list[Listener] = []
         self._home: Home | None = None  # None: it is not open
         self._turn = Turn()  # one task opens or closes at a time
@@ -75,6 +82,11 @@ class SqliteDatabase:
         """Return the clock in microseconds since the epoch."""
         return time.time_ns() // 1000 if self._clock is None else micros(self._clock())
 
+    def moments(self) -> tuple[int, int]:
+        """Return the same, and what it is for the lives of workers and for the lead."""
+        now = self.now()
+        return now, now if self._beat_clock is None else micros(self._beat_clock())
+
     async def open(self) -> None:
         """The writer runs; the file and its folder exist. Raises StorageUnavailable, NotOpenHere."""
         if self._home is not None and not self._home.is_gone:
@@ -88,9 +100,9 @@ class SqliteDatabase:
             try:
                 writer = Writer(
                     self._connect,
-                    self.now,
+                    self.moments,
                     self.path,
-                    self._tell,
+                    self.tell_here,
                     self._close_readers,
                     look=not self.in_memory,
                     patience=self.busy_seconds,
@@ -211,7 +223,7 @@ class SqliteDatabase:
                     # First a write: a transaction that begins with a read could not write any more after
                     # another process has written, however long it waited.
                     connection.execute("DELETE FROM job_key WHERE false")
-                    transaction = Transaction(connection, self.now())
+                    transaction = Transaction(connection, *self.moments())
                     result = work(transaction)
                     notices.write(connection, transaction.notices)
                 except BaseException:
@@ -240,7 +252,8 @@ class SqliteDatabase:
         self._heard.append(heard)
         return lambda: self._heard.remove(heard)
 
-    def _tell(self, notices: list[Notice]) -> None:
+    def tell_here(self, notices: list[Notice]) -> None:
+        """All who listen in this process hear these notices."""
         for kind, subject in notices:
             for heard in tuple(self._heard):
                 heard(kind, subject)
@@ -275,7 +288,7 @@ class SqliteDatabase:
             reader = self._reader()
             try:
                 reader.connection.execute("BEGIN")
-                return work(Transaction(reader.connection, self.now()))
+                return work(Transaction(reader.connection, *self.moments()))
             finally:
                 with suppress(sqlite3.Error):
                     reader.connection.execute("ROLLBACK")

@@ -30,9 +30,9 @@ class SqliteLeadership:
                 """,
                 {
                     "worker_id": worker_id,
-                    "until": later(transaction.now, duration),
-                    "now": transaction.now,
-                    "too_late": later(transaction.now, 2 * duration),
+                    "until": later(transaction.beat_now, duration),
+                    "now": transaction.beat_now,
+                    "too_late": later(transaction.beat_now, 2 * duration),
                 },
             )
             return epoch
@@ -50,7 +50,7 @@ class SqliteLeadership:
                 FROM leader LEFT JOIN worker_label ON worker_label.worker_id = leader.worker_id
                 WHERE leader.worker_id IS NOT NULL AND leader.until > ?
                 """,
-                (transaction.now,),
+                (transaction.beat_now,),
             )
         )
         if row is None:
@@ -61,7 +61,7 @@ class SqliteLeadership:
 def resign(transaction: Transaction, worker_id: int) -> None:
     """The worker does not lead."""
     transaction.execute(
-        "UPDATE leader SET worker_id = NULL, until = ? WHERE worker_id = ?", (transaction.now, worker_id)
+        "UPDATE leader SET worker_id = NULL, until = ? WHERE worker_id = ?", (transaction.beat_now, worker_id)
     )
 
 
@@ -69,6 +69,6 @@ def leads(transaction: Transaction, epoch: LeaderEpoch) -> bool:
     """Return whether the leader of this epoch still leads."""
     row = transaction.row(
         "SELECT 1 FROM leader WHERE epoch = ? AND worker_id IS NOT NULL AND until > ?",
-        (epoch, transaction.now),
+        (epoch, transaction.beat_now),
     )
     return row is not None

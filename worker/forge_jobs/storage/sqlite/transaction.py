@@ -22,14 +22,15 @@ class Transaction:
     """One call's part of a transaction: its statements, its moment, and its notices, which are sent after the commit.
 
     `now` is bound to statements as a parameter: it is the same for all of them, as in
-    Postgres, and no row has to ask Python for the time.
+    Postgres, and no row has to ask Python for the time. `beat_now` is it for the lives of workers and for the lead.
     """
 
-    __slots__ = ("_connection", "notices", "now")
+    __slots__ = ("_connection", "beat_now", "notices", "now")
 
-    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: int, beat_now: int) -> None:
         self._connection = connection
         self.now = now  # microseconds since the epoch
+        self.beat_now = beat_now  # the same, unless the clock is one that people move
         self.notices: dict[Notice, None] = {}  # in order, without repetitions
 
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:

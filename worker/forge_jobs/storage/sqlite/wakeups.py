@@ -27,6 +27,10 @@ class SqliteWakeups:
         finally:
             stop()
 
+    def tell_here(self, kind: str, subject: str = "") -> None:
+        """All who listen in this process, and nobody else, hear this."""
+        self._database.tell_here([(kind, subject)])
+
     async def hears(self) -> bool:
         """Return True: the process hears itself."""
         return True

@@ -55,7 +55,7 @@ class SqliteWorkers:
                     json.dumps(worker.kinds),
                     worker.concurrency,
                     worker.draining,
-                    transaction.now,
+                    transaction.beat_now,
                     worker.pool,
                     worker.version_id,
                     worker.pod,
@@ -102,7 +102,7 @@ class SqliteWorkers:
                 WHERE id = ?
                 """,
                 (
-                    transaction.now,
+                    transaction.beat_now,
                     succeeded,
                     failed,
                     run_seconds,
@@ -124,7 +124,7 @@ class SqliteWorkers:
                 cancels=tuple(row[0] for row in cancels),
                 revision=transaction.value("SELECT revision FROM revision") or 0,
                 is_open=bool(gate["is_open"]),
-                standing=Standing(present, moment(transaction.now)),
+                standing=Standing(present, moment(transaction.beat_now)),
                 beaten_at=moment(gate["beat_at"]),
                 is_settled=not others,
             )
@@ -164,7 +164,7 @@ class SqliteWorkers:
     async def beats(self) -> Beats:
         def beats(transaction: Transaction) -> Beats:
             rows = transaction.rows("SELECT id, beat_at FROM worker")
-            return Beats(moment(transaction.now), {worker_id: moment(at) for worker_id, at in rows})
+            return Beats(moment(transaction.beat_now), {worker_id: moment(at) for worker_id, at in rows})
 
         return await self._database.read(beats)
 

@@ -50,7 +50,7 @@ class Writer:
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
-        clock: Callable[[], int],
+        moments: Callable[[], tuple[int, int]],
         path: str,
         heard: Callable[[list[Notice]], None],
         close_readers: Callable[[], None],
@@ -58,7 +58,7 @@ class Writer:
         look: bool,
         patience: float,
     ) -> None:
-        self._connect, self._clock, self._path = connect, clock, path
+        self._connect, self._moments, self._path = connect, moments, path
         self._heard = heard  # called on the loop, after those who waited were answered
         self._close_readers = close_readers  # called before a file is opened anew
         self._look = look  # whether this is a file, to which other processes can write
@@ -265,7 +265,7 @@ class Writer:
     def _attempt(self, connection: sqlite3.Connection, call: Submission, told: dict[Notice, None]) -> None:
         connection.execute("SAVEPOINT one_call")
         try:
-            transaction = Transaction(connection, self._clock())
+            transaction = Transaction(connection, *self._moments())
             call.result = call.work(transaction)
             told.update(transaction.notices)
         except Exception as error:  # whatever it is, it belongs to whoever asked for the work
