@@ -84,7 +84,12 @@ SELECT array_agg(kind ORDER BY kind) AS ended,
 FROM ended
 """
 
-NAMED = "SELECT * FROM {schema}.kind WHERE kind = ANY ($1::text[])"
+# By their names: a later release may have added columns.
+ALL = f"SELECT kind, {_DECLARED}, declared_at, declared_by FROM {{schema}}.kind ORDER BY kind"
+
+NAMED = (
+    f"SELECT kind, {_DECLARED}, declared_at, declared_by FROM {{schema}}.kind WHERE kind = ANY ($1::text[])"
+)
 
 QUEUE = "SELECT coalesce((SELECT queue FROM {schema}.kind WHERE kind = $1), 'default')"
 
@@ -103,10 +108,7 @@ class PostgresKinds:
         return written
 
     async def all(self) -> list[Kind]:
-        return [
-            _kind(record)
-            for record in await self._database.fetch("SELECT * FROM {schema}.kind ORDER BY kind")
-        ]
+        return [_kind(record) for record in await self._database.fetch(ALL)]
 
     async def forget(self, kind: str) -> bool:
         return bool(await self._database.fetchval(FORGET, kind))
