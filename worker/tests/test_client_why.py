@@ -195,7 +195,7 @@ def test_a_pending_job_names_what_holds_it_back(around: Waiting, reason: str):
         (
             [*workers(2, is_open=False), replace(WORKER, kinds=("other",))],
             "No worker that could run it may claim: each is of a version that is not promoted or that drains, "
-            "or is cordoned.",
+            "or is paused or cordoned.",
         ),
     ],
 )

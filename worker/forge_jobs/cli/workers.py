@@ -15,7 +15,7 @@ from forge_jobs.model.version import Version
 from forge_jobs.model.worker import Leader, LostWorker, WorkerInfo
 from forge_jobs.rules.words import QUIET, count
 
-group = CommandGroup(help="Look at the workers that are alive, and give up those that are not.")
+group = CommandGroup(help="Look at the workers that are alive, pause them, and give up those that are not.")
 
 MOST_SHOWN = 10  # jobs of a worker
 
@@ -69,11 +69,34 @@ async def give_up(call: Call, workers: Names, dry_run: DryRun = False) -> Report
     One that is alive stops its handlers at its next heartbeat and begins anew; until then its jobs may run twice.
     """
     async with opened(call) as forge:
-        given_up = await forge.workers.give_up(
-            [int(name) if name.isdigit() else name for name in workers], dry_run=dry_run
-        )
+        given_up = await forge.workers.give_up(_ids(workers), dry_run=dry_run)
         now = await forge.storage.now()
     return _given_up(given_up, now, dry_run=dry_run)
+
+
+@command(group, "pause")
+async def pause(call: Call, workers: Names) -> Report:
+    """Let workers claim nothing new; what they run goes on. It holds until resume, or until one is started anew."""
+    async with opened(call) as forge:
+        paused = await forge.workers.pause(_ids(workers))
+    return _switched(paused, "paused", "claims nothing new; what it runs goes on")
+
+
+@command(group, "resume")
+async def resume(call: Call, workers: Names) -> Report:
+    """Let paused workers claim again."""
+    async with opened(call) as forge:
+        resumed = await forge.workers.resume(_ids(workers))
+    return _switched(resumed, "resumed", "claims again")
+
+
+def _ids(names: Sequence[str]) -> list[int | str]:
+    return [int(name) if name.isdigit() else name for name in names]
+
+
+def _switched(workers: Sequence[WorkerInfo], result: str, what: str) -> Report:
+    documents = [{"worker": worker.label, "id": str(worker.id), "result": result} for worker in workers]
+    return Report(documents, [f"{worker.label} {what}." for worker in workers] or ["They are all gone."])
 
 
 def _given_up(given_up: Sequence[LostWorker], now: datetime, *, dry_run: bool) -> Report:
@@ -126,7 +149,7 @@ def _state(worker: WorkerInfo, now: datetime) -> str:
     if worker.draining:
         return "draining"
     if worker.cordoned:
-        return "cordoned"
+        return "paused" if worker.pool is None else "cordoned"
     return "alive" if worker.is_open else "closed"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, Managed
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.worker import Leader, LostWorker, WorkerInfo
 from forge_jobs.rules import names
@@ -63,6 +63,31 @@ class Workers:
         then its jobs may run twice. One that says that it lives in this very moment stays, and is not returned. Raises
         InvalidInput when there is no such worker; then nothing changes.
         """
+        return await self._given_up(await self._named(workers), dry_run=dry_run)
+
+    async def pause(self, workers: Iterable[int | str]) -> Sequence[WorkerInfo]:
+        """These workers, by ids or labels, claim nothing new within seconds; return them. What they run goes on.
+
+        Jobs that they have claimed and not begun are handed back. It holds until `resume`, or until a worker is started
+        anew, or begins anew since it was cut off. Raises InvalidInput when there is no such worker, and Managed when an operator
+        runs one; then nothing changes.
+        """
+        return await self._paused(workers, True)
+
+    async def resume(self, workers: Iterable[int | str]) -> Sequence[WorkerInfo]:
+        """These workers, by ids or labels, claim again; return them. Raises as `pause`."""
+        return await self._paused(workers, False)
+
+    async def _paused(self, workers: Iterable[int | str], paused: bool) -> Sequence[WorkerInfo]:
+        wanted = await self._named(workers)
+        for worker in wanted:
+            if worker.pool is not None:
+                raise Managed(f"Worker {worker.label}", "the operator of its pool")
+        done = await self._storage.workers.pause([worker.id for worker in wanted], paused)
+        return [worker for worker in wanted if worker.id in done]
+
+    async def _named(self, workers: Iterable[int | str]) -> Sequence[WorkerInfo]:
+        """Return the workers with these ids or labels, each once. Raises InvalidInput."""
         registered = await self._storage.workers.all()
         named: dict[int | str, WorkerInfo] = {worker.label: worker for worker in registered}
         named |= {worker.id: worker for worker in registered}
@@ -72,7 +97,7 @@ class Workers:
                 raise InvalidInput(
                     f"There is no worker {names.shown(name)}; forge-jobs workers list shows who is there."
                 )
-        return await self._given_up([named[name] for name in dict.fromkeys(wanted)], dry_run=dry_run)
+        return list({named[name].id: named[name] for name in wanted}.values())
 
     async def _given_up(self, workers: Sequence[WorkerInfo], *, dry_run: bool) -> Sequence[LostWorker]:
         each = [

@@ -360,7 +360,7 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
     elif not serving.open:
         yield (
             "No worker that could run it may claim: each is of a version that is not promoted or that drains, "
-            "or is cordoned."
+            "or is paused or cordoned."
         )
     for worker in serving.unwell[:MOST_NAMED]:
         yield f"Worker {worker.label} reports: {worker.ailment}"

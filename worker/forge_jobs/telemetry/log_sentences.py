@@ -153,7 +153,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.GateClosed: (
         logging.INFO,
-        "Worker {worker} may claim nothing: its version is not promoted or drains, or the worker is cordoned; "
+        "Worker {worker} may claim nothing: its version is not promoted or drains, or the worker is paused or cordoned; "
         "its {running} running jobs go on",
     ),
     events.GateOpened: (logging.INFO, "Worker {worker} may claim again"),

@@ -114,6 +114,22 @@ class Worker:
             self._say_stopping(self.session)
             self.session.stop()
 
+    async def pause(self) -> None:
+        """Claim nothing new until `resume`; what runs goes on, and what was not begun is handed back. See `forge.workers.pause`.
+
+        Raises InvalidInput when the worker does not run, and Managed when an operator runs it.
+        """
+        await self.forge.workers.pause([self._own_id()])
+
+    async def resume(self) -> None:
+        """Claim again. Raises as `pause`."""
+        await self.forge.workers.resume([self._own_id()])
+
+    def _own_id(self) -> int:
+        if self.session is None or not self.session.is_registered:
+            raise InvalidInput("This Worker does not run, allowed is pause and resume while it does.")
+        return self.session.info.id
+
     async def run(self, *, until_empty: bool = False, handle_signals: bool = False) -> None:
         """Run jobs until stopped, or with `until_empty` until nothing is pending and nothing runs.
 

@@ -99,6 +99,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "lease": Lease("smtp", 1, 0, 0.0, 5.0, 1.0),
             "cost": 1.0,
             "correction": Correction(priority=1),
+            "paused": True,
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },
         **{"tenant": "ada", "weight": 2.0, "weights": {"ada": 2.0}, "last_declared": None},

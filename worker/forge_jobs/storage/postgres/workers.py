@@ -133,6 +133,17 @@ LEFT JOIN (SELECT worker_id, count(*) AS jobs, min(claimed_at) AS since FROM {sc
 ORDER BY worker.label, worker.id
 """
 
+# Who runs in a pool is cordoned by its operator, and by nobody else.
+PAUSE = """
+WITH meant AS MATERIALIZED (
+    SELECT id FROM {schema}.worker WHERE id = ANY ($1::bigint[]) AND pool IS NULL
+), told AS (
+    UPDATE {schema}.worker SET cordoned = $2, observed_revision = -1
+    WHERE id = ANY (ARRAY(SELECT id FROM meant)) AND cordoned <> $2 RETURNING id
+)
+SELECT array_agg(id) AS ids, (SELECT {schema}.tell('gate:') FROM told LIMIT 1) FROM meant
+"""
+
 
 class PostgresWorkers(Workers):
     """`Workers` in PostgreSQL."""
@@ -227,6 +238,10 @@ class PostgresWorkers(Workers):
         # A statement of its own, which sees who is gone. Should it not come to be run, the next call makes up for it.
         await self._database.liveness.fetch(FREE_SLOTS)
         return dict(gone)
+
+    async def pause(self, worker_ids: Sequence[int], paused: bool) -> set[int]:
+        """Those of the workers that no operator runs may claim nothing more, or may again; they are told."""
+        return set(await self._database.fetchval(PAUSE, list(worker_ids), paused) or ())
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""

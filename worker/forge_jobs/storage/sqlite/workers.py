@@ -29,6 +29,10 @@ LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id
 WHERE worker.id = ?
 """
 
+# Who runs in a pool is cordoned by its operator, and by nobody else.
+RUNS_ALONE = "SELECT 1 FROM worker WHERE id = ? AND pool IS NULL"
+PAUSE = "UPDATE worker SET cordoned = ?, observed_revision = -1 WHERE id = ? AND cordoned <> ?"
+
 
 class SqliteWorkers:
     """`Workers` in SQLite."""
@@ -175,6 +179,17 @@ class SqliteWorkers:
 
     async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
         return await self._database.write(lambda transaction: _removed(transaction, seen))
+
+    async def pause(self, worker_ids: Sequence[int], paused: bool) -> set[int]:
+        """Those of the workers that no operator runs may claim nothing more, or may again; they are told."""
+
+        def pause(transaction: Transaction) -> set[int]:
+            meant = [id for id in worker_ids if transaction.row(RUNS_ALONE, (id,))]
+            if sum(transaction.changed(PAUSE, (paused, id, paused)) for id in meant):
+                transaction.tell("gate")
+            return set(meant)
+
+        return await self._database.write(pause)
 
     async def all(self) -> list[WorkerInfo]:
         rows = await self._database.read(

@@ -95,7 +95,7 @@ class LoopFree(Event):
 
 @dataclass(frozen=True, slots=True)
 class GateClosed(Event):
-    """The worker may claim nothing: its version is not promoted or drains, or it is cordoned."""
+    """The worker may claim nothing: its version is not promoted or drains, or it is paused or cordoned."""
 
     label: str
     running: int
