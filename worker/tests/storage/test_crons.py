@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forge_jobs.errors import Managed, UnknownCron, UnknownQueue
+from forge_jobs.errors import InvalidInput, Managed, UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.job import KeyMode, State
+from forge_jobs.model.kind import Kind
 from tests.storage.factories import NEVER, claim, cron, done, ended, job, leader, queue, worker
 
 NIGHT = datetime(2030, 1, 1, 3, tzinfo=UTC)
@@ -424,3 +425,20 @@ async def test_fire_times_are_forgotten_after_thirty_days(storage, database, nig
     await clock.advance(days=2)
     await storage.history.sweep(epoch=epoch)
     assert await database.rows("SELECT job_id FROM fire") == []
+
+
+async def test_a_cron_whose_kind_is_sealed_by_now_enqueues_no_open_arguments(storage, epoch, nightly):
+    await storage.crons.set(replace(nightly, payload=b'{"card": 1}'))
+    await storage.kinds.declare([Kind("report", codec="sealed", redact=True, sealed=True)], by="a test")
+
+    for call in (
+        lambda: storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch),
+        lambda: storage.crons.trigger("nightly"),
+    ):
+        with pytest.raises(
+            InvalidInput, match=r"^Jobs of kind 'report' are sealed, and the payload is json; "
+        ):
+            await call()
+
+    assert await jobs(storage) == []
+    assert (await storage.crons.get("nightly")).next_fire_at == NIGHT

@@ -17,21 +17,19 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
 
-def enqueue(
-    transaction: Transaction, jobs: Sequence[NewJob] | Alike, *, by_cron: bool = False
-) -> list[Enqueued]:
+def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[Enqueued]:
     """All jobs wait; those whose key a living job holds are answered with that one, or replace it.
 
-    Raises UnknownQueue, and InvalidInput when they have to be sealed and are not, which is asked of a cron when it is set.
+    Raises UnknownQueue, and InvalidInput when they have to be sealed and are not.
     """
     answers: list[Enqueued] = []
     for piece in pieces(jobs):
-        answers += _enqueue(transaction, piece, by_cron=by_cron)
+        answers += _enqueue(transaction, piece)
     return answers
 
 
-def _enqueue(transaction: Transaction, jobs: Sequence[NewJob], *, by_cron: bool) -> list[Enqueued]:
-    jobs = _resolved(transaction, jobs, by_cron=by_cron)
+def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    jobs = _resolved(transaction, jobs)
     queues = _queues(transaction, jobs)
     if are_plain(jobs):
         return _add(transaction, jobs, queues)
@@ -145,11 +143,10 @@ def _of_batch(keys: Mapping[tuple[str, str], tuple[int, NewJob]], job: NewJob) -
     return Enqueued(holder, duplicate=True, payload_differs=job.payload != first.payload) if holder else None
 
 
-def _resolved(transaction: Transaction, jobs: Sequence[NewJob], *, by_cron: bool) -> Sequence[NewJob]:
+def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
     """Return the jobs; options that they leave open are those of their kinds."""
     kinds = named(transaction, {job.kind for job in jobs if not job.declared})
-    if not by_cron:
-        refusals.check_sealed(jobs, kinds)
+    refusals.check_sealed(jobs, kinds)
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 

@@ -72,7 +72,7 @@ def _fire(
     for fire_at in sorted(map(micros, fires)):
         if transaction.row("SELECT 1 FROM fire WHERE cron_id = ? AND fire_at = ?", (cron_id, fire_at)):
             continue
-        [enqueued] = enqueue(transaction, [job], by_cron=True)
+        [enqueued] = enqueue(transaction, [job])
         if enqueued.duplicate:
             skipped += 1
             continue
