@@ -158,6 +158,16 @@ def _payload(items: Items, waits: Sequence[tuple[int, Any]], note: Note) -> byte
     return None
 
 
+def without_results(payload: bytes, codec: str) -> bytes | None:
+    """Return the payload of a job of which items are left, without the results of the others; None: it has none."""
+    with suppress(BaseException):
+        items = read(payload, codec)
+        if items.note.results:
+            items.note.results = []
+            return encode([_written(items.note), *items.stored], codec, limit=sys.maxsize)
+    return None
+
+
 def _written(note: Note) -> dict[str, Any]:
     """Return the note as plain objects, which every codec knows; the results are as the handler returned them."""
     return {NOTE: {name: value for name, value in msgspec.structs.asdict(note).items() if value}}

@@ -13,9 +13,11 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
+from forge_jobs.model.error_text import kept
 from forge_jobs.model.job import Claim, End, Postponement, Settled, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.tenant import END_ALONE
+from forge_jobs.rules.items import without_results
 from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.unsent import may_be_carried_out
@@ -151,6 +153,14 @@ def _less(write: Write, refusal: str) -> Iterator[End | Postponement]:
     """Yield what may be written where `write` is refused, that with the most first."""
     if isinstance(write, Claim | Settled):
         return  # these have no parts to leave out
+    if (
+        write.payload is not None
+        and (payload := without_results(write.payload, write.claim.codec)) is not None
+    ):
+        note = f"The results of its items were not kept: {refusal}"
+        error = note if write.error is None else kept(f"{write.error}\n{note}")
+        write = replace(write, payload=payload, error=error)
+        yield write
     if isinstance(write, End) and write.result is not None:
         write = replace(write, result=None, error=f"done, but its result was not kept: {refusal}")
         yield write
@@ -162,7 +172,8 @@ def _less(write: Write, refusal: str) -> Iterator[End | Postponement]:
         yield replace(write, error=None)
     if not (isinstance(write, End) and write.state is State.DEAD):
         duration = write.duration if isinstance(write, End) else 0.0
-        yield End(write.claim, State.DEAD, duration, error=f"its outcome could not be stored: {refusal}")
+        error = f"its outcome could not be stored: {refusal}"
+        yield End(write.claim, State.DEAD, duration, error=error, payload=write.payload)
 
 
 async def _write(claims: Claims, part: Sequence[Verdict], writes: Sequence[Write]) -> list[int]:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Forge, JobDead, Retries
 from forge_jobs.errors import StorageBusy
-from forge_jobs.model.job import End
+from forge_jobs.model.job import End, Postponement
 from forge_jobs.storage.batches import LARGEST_BYTES
 from forge_jobs.telemetry.events import OutcomeRefused
 from forge_jobs.worker.recorder import MOST_UNWRITTEN_BYTES
+from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.processes import Fleet, most_memory
@@ -59,6 +60,51 @@ async def test_a_batch_of_results_is_bounded_in_bytes_and_halved_when_it_takes_t
     assert max(sent) <= whole
     assert sent.count(whole) == 1  # the first; after it less is tried
     assert events.of(OutcomeRefused) == []
+
+
+async def test_results_of_items_that_the_way_does_not_carry_are_left_out_and_the_items_are_kept(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postpone, asked, seen = forge.storage.claims.postpone, list[int](), list[list[int]]()
+
+    async def postpones(writes: Sequence[Postponement]) -> Any:
+        asked.append(sum(len(write.payload or b"") for write in writes))
+        if asked[-1] > CARRIED:
+            raise StorageBusy("The database was too slow: the statement took longer than it may.")
+        return await postpone(writes)
+
+    monkeypatch.setattr(forge.storage.claims, "postpone", postpones)
+
+    @forge.batch_handler(retry=Retries(base=0))
+    async def draw(items: list[int]) -> list[Any]:
+        seen.append(items)
+        return ["x" * 2 * SIZE, ValueError("cannot draw"), "x" * SIZE] if len(items) == 3 else [None]
+
+    async with working(forge):
+        job = await forge.enqueue("draw", [1, 2, 3])
+        assert await forge.wait(job.id, timeout=60) is None
+
+    assert seen == [[1, 2, 3], [2]]
+    [failure] = (await forge.jobs.get(job.id)).failures
+    assert failure.error.startswith("1 of 3 items failed: item 1: ValueError: cannot draw")
+    assert "The results of its items were not kept: The database was too slow" in failure.error
+    assert [event.job_id for event in events.of(OutcomeRefused)] == [job.id]
+
+
+async def test_items_that_are_left_are_kept_though_nothing_else_of_the_outcome_can_be(
+    forge: Forge, database: Database
+) -> None:
+    @forge.batch_handler
+    async def draw(items: list[int]) -> list[Any]:
+        return [None, ValueError("cannot draw")]
+
+    await database.refuse("scheduled", "new.reason = 'retry'")
+    async with working(forge):
+        job = await forge.enqueue("draw", [1, 2])
+        with pytest.raises(JobDead, match="its outcome could not be stored"):
+            await forge.wait(job.id, timeout=60)
+
+    assert (await forge.jobs.get(job.id)).payload.endswith(b"},2]")
 
 
 async def test_no_job_is_begun_while_too_many_results_wait_to_be_written(
