@@ -94,6 +94,11 @@ class Retries:
         return self if self.reset is None else replace(self, reset=None)
 
     @property
+    def answers_timeouts(self) -> bool:
+        """Whether it says itself what becomes of a job whose attempt timed out, also after the last one."""
+        return self.on_failure is not None or any(kind in self.on for kind in TimeoutError.__mro__)
+
+    @property
     def asks(self) -> bool:
         """Whether `on` or `on_failure` has to know the error of an attempt."""
         return bool(self.on) or self.on_failure is not None

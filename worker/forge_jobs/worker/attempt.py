@@ -69,10 +69,20 @@ class Attempt(msgspec.Struct, eq=False):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job, which was told to stop, does not run again."""
+        """Whether the job, which was told to stop, is known not to run again."""
         if self.stopped is Stop.TIMED_OUT:
+            if self.may_be_answered:  # its handler may say that another attempt follows the last one
+                return False
             return self.claim.max_attempts != FOREVER and self.claim.attempt >= self.claim.max_attempts
         return self.stopped in (Stop.CANCELLED, Stop.OVERDUE)
+
+    @property
+    def may_be_answered(self) -> bool:
+        """Whether its handler says what becomes of a job that timed out; of one without a context nobody has to know."""
+        if self.context is None:
+            return False
+        handler = self.context.forge.handlers.by_kind.get(self.claim.kind)
+        return handler is not None and handler.retries.answers_timeouts
 
     @property
     def is_shared(self) -> bool:

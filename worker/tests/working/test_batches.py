@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from forge_jobs import Batch, BatchJob, Dead, Forge, InvalidInput, InvalidPayload, Job, Reschedule, State
+from forge_jobs import (
+    Batch,
+    BatchJob,
+    Dead,
+    Forge,
+    InvalidInput,
+    InvalidPayload,
+    Job,
+    Reschedule,
+    Retries,
+    State,
+)
 from forge_jobs.model.job import Reason
 from forge_jobs.telemetry.events import BatchGoesOn, HandlerStuck
 from forge_jobs.worker import runners
@@ -361,6 +372,40 @@ async def test_a_job_that_times_out_in_its_last_attempt_does_not_wait_for_the_ot
     async with working(forge, concurrency=10):
         await eventually(lambda: all_but_one_ended(forge))
         assert "timed out" in ((await forge.jobs.get(hasty.id)).error or "")
+        go.set()
+        await forge.wait(patient.id, timeout=20)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retry": Retries(on={TimeoutError: Reschedule(after=0)})},
+        {"on_failure": lambda error, attempt: Reschedule(after=0)},
+    ],
+    ids=["on", "on_failure"],
+)
+async def test_a_job_that_its_handler_tries_again_after_its_last_attempt_timed_out_waits_for_its_call(
+    forge: Forge, options: Any
+) -> None:
+    go = asyncio.Event()
+
+    @forge.handler(batch=Batch(size=2, within=30), max_attempts=1, **options)
+    async def index(jobs: list[BatchJob[Page]]) -> None:
+        await go.wait()
+
+    @forge.handler
+    async def other() -> None: ...
+
+    hasty = await index.options(timeout=1).enqueue(url="/hasty")
+    patient = await index.enqueue(url="/patient")
+    async with working(forge, concurrency=10) as worker:
+        assert worker.session is not None
+        running = worker.session.hand.running
+        await eventually(lambda: hasty.id in running)
+        attempt = running[hasty.id]
+        await eventually(lambda: attempt.stopped is not None)
+        await forge.wait((await other.enqueue()).id, timeout=20)
+        assert running.get(hasty.id) is attempt
         go.set()
         await forge.wait(patient.id, timeout=20)
 
