@@ -266,6 +266,7 @@ class Handler(Generic[P, R, Q, V]):
             deadline=time_limits.duration(job.deadline, "deadline"),
             on_lost=self.on_lost,
             redact=self.hidden,
+            most_bytes=self.forge.settings.max_payload_bytes if self.takes_items else None,
             sealed=hides(self.codec),
             slots=self.slots if self.slots > 1 else None,
         )

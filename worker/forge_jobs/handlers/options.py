@@ -226,4 +226,5 @@ def resolved(job: NewJob, kind: Kind | None) -> NewJob:
         timeout=job.timeout or declared.timeout,
         start_by=job.start_by or declared.start_by,
         deadline=job.deadline or declared.deadline,
+        most_bytes=job.most_bytes or declared.most_bytes,
     )

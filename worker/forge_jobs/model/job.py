@@ -149,7 +149,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
     hold: Hold | None = None  # excludes a key
     max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
-    most_bytes: int = MAX_PAYLOAD  # of a payload that is merged
+    most_bytes: int | None = None  # of a payload that is merged; None: as its kind says, else MAX_PAYLOAD
     must_be_new: bool = False  # NotUnique is raised when it is not
     start_by: Limit | None = None  # when it has to have been begun
     deadline: Limit | None = None  # when it has to have ended

@@ -32,6 +32,7 @@ class Kind:
     deadline: timedelta | None = None
     on_lost: str | None = None  # an OnLost, or one of a later release; None: RETRY
     redact: Redacted = False  # what is not shown of its jobs
+    most_bytes: int | None = None  # of a payload that is merged; None: MAX_PAYLOAD
     sealed: bool = False  # whether its codec hides what it writes: no other one may be used then
     slots: int | None = None  # how many slots of its worker a job takes; None: one
     declared_at: datetime | None = None  # when this was written, database clock

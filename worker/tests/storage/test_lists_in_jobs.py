@@ -6,7 +6,8 @@ import pytest
 
 from forge_jobs.errors import InvalidPayload, JobNotFound
 from forge_jobs.model.job import CANCELLED_BY_USER, Enqueued, KeyMode, Reason, State
-from tests.storage.factories import claim, dead, enqueue, failed, job, running, state, worker
+from forge_jobs.model.kind import Kind
+from tests.storage.factories import claim, cron, dead, enqueue, failed, job, running, state, worker
 
 REST = b"[2]"
 
@@ -157,6 +158,13 @@ async def test_items_are_not_added_to_those_that_run(storage):
         ({"payload": b"{}"}, {"payload": b"[1]"}),
         ({"payload": b"[1]"}, {"payload": b"{}"}),
         ({"payload": b"\x91\x01", "codec": "msgpack"}, {"payload": b"[1]"}),
+        ({"payload": b"[1]"}, {"payload": b"[3,4"}),
+        ({"payload": b"[1]"}, {"payload": b"[3],[4]"}),
+        ({"payload": b"[1]"}, {"payload": b"[3,]"}),
+        ({"payload": b"[1]"}, {"payload": b"[\xff]"}),
+        ({"payload": b"[1]"}, {"payload": b"["}),
+        ({"payload": b"[1]"}, {"payload": b""}),
+        ({"payload": b"[1,2"}, {"payload": b"[3]"}),
     ],
     ids=str,
 )
@@ -170,6 +178,37 @@ async def test_only_lists_in_json_are_joined(storage, waits, added):
 
     assert await list_of(storage, there) == waits["payload"]
     assert await state(storage, there) is State.PENDING
+
+
+async def test_what_no_database_could_write_again_is_added_as_it_is(storage):
+    there = await enqueue(storage, key="cart", payload=b"[1]")
+
+    await merge(storage, b'["\\u0000",1e400,123456789012345678901234567890]')
+
+    assert await list_of(storage, there) == b'[1,"\\u0000",1e400,123456789012345678901234567890]'
+
+
+@pytest.mark.parametrize("most_bytes", [None, 2_000_000])
+async def test_a_job_that_does_not_say_how_long_lists_may_get_has_what_its_kind_says(storage, most_bytes):
+    await storage.kinds.declare([Kind("work", most_bytes=most_bytes)], by="a test")
+    one, other = (b"[%s]" % (b"1" * 700_000) for _ in range(2))
+    there = (await merge(storage, one)).id
+    await storage.crons.set(cron(kind="work", key="cart", key_mode=KeyMode.MERGE, payload=other))
+
+    calls = [
+        lambda: merge(storage, other),
+        lambda: storage.jobs.enqueue_many([job(key="cart", key_mode=KeyMode.MERGE, payload=other)]),
+        lambda: storage.crons.trigger("nightly"),
+    ]
+    for call in calls:
+        if most_bytes is None:
+            with pytest.raises(InvalidPayload, match=r"have 1,400,003 bytes .*, allowed are 1,048,576"):
+                await call()
+        else:
+            await call()
+            assert len(await list_of(storage, there)) == 1_400_003
+            await storage.jobs.delete(there)
+            there = (await merge(storage, one)).id
 
 
 async def test_lists_that_are_too_long_together_stay_as_they_are(storage):

@@ -174,6 +174,19 @@ async def test_sql_enqueues_lists_and_merges_them(postgres, storage):
     assert (await storage.jobs.get(first)).payload == b'[{"to": "ann"},{"to": "bob"}]'
 
 
+async def test_sql_adds_no_bytes_that_spoil_a_list_and_no_more_than_the_kind_allows(postgres, storage):
+    await storage.kinds.declare([Kind("work", most_bytes=20)], by="a test")
+    there = await enqueue(storage, "work", key="k", payload=b"[1]")
+    add = "SELECT forge_jobs.enqueue_bytes('work', '{}', key => 'k', key_mode => 'merge')"
+
+    for added, says in (("[3,4", "a payload is no list in JSON"), (f"[{'1' * 20}]", "allowed are 20.")):
+        with pytest.raises(asyncpg.PostgresError) as error:
+            await postgres.rows(add.format(added))
+        assert says in str(error.value)
+    await postgres.rows(add.format("[2]"))
+    assert (await storage.jobs.get(there)).payload == b"[1,2]"
+
+
 async def test_sql_replaces_and_removes_by_a_key_too(postgres, storage):
     first = await enqueue(storage, "send", key="k", priority=3)
     same = "SELECT forge_jobs.enqueue('send', '{\"n\": 2}', key => 'k', key_mode => 'replace', max_attempts => 2)"

@@ -36,7 +36,7 @@ ENQUEUE = """
 WITH {bound}target AS MATERIALIZED (
     SELECT queue.id AS queue_id, coalesce($2::smallint, kind.priority, 0::smallint) AS priority,
            coalesce($3::integer, kind.max_attempts, queue.max_attempts) AS max_attempts,
-           coalesce($4::double precision, kind.timeout) AS timeout,
+           coalesce($4::double precision, kind.timeout) AS timeout, kind.most_bytes,
            coalesce($8::timestamptz, {moment} + make_interval(secs => $9::double precision), {moment}) AS due
     FROM (SELECT) AS one LEFT JOIN {schema}.kind ON kind.kind = $5 AND NOT $11::boolean
     JOIN {schema}.queue ON queue.name = coalesce($1::text, kind.queue, 'default')
@@ -82,7 +82,7 @@ PUT = (
 SELECT made.* FROM target CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, $5, $6, $7, $12::text, $13::text,
     make_interval(secs => $14::double precision), $15::bytea, make_interval(secs => $16::double precision), $17::boolean,
-    due, $10::boolean, most_bytes => $18::integer) AS made
+    due, $10::boolean, most_bytes => coalesce($18::integer, most_bytes)) AS made
 """
 )
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from forge_jobs.errors import ForgeError, KeyBusy, NotUnique, StorageUnavailable
-from forge_jobs.model.job import Enqueued, NewJob, Removed
+from forge_jobs.model.job import MAX_PAYLOAD, Enqueued, NewJob, Removed
 from forge_jobs.storage.postgres import key_wait, tags, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
@@ -139,7 +139,7 @@ async def put_many(
         tags.encoded(jobs),
         *time_limits.columns(jobs),
         [job.tenant for job in jobs],
-        min(job.most_bytes for job in jobs),
+        min(job.most_bytes or MAX_PAYLOAD for job in jobs),
         [job.meta for job in jobs],
         connection=connection,
     )

@@ -14,7 +14,7 @@ from forge_jobs.model.redaction import decoded, encoded
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
-_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed, slots"
+_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots"
 
 
 def _of(table: str) -> str:
@@ -23,7 +23,7 @@ def _of(table: str) -> str:
 
 _GIVEN = f"""unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::double precision[], $6::text[],
         $7::text[], $8::text[], $9::text[], $10::double precision[], $11::double precision[], $12::text[],
-        $13::text[], $14::boolean[], $15::integer[]) AS given (kind, {_DECLARED})"""
+        $13::text[], $14::integer[], $15::boolean[], $16::integer[]) AS given (kind, {_DECLARED})"""
 
 DIFFERENT = f"""
 SELECT EXISTS (
@@ -35,7 +35,7 @@ SELECT EXISTS (
 DECLARE = f"""
 WITH written AS (
     INSERT INTO {{schema}}.kind (kind, {_DECLARED}, declared_at, declared_by)
-    SELECT given.*, now(), $16::text FROM {_GIVEN} ORDER BY kind
+    SELECT given.*, now(), $17::text FROM {_GIVEN} ORDER BY kind
     ON CONFLICT (kind) DO UPDATE
     SET ({_DECLARED}, declared_at, declared_by)
         = ({_of("excluded")[1:-1]}, excluded.declared_at, excluded.declared_by)
@@ -158,6 +158,7 @@ def _columns(kinds: Sequence[Kind]) -> list[list[Any]]:
         [None if kind.deadline is None else kind.deadline.total_seconds() for kind in kinds],
         [kind.on_lost for kind in kinds],
         [encoded(kind.redact) for kind in kinds],
+        [kind.most_bytes for kind in kinds],
         [kind.sealed for kind in kinds],
         [kind.slots for kind in kinds],
     ]

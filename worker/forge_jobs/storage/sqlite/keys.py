@@ -9,7 +9,7 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
-from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
+from forge_jobs.model.job import MAX_PAYLOAD, WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
 from forge_jobs.rules.merging import merged
 from forge_jobs.storage.sqlite import groups, moves, places, tags, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
@@ -159,7 +159,7 @@ def _rewrite(
     if job.key_mode is KeyMode.MERGE:
         waits = transaction.row("SELECT payload, codec FROM job WHERE id = ?", (place.id,))
         assert waits is not None
-        both = merged(waits[0], waits[1], job.payload, job.codec, job.most_bytes)
+        both = merged(waits[0], waits[1], job.payload, job.codec, job.most_bytes or MAX_PAYLOAD)
         facts = (*facts[:-1], both)
     tags.forget(transaction, [place.id])
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))

@@ -12,13 +12,13 @@ from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed, slots"
+COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots"
 SELECT = f"SELECT {COLUMNS}, declared_at, declared_by FROM kind"
 NAMED = f"{SELECT} WHERE kind = ?"
 DECLARE = f"""
 INSERT OR REPLACE INTO kind ({COLUMNS}, declared_at, declared_by)
 VALUES (:kind, :queue, :priority, :max_attempts, :timeout, :codec, :title, :owner, :docs, :start_by,
-        :deadline, :on_lost, :redact, :sealed, :slots, :declared_at, :declared_by)
+        :deadline, :on_lost, :redact, :most_bytes, :sealed, :slots, :declared_at, :declared_by)
 """
 MOVE = """
 UPDATE cron SET queue_id = (SELECT id FROM queue WHERE name = coalesce(:queue, 'default'))
@@ -143,6 +143,7 @@ def _columns(kind: Kind) -> dict[str, object]:
         "deadline": None if kind.deadline is None else kind.deadline.total_seconds(),
         "on_lost": kind.on_lost,
         "redact": encoded(kind.redact),
+        "most_bytes": kind.most_bytes,
         "sealed": kind.sealed,
         "slots": kind.slots,
     }
@@ -163,6 +164,7 @@ def _kind(row: Record) -> Kind:
         deadline=stored_duration(row["deadline"]),
         on_lost=row["on_lost"],
         redact=decoded(row["redact"]),
+        most_bytes=row["most_bytes"],
         sealed=bool(row["sealed"]),
         slots=row["slots"],
         declared_at=moment(row["declared_at"]),

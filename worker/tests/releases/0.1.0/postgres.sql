@@ -70,6 +70,7 @@ CREATE TABLE "forge_jobs".kind (
     deadline     double precision,  -- seconds, from when a job is due
     on_lost      text,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     redact       text,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
+    most_bytes   integer,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
     slots        integer CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
     declared_at  timestamptz NOT NULL,
@@ -1432,8 +1433,18 @@ BEGIN
 END
 $$;
 
--- The payload of a job that waits, with the items of another one after its own: both are JSON lists. They are not parsed,
--- so that what no database could write again stays as it is.
+-- Whether bytes are a list in JSON, as far as the database can tell.
+CREATE FUNCTION "forge_jobs".is_list(payload bytea) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN json_typeof(convert_from(payload, 'UTF8')::json) = 'array';
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN false;
+END
+$$;
+
+-- The payload of a job that waits, with the items of another one after its own: both are JSON lists. They are joined as they
+-- are written, so that what no database could write again stays as it is; but what is added has to be read, so that it
+-- does not spoil what waits.
 CREATE FUNCTION "forge_jobs".merged(
     waits bytea, waits_codec text, added bytea, added_codec text, most_bytes integer
 ) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
@@ -1444,7 +1455,8 @@ DECLARE
 BEGIN
     waits := btrim(waits, blank);
     added := btrim(added, blank);
-    IF waits_codec <> 'json' OR added_codec <> 'json' OR substr(waits, 1, 1) <> '[' OR substr(added, 1, 1) <> '[' THEN
+    IF waits_codec <> 'json' OR added_codec <> 'json' OR substr(waits, 1, 1) <> '['
+       OR substr(waits, length(waits)) <> ']' OR NOT "forge_jobs".is_list(added) THEN
         RAISE EXCEPTION 'key_mode is "merge" and a payload is no list in JSON, allowed are lists, which are joined.'
             USING ERRCODE = 'FJ001';
     END IF;
@@ -1593,7 +1605,7 @@ CREATE FUNCTION "forge_jobs".put_job(
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
     deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
-    tenant text DEFAULT NULL, most_bytes integer DEFAULT 1048576, meta text DEFAULT NULL,
+    tenant text DEFAULT NULL, most_bytes integer DEFAULT NULL, meta text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1637,7 +1649,7 @@ BEGIN
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
                 put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant,
-                put_job.most_bytes, put_job.meta)
+                coalesce(put_job.most_bytes, 1048576), put_job.meta)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1870,7 +1882,7 @@ BEGIN
                               NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
                               enqueue_bytes.start_by, enqueue_bytes.deadline,
                               make_interval(secs => declared.start_by), make_interval(secs => declared.deadline),
-                              enqueue_bytes.tenant) AS made;
+                              enqueue_bytes.tenant, declared.most_bytes) AS made;
         RETURN new_id;
     END IF;
     start_by := coalesce(enqueue_bytes.start_by, greatest(enqueue_bytes.run_at, statement_timestamp())
@@ -2454,7 +2466,7 @@ INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUE
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '24') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '24') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.key_state (kind, key, codec, state) OVERRIDING SYSTEM VALUE VALUES ('work', 'ada', 'json', E'\\x2270616765203322') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, sealed, slots, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, 'false', NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, NULL, 'false', NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.minute_statistic (minute, queue, kind, counts) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', 'default', 'work', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}') ON CONFLICT DO NOTHING;

@@ -59,6 +59,7 @@ CREATE TABLE {schema}.kind (
     deadline     double precision,  -- seconds, from when a job is due
     on_lost      text,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     redact       text,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
+    most_bytes   integer,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
     slots        integer CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
     declared_at  timestamptz NOT NULL,
@@ -1421,8 +1422,18 @@ BEGIN
 END
 $$;
 
--- The payload of a job that waits, with the items of another one after its own: both are JSON lists. They are not parsed,
--- so that what no database could write again stays as it is.
+-- Whether bytes are a list in JSON, as far as the database can tell.
+CREATE FUNCTION {schema}.is_list(payload bytea) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN json_typeof(convert_from(payload, 'UTF8')::json) = 'array';
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN false;
+END
+$$;
+
+-- The payload of a job that waits, with the items of another one after its own: both are JSON lists. They are joined as they
+-- are written, so that what no database could write again stays as it is; but what is added has to be read, so that it
+-- does not spoil what waits.
 CREATE FUNCTION {schema}.merged(
     waits bytea, waits_codec text, added bytea, added_codec text, most_bytes integer
 ) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
@@ -1433,7 +1444,8 @@ DECLARE
 BEGIN
     waits := btrim(waits, blank);
     added := btrim(added, blank);
-    IF waits_codec <> 'json' OR added_codec <> 'json' OR substr(waits, 1, 1) <> '[' OR substr(added, 1, 1) <> '[' THEN
+    IF waits_codec <> 'json' OR added_codec <> 'json' OR substr(waits, 1, 1) <> '['
+       OR substr(waits, length(waits)) <> ']' OR NOT {schema}.is_list(added) THEN
         RAISE EXCEPTION 'key_mode is "merge" and a payload is no list in JSON, allowed are lists, which are joined.'
             USING ERRCODE = 'FJ001';
     END IF;
@@ -1582,7 +1594,7 @@ CREATE FUNCTION {schema}.put_job(
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
     deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
-    tenant text DEFAULT NULL, most_bytes integer DEFAULT 1048576, meta text DEFAULT NULL,
+    tenant text DEFAULT NULL, most_bytes integer DEFAULT NULL, meta text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1626,7 +1638,7 @@ BEGIN
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
                 put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within, put_job.tenant,
-                put_job.most_bytes, put_job.meta)
+                coalesce(put_job.most_bytes, 1048576), put_job.meta)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1859,7 +1871,7 @@ BEGIN
                               NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
                               enqueue_bytes.start_by, enqueue_bytes.deadline,
                               make_interval(secs => declared.start_by), make_interval(secs => declared.deadline),
-                              enqueue_bytes.tenant) AS made;
+                              enqueue_bytes.tenant, declared.most_bytes) AS made;
         RETURN new_id;
     END IF;
     start_by := coalesce(enqueue_bytes.start_by, greatest(enqueue_bytes.run_at, statement_timestamp())

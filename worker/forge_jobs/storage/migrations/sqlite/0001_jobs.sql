@@ -61,6 +61,7 @@ CREATE TABLE kind (
     deadline     REAL,  -- seconds, from when a job is due
     on_lost      TEXT,  -- what becomes of a job whose worker was lost: retry (as null), refund or dead
     redact       TEXT,  -- JSON: what nobody is shown of its jobs: true, everything, or names of entries; null: nothing
+    most_bytes   INTEGER,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       INTEGER NOT NULL DEFAULT 0,  -- whether jobs may have no other codec
     slots        INTEGER CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
     declared_at  INTEGER NOT NULL,
