@@ -45,6 +45,24 @@ def whole(name: str, *, least: int = 0, most: int = MAX_INTEGER) -> Callable[[ob
     return read
 
 
+SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*([a-z]*)", re.ASCII)
+SMALLEST_SIZE = 2**20
+
+
+def size(name: str) -> Callable[[object], int]:
+    """Return what reads a size in memory as bytes, and raises InvalidInput naming `name`."""
+
+    def read(value: object) -> int:
+        match = SIZE.fullmatch(str(value).strip().lower())
+        read = float(match[1]) * SIZES.get(match[2], 0) if match else 0
+        if read < SMALLEST_SIZE:
+            raise InvalidInput(f"{name} is {str(value)!r}, allowed is 1MiB or more, like 512MiB or 2GiB.")
+        return int(read)
+
+    return read
+
+
 def number(name: str, *, least: float = 0) -> Callable[[object], float]:
     """Return what reads a number of `least` or more, and raises InvalidInput naming `name`."""
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -29,7 +29,17 @@ from forge_jobs.system import exits, posix, stop_signals
 from forge_jobs.system.own_task import OwnTask, carried_through
 from forge_jobs.system.process_end import end_within
 from forge_jobs.telemetry import logs
-from forge_jobs.worker.processes import python_command, run_processes, stop_with_parent
+from forge_jobs.telemetry.events import Event, WorkerStarted
+from forge_jobs.worker.processes import (
+    READY,
+    WORN,
+    has_parent,
+    python_command,
+    run_processes,
+    stop_with_parent,
+    tell_parent,
+)
+from forge_jobs.worker.wear import Wear, WearLimits
 
 if TYPE_CHECKING:
     from forge_jobs.worker.worker import Worker
@@ -74,6 +84,7 @@ class WorkerOptions:
     log_format: str
     log_level: str
     until_empty: bool
+    wear: WearLimits = field(default_factory=WearLimits)
 
     def arguments(self, index: int) -> list[str]:
         """Return the arguments of `forge-jobs worker` that make the process `index` do this."""
@@ -89,6 +100,8 @@ class WorkerOptions:
             "--metrics-host": self.metrics_host,
             "--log-format": self.log_format,
             "--log-level": self.log_level.lower(),
+            "--max-jobs": self.wear.jobs,
+            "--max-rss": self.wear.memory,
         }
         options_set = [f"{name}={value}" for name, value in options.items() if value is not None]
         return [*options_set, *(["--until-empty"] if self.until_empty else []), "--", str(self.app)]
@@ -134,6 +147,22 @@ def worker(
             metavar="DURATION",
             parser=values.duration("--grace"),
             help="How long running jobs may go on when the worker is stopped. [default: 25s]",
+        ),
+    ] = None,
+    max_jobs: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            help="Replace a process once it has run so many jobs, one process after the other.",
+            parser=values.whole("--max-jobs", least=1),
+        ),
+    ] = None,
+    max_rss: Annotated[
+        int | None,
+        Option(
+            metavar="SIZE",
+            help="Replace a process that holds more memory than this, like 512MiB or 2GiB.",
+            parser=values.size("--max-rss"),
         ),
     ] = None,
     until_empty: Annotated[
@@ -217,10 +246,11 @@ def worker(
         log_format="json" if call.as_json else log_format or settings.log_format,
         log_level=(log_level or settings.log_level).upper(),
         until_empty=until_empty,
+        wear=WearLimits(max_jobs, max_rss),
     )
     if can_ask(call):
         asyncio.run(_ask_for_new_queues(program.load(plan.app), plan.queues or settings.queues))
-    if processes == 1:
+    if processes == 1 and (not plan.wear or has_parent()):
         run_plan(plan)
     elif code := _run_many(plan, processes):
         raise click.exceptions.Exit(code)
@@ -264,7 +294,7 @@ def run_plan(plan: WorkerOptions) -> None:
     _log(forge, plan)
     for warning in forge.settings.unknown:
         logs.logger.warning(warning)
-    exits.run(_run(worker, plan.until_empty))
+    exits.run(_run(worker, plan.until_empty, plan.wear))
 
 
 def _log(forge: Forge, plan: WorkerOptions) -> None:
@@ -273,17 +303,36 @@ def _log(forge: Forge, plan: WorkerOptions) -> None:
     logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
 
 
-async def _run(worker: "Worker", until_empty: bool) -> None:
+async def _run(worker: "Worker", until_empty: bool, wear: WearLimits) -> None:
     stop_with_parent(lambda: worker.stop("its parent is gone"))
+    wearing = _wearing(worker, wear)
     working = OwnTask(
         worker.run(until_empty=until_empty, handle_signals=True), worker.forge.telemetry, name="worker"
     )
     await carried_through(working)  # only signals end it
+    wearing.cancel()
     end_within(_seconds_left(worker), 1 if working.exception() else 0, _say_last)
     working.result()
     if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
         _say_last(f"{worker.left_behind} handlers did not stop when told to; the process ends now.")
         os._exit(0)
+
+
+def _wearing(worker: "Worker", limits: WearLimits) -> "asyncio.Task[None]":
+    """Return the task that tells the parent process when this one is at work, and when it is worn."""
+    wear = Wear(limits)
+
+    def hear(event: Event) -> None:
+        wear.hear(event)
+        if isinstance(event, WorkerStarted):
+            tell_parent(READY)
+
+    async def watch() -> None:
+        if limits:
+            tell_parent(WORN, await wear.worn())
+
+    worker.forge.telemetry.subscribe(hear)
+    return asyncio.ensure_future(watch())
 
 
 def _seconds_left(worker: "Worker") -> float:
@@ -302,7 +351,7 @@ def _say_last(line: str) -> None:
 def _run_many(plan: WorkerOptions, processes: int) -> int:
     """Run as many workers as that, each in a process of its own; return the exit code."""
     forge = program.load(plan.app)
-    if not forge.storage.shared:
+    if processes > 1 and not forge.storage.shared:
         raise InvalidInput(f"--processes is {processes}, allowed on SQLite is 1, since it has one writer.")
     _log(forge, plan)
     commands = [python_command("worker", *plan.arguments(index)) for index in range(processes)]

@@ -3,6 +3,9 @@
 Each child is the same command for one process, in a process group of its own. The parent passes
 signals on; a child that the sender had reached itself takes that for an echo (`stop_signals`).
 A child that crashed is started again; children end when their parent is gone, however it went.
+
+A child that is worn asks to be replaced, and goes on until its turn comes: one after the other is told to stop, and the
+next one when the new process of the one before is at work.
 """
 
 import asyncio
@@ -17,6 +20,12 @@ from forge_jobs.system import stop_signals
 
 PARENT_PIPE = "_FORGE_PARENT_PIPE"  # not a setting: only a parent sets it
 """Names the variable that holds the file descriptor which ends when the parent does."""
+
+ASKING_PIPE = "_FORGE_ASKING_PIPE"  # neither is this
+"""Names the variable that holds the file descriptor by which a child speaks to its parent."""
+
+READY, WORN = "ready", "worn"  # what it says, after its pid, a line each
+READY_WITHIN = 60.0  # seconds that the next one waits at most until a new process is at work
 
 WRONG_USE = 2
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a crashed child is started again
@@ -46,6 +55,24 @@ def stop_with_parent(stop: Callable[[], None]) -> None:
         loop.add_reader(pipe, gone)
 
 
+def has_parent() -> bool:
+    """Whether this process is the child of such a parent."""
+    return os.environ.get(PARENT_PIPE, "").isdigit()
+
+
+def tell_parent(word: str, text: str = "") -> bool:
+    """In a child: its parent hears READY, or WORN and why. False in a process that has no such parent."""
+    given = os.environ.get(ASKING_PIPE, "")
+    if not given.isdigit():
+        return False
+    line = (
+        f"{os.getpid()} {word} {text}".encode(errors="replace")[:400] + b"\n"
+    )  # so short that it is written whole
+    with suppress(OSError):
+        os.write(int(given), line)
+    return True
+
+
 class _Parent:
     def __init__(self, commands: Sequence[Sequence[str]], say: Callable[[str], None]) -> None:
         self._commands = commands
@@ -53,16 +80,61 @@ class _Parent:
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
+        self._turn = asyncio.Lock()  # of the child that is replaced
+        self._replaced: set[int] = set()  # pids of children that were told to stop, to be replaced
+        self._ready: dict[int, asyncio.Event] = {}  # by the index of a child, that it is at work
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._said = b""  # the beginning of a line
 
     async def run(self) -> int:
         reading, writing = os.pipe()
+        asked, asking = os.pipe()
+        os.set_blocking(asked, False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(asked, self._hear, asked)
         with stop_signals.heard(lambda name: self._pass_on(signal.Signals[name]), self._again):
             try:
-                await asyncio.gather(*(self._keep(index, reading) for index in range(len(self._commands))))
+                children = range(len(self._commands))
+                await asyncio.gather(*(self._keep(index, reading, asking) for index in children))
             finally:
-                os.close(reading)
-                os.close(writing)
+                for task in self._replacing:
+                    task.cancel()
+                loop.remove_reader(asked)
+                for end in (reading, writing, asked, asking):
+                    os.close(end)
         return self._code
+
+    def _hear(self, asked: int) -> None:
+        """Children have said something."""
+        with suppress(BlockingIOError):
+            *lines, self._said = (self._said + os.read(asked, 65536)).split(b"\n")
+            for line in lines:
+                pid, word, text = line.decode(errors="replace").split(" ", 2)
+                for index, child in self._children.items():
+                    if child.pid != int(pid):
+                        continue  # one that has ended
+                    if word == READY:
+                        self._ready[index].set()
+                    elif word == WORN:
+                        task = asyncio.ensure_future(self._replace(index, child, text))
+                        self._replacing.add(task)
+                        task.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, index: int, child: asyncio.subprocess.Process, why: str) -> None:
+        """When it is its turn the child is told to stop; its turn is over when a new one is at work."""
+        async with self._turn:
+            if self._stopping.is_set() or child.returncode is not None:
+                return
+            self._say(f"Worker process {index} is replaced: {why}.")
+            self._ready[index] = asyncio.Event()
+            self._replaced.add(child.pid)
+            child.terminate()
+            await child.wait()
+            try:
+                async with asyncio.timeout(READY_WITHIN):
+                    await self._ready[index].wait()
+            except TimeoutError:
+                self._say(f"Worker process {index} was not at work within {READY_WITHIN:g} s.")
 
     def _again(self, number: int) -> None:
         """A second signal came: the children, which hear it too, end at once."""
@@ -71,22 +143,26 @@ class _Parent:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, number)
 
-    async def _keep(self, index: int, pipe: int) -> None:
+    async def _keep(self, index: int, pipe: int, asking: int) -> None:
         """Run one child, again and again, until it ends by itself or all stop."""
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             started = time.monotonic()
             child = await asyncio.create_subprocess_exec(
                 *self._commands[index],
-                pass_fds=[pipe],
+                pass_fds=[pipe, asking],
                 process_group=0,
-                env={**os.environ, PARENT_PIPE: str(pipe)},
+                env={**os.environ, PARENT_PIPE: str(pipe), ASKING_PIPE: str(asking)},
             )
+            self._ready.setdefault(index, asyncio.Event())
             self._children[index] = child
             if self._stopping.is_set():
                 child.terminate()
             code = await child.wait()
             del self._children[index]
+            if child.pid in self._replaced and not self._stopping.is_set():
+                self._replaced.discard(child.pid)
+                continue
             if code == WRONG_USE:
                 self._code = WRONG_USE
                 self._pass_on(signal.SIGTERM)
