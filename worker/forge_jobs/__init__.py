@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidPayload,
         InvalidSetting,
+        InvalidToken,
         JobDead,
         JobNotFound,
         KeyBusy,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         RateLimited,
         SchemaOutdated,
         SchemaTooNew,
+        SignalRefused,
         StepsChanged,
         StorageBusy,
         StorageContended,
@@ -59,8 +61,9 @@ if TYPE_CHECKING:
     from forge_jobs.handlers.provided import PROVIDED, Provided
     from forge_jobs.handlers.steps import Step
     from forge_jobs.handlers.unique import Unique
+    from forge_jobs.handlers.waits import Signal
     from forge_jobs.model.cron import CronConfig, Missed
-    from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
+    from forge_jobs.model.decision import Dead, NoSignal, Reschedule, Retry, Throttled
     from forge_jobs.model.group import Group, GroupStatus, Overflow
     from forge_jobs.model.job import (
         Cancelled,
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.permit import KeyUse, Permit
     from forge_jobs.model.queue import QueueConfig
     from forge_jobs.model.rate_limit import RateLimit
+    from forge_jobs.model.signal import Callback, Signalled
     from forge_jobs.model.statistics import KindStatistics, Times
     from forge_jobs.model.step import JobStep, StepSort
     from forge_jobs.model.tenant import TenantStatus
@@ -102,6 +106,7 @@ else:
         "handlers.provided",
         "handlers.steps",
         "handlers.unique",
+        "handlers.waits",
         "codecs.encoded",
         "model.job",
         "model.group",
@@ -112,6 +117,7 @@ else:
         "model.tenant",
         "model.permit",
         "model.cron",
+        "model.signal",
         "model.statistics",
         "model.step",
         "model.worker",
@@ -128,6 +134,7 @@ __all__ = [
     "Batch",
     "BatchJob",
     "Bulk",
+    "Callback",
     "Cancelled",
     "ClaimLost",
     "Context",
@@ -148,6 +155,7 @@ __all__ = [
     "InvalidInput",
     "InvalidPayload",
     "InvalidSetting",
+    "InvalidToken",
     "Job",
     "JobCall",
     "JobDead",
@@ -162,6 +170,7 @@ __all__ = [
     "KindStatistics",
     "Managed",
     "Missed",
+    "NoSignal",
     "NotEnqueued",
     "NotOpenHere",
     "NotUnique",
@@ -182,6 +191,9 @@ __all__ = [
     "SchemaOutdated",
     "SchemaTooNew",
     "Settings",
+    "Signal",
+    "SignalRefused",
+    "Signalled",
     "State",
     "Step",
     "StepSort",

@@ -239,6 +239,22 @@ class StepsChanged(ForgeError):
         )
 
 
+class SignalRefused(ForgeError):
+    """The job was sent as many signals as it may; this one was not sent."""
+
+    def __init__(self, job_id: int, name: str, most: int) -> None:
+        self.job_id, self.name = job_id, name
+        super().__init__(f"Signal {name!r} is not sent: job {job_id} was sent {most:,}, allowed are no more.")
+
+
+class InvalidToken(InvalidInput):
+    """A callback token that was not made here, was changed, or has expired; nothing was sent. The sentence does not show it."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"The callback token is refused: {why}.")
+
+
 class WaitTimeout(ForgeError):
     """The job did not end within the time that the caller wanted to wait; `reason` says why, where that is known."""
 

@@ -21,6 +21,7 @@ from forge_jobs import client
 from forge_jobs.client.closing import closing
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
+from forge_jobs.client.signals import Signaller
 from forge_jobs.client.strange_kinds import StrangeKinds
 from forge_jobs.errors import InvalidInput, SchemaOutdated, SchemaTooNew
 from forge_jobs.handlers.context import T, answered
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
 
 
-class Forge(Producer, HandlerDecorator, Extensible):
+class Forge(Producer, Signaller, HandlerDecorator, Extensible):
     """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
 
     `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE

@@ -25,6 +25,7 @@ from forge_jobs.cli import (
     operations,
     owners,
     queues,
+    signals,
     stats,
     tenants,
     worker,
@@ -50,6 +51,7 @@ enqueue.register(app)
 app.add_command(db.group, "db")
 app.add_command(jobs.group, "jobs")
 corrections.register(jobs.group)
+signals.register(jobs.group)
 app.add_command(operations.group, "operations")
 app.add_command(queues.group, "queues")
 app.add_command(kinds.group, "kinds")

@@ -13,6 +13,7 @@ from forge_jobs.handlers.steps import Step, journal_of
 from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.model.job import Claim
 from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.signal import NewWait
 from forge_jobs.model.step import JobStep, NewStep
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -28,6 +29,9 @@ ASKED_FOR = frozenset(
         "ctx.step",
         "ctx.sleep",
         "ctx.patched",
+        "ctx.wait_for",
+        "ctx.wait_for_any",
+        "ctx.wait_for_job",
     )
 )
 """What the worker does in place of the process."""
@@ -135,6 +139,7 @@ class _ChildStorage:
 
     def __init__(self, ask: Ask) -> None:
         self.steps, self.saved_states = _ChildSteps(ask), _ChildSavedStates(ask)
+        self.signals = _ChildSignals(ask)
 
 
 class _ChildSteps:
@@ -149,6 +154,17 @@ class _ChildSteps:
 
     async def add(self, claim: Claim, step: NewStep, *, connection: Any = None) -> JobStep | None:
         kept: JobStep | None = self._ask("steps.add", step)
+        return kept
+
+
+class _ChildSignals:
+    """`Signals`, asked for."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def wait(self, claim: Claim, wait: NewWait) -> JobStep | None:
+        kept: JobStep | None = self._ask("signals.wait", wait)
         return kept
 
 

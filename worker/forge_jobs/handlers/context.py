@@ -16,6 +16,7 @@ from forge_jobs.handlers.awaited_call import AwaitedCall
 from forge_jobs.handlers.journal import Journal
 from forge_jobs.handlers.steps import Step
 from forge_jobs.handlers.sync_connection import at_once, is_sync
+from forge_jobs.handlers.waits import WaitingContext
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
 
 AT_ONCE = timedelta(0)
 
@@ -78,7 +78,7 @@ class ProcessTokens(Protocol):
         """The bucket is empty for the whole cluster."""
 
 
-class Context:
+class Context(WaitingContext):
     """One attempt at one job, as its handler sees it.
 
     What takes time (`enqueue`, `save`, and what `rate_limit` has) is awaited in an async handler. In

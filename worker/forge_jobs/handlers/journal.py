@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from forge_jobs.errors import (
@@ -17,7 +18,9 @@ from forge_jobs.errors import (
 from forge_jobs.model.decision import Asleep
 from forge_jobs.model.job import Claim
 from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.signal import NewWait
 from forge_jobs.model.step import MOST_STEPS, JobStep, NewStep, StepSort
+from forge_jobs.rules.words import waits_for
 from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
 
 if TYPE_CHECKING:
@@ -147,6 +150,22 @@ class Journal:
         place = self._places[name]
         return await self._add(NewStep(place.number, name, sort, result, sleep, place.serial), connection)
 
+    async def wait(
+        self, name: str, signals: tuple[str, ...], for_job: int | None, timeout: float | None
+    ) -> JobStep:
+        """The attempt waits, as `Signals.wait` says; return the step as it is kept. Raises ClaimLost, and StepsChanged when it waited for something else."""
+        place = self._places[name]
+        new = NewWait(place.number, name, signals, for_job, timeout, place.serial)
+        wait = self._forge.storage.signals.wait
+        kept = await self._until_answered(lambda: wait(self._claim, new), "waiting for a signal")
+        if kept is None:
+            raise ClaimLost(self._claim.job_id, self._claim.attempt)
+        if (kept.signals, kept.for_job) != (signals, for_job):
+            now = waits_for(replace(kept, signals=signals, for_job=for_job))
+            raise self._changed(f"{_done(kept)} for {waits_for(kept)}, and now it is for {now}")
+        (await self._read())[name] = kept
+        return kept
+
     async def _add(self, step: NewStep, connection: Any = None) -> JobStep:
         add = self._forge.storage.steps.add
         if connection is None:
@@ -188,9 +207,8 @@ class Journal:
         return f"sleep {self._sleeps}"
 
     def asleep(self, step: JobStep) -> Asleep:
-        """Return what the handler is to end with until this sleep is over."""
-        assert step.until is not None
-        self._left_by = Asleep(step.until, step.name)
+        """Return what the handler is to end with until this sleep or wait is over."""
+        self._left_by = Asleep(None if step.sort is StepSort.WAIT else step.until, step.name)
         return self._left_by
 
     async def unheeded(self, *, may_leave_out: bool = False) -> Asleep | StepsChanged | None:

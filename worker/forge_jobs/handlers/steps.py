@@ -135,6 +135,33 @@ async def sleep(context: "Context", duration: timedelta | float, name: str | Non
         raise journal.asleep(kept)
 
 
+async def waited(
+    context: "Context",
+    what: str,
+    name: str,
+    signals: tuple[str, ...],
+    for_job: int | None,
+    timeout: float | None,
+) -> JobStep:
+    """Return the wait of this name once something has ended it; `timeout` in seconds, None: no end. Raises what the handler is to end with until then."""
+    if context.is_gathered:
+        raise InvalidInput(f"{what} is called in a batch, allowed is a handler of single jobs.")
+    journal = journal_of(context, what)
+    journal.begin(name, what, alone=True, beside=_is_beside(context))
+    is_done = False
+    try:
+        kept = await _of(context, journal.kept(name, StepSort.WAIT), what)
+        if kept is None or not kept.is_over:
+            kept = await _of(context, journal.wait(name, signals, for_job, timeout), what)
+        is_done = True
+    finally:
+        journal.over(name, failed=not is_done)
+    if not kept.is_over:
+        raise journal.asleep(kept)
+    step: JobStep = kept
+    return step
+
+
 async def patched(context: "Context", name: str) -> bool:
     """Return whether the job takes the new path of its code. See `Context.patched`."""
     journal = journal_of(context, "ctx.patched")
@@ -242,20 +269,27 @@ def _read(step: JobStep, wanted: Any) -> Any:
     return result if wanted is None else fitted(result, wanted, what)
 
 
-def _wanted(step: Step, function: Callable[..., Any]) -> Any:
-    """Return the type of the step's result; None: it is as it was written. Raises InvalidInput."""
-    wanted = step.returns if step.returns is not None else _annotated(function)
-    if wanted is None:
+def readable_as(returns: Any, what: str) -> Any:
+    """Return the type that a value is to be read as; None: as it was written. Raises InvalidInput."""
+    if returns is None:
         return None
     try:
-        msgspec.json.Decoder(wanted, dec_hook=from_plain)
+        msgspec.json.Decoder(returns, dec_hook=from_plain)
     except Exception:
-        if step.returns is None:
-            return None
         raise InvalidInput(
-            f"returns of step {step.name!r} is {names.shown(wanted)}, allowed is a type as a handler may take it."
+            f"{what} is {names.shown(returns)}, allowed is a type as a handler may take it."
         ) from None
-    return wanted
+    return returns
+
+
+def _wanted(step: Step, function: Callable[..., Any]) -> Any:
+    """Return the type of the step's result; None: it is as it was written. Raises InvalidInput."""
+    if step.returns is not None:
+        return readable_as(step.returns, f"returns of step {step.name!r}")
+    try:
+        return readable_as(_annotated(function), "what it returns")
+    except InvalidInput:
+        return None
 
 
 def _annotated(function: Callable[..., Any]) -> Any:

@@ -27,6 +27,7 @@ from forge_jobs.maintenance import (
     time_limits,
     unserved,
 )
+from forge_jobs.maintenance.job_waits import JobWaits
 from forge_jobs.maintenance.lifter import Lifter
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
@@ -55,6 +56,7 @@ FORGET_TURNS_EVERY = 10.0
 COUNT_TENANTS_EVERY = 10.0
 RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
+END_WAITS_EVERY = 1.0
 WORK_OFF_EVERY = 2.0
 MOVE_EVERY = 30.0
 LIFT_EVERY = 10.0  # while no queue has an `age_after`
@@ -202,6 +204,11 @@ class LeadingWorker:
                 ADD_UP_EVERY,
                 lambda: statistics.add_up(self._storage.statistics, epoch),
                 "adding up statistics",
+            ),
+            self._every(
+                END_WAITS_EVERY,
+                JobWaits(self._storage.signals, epoch).end,
+                "ending waits for other jobs",
             ),
             self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
             self._every(

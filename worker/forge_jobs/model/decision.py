@@ -101,16 +101,28 @@ class AwaitsTurn(Decision):
         super().__init__(f"waits until {self.at.isoformat()}: {reason}")
 
 
-class Asleep(BaseException):
-    """The job runs again at `until`, when a sleep of its handler ends. Costs no attempt.
+class NoSignal(Dead, TimeoutError):
+    """What a handler waited for did not come in time. Each attempt of the job is told so at this place, so it is dead where its
+    handler lets this through.
 
-    Raised by `ctx.sleep`, not by handlers, and no Exception: a handler that catches those does not catch it.
+    Raised by `ctx.wait_for` and its like, not by handlers.
     """
 
-    def __init__(self, until: datetime, name: str) -> None:
+
+class Asleep(BaseException):
+    """The job runs again at `until`, when a sleep of its handler ends; None: when what it waits for in the step ends that. Costs no attempt.
+
+    Raised by `ctx.sleep` and `ctx.wait_for`, not by handlers, and no Exception: a handler that catches those does not catch it.
+    """
+
+    def __init__(self, until: datetime | None, name: str) -> None:
         self.until = until
         self.name = name
-        super().__init__(f"sleeps in step {name!r} until {until.isoformat()}")
+        super().__init__(
+            f"waits in step {name!r}"
+            if until is None
+            else f"sleeps in step {name!r} until {until.isoformat()}"
+        )
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Asleep, (self.until, self.name)

@@ -9,6 +9,9 @@ import msgspec
 MOST_SIGNALS = 1_000
 """How many signals a job may be sent, those that were taken included."""
 
+GONE = "gone"
+"""How a job had ended for whose end another one waits, when it is not there."""
+
 MOST_NAMES = 20
 """How many signals one wait may be for."""
 
@@ -69,6 +72,16 @@ class NewWait(msgspec.Struct, frozen=True, gc=False):
     for_job: int | None = None  # the end of this job does
     timeout: float | None = None  # seconds from the database's now; None: no end
     serial: int | None = None  # as in JobStep
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """What may be sent by a callback token: this signal to this job, once for each `use`."""
+
+    job_id: int
+    signal: str
+    use: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

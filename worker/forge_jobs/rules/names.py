@@ -13,6 +13,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.job import FOREVER, KEY_MODES, MAX_KEY, MAX_NAME, MAX_TAG, MOST_TAGS, Enqueued, KeyMode
 from forge_jobs.model.kind import OnLost
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.signal import MOST_NAMES
 
 LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """What a worker's label may be made of."""
@@ -121,6 +122,23 @@ def step(value: object) -> str:
     raise InvalidInput(
         f"The name of a step is {shown(value)}, allowed are 1 to {MAX_NAME} printable characters."
     )
+
+
+def signal(value: object) -> str:
+    """Return the name of a signal: 1 to 128 printable characters."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable():
+        return value
+    raise InvalidInput(
+        f"The name of a signal is {shown(value)}, allowed are 1 to {MAX_NAME} printable characters."
+    )
+
+
+def signals(values: Sequence[object], what: str) -> tuple[str, ...]:
+    """Return the names of the signals that `what` waits for, each once."""
+    found = tuple(dict.fromkeys(signal(value) for value in values))
+    if not 1 <= len(found) <= MOST_NAMES:
+        raise InvalidInput(f"{what} is given {len(found)} signals, allowed are 1 to {MOST_NAMES}.")
+    return found
 
 
 def line(value: object, what: str) -> str:

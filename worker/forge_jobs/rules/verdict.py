@@ -184,9 +184,10 @@ def _judge(
 
 
 def asleep(claim: Claim, queue: QueueConfig, sleep: Asleep, wait: float, duration: float) -> Verdict:
-    """The job waits until a sleep of its handler ends; its attempt is not counted."""
+    """The job waits until a sleep or a wait of its handler ends; its attempt is not counted."""
+    wait_in = sleep.name if sleep.until is None else None
     return Verdict(
-        Postponement(claim, Reason.SLEEPING, run_at=sleep.until, counted=False),
+        Postponement(claim, Reason.SLEEPING, run_at=sleep.until, counted=False, wait=wait_in),
         Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
     )
 

@@ -27,6 +27,7 @@ SCHEMA_ALLOWED = "a name of 1 to 63 bytes without $ that does not begin with pg_
 KNOWN = (
     "FORGE_APP",
     "FORGE_AUTO_MIGRATE",
+    "FORGE_CALLBACK_SECRETS",
     "FORGE_COMMAND_ROOT",
     "FORGE_CONCURRENCY",
     "FORGE_DATABASE_URL",
@@ -65,6 +66,8 @@ OPERATORS_OWN = "FORGE_OPERATOR_"
 _SERVICE = re.compile(r"FORGE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)")
 
 _APP = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+LEAST_SECRET = 32  # characters
+
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -97,6 +100,7 @@ class Settings:
     auto_migrate: bool = True
     app: str | None = None  # module:attribute of a Forge
     command_root: Path | None = None  # the folder that jobs of the kind `command` have to stay in
+    callback_secrets: tuple[str, ...] = field(default=(), repr=False)  # empty: not set
     unknown: tuple[str, ...] = ()  # a sentence for each FORGE_* variable that means nothing
 
     @classmethod
@@ -148,6 +152,7 @@ class Settings:
             auto_migrate=variables.yes_or_no("FORGE_AUTO_MIGRATE", True),
             app=variables.matching("FORGE_APP", _APP, "module:attribute, such as shop:forge"),
             command_root=_command_root(variables),
+            callback_secrets=_callback_secrets(variables),
             unknown=tuple(unknown_variables(environ)),
         )
 
@@ -206,6 +211,17 @@ def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting(key, path, "a folder")
     return folder
+
+
+def _callback_secrets(variables: "Variables") -> tuple[str, ...]:
+    text = variables.text("FORGE_CALLBACK_SECRETS")
+    secrets = tuple(secret.strip() for secret in (text or "").split(",") if secret.strip())
+    for secret in secrets:
+        if len(secret) < LEAST_SECRET:
+            shown = f"a secret of {len(secret)} characters"
+            allowed = f"secrets of at least {LEAST_SECRET} characters, separated by commas"
+            raise InvalidSetting("FORGE_CALLBACK_SECRETS", shown, allowed)
+    return secrets
 
 
 def _command_root(variables: "Variables") -> Path | None:

@@ -64,11 +64,12 @@ def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
     """Return the verdicts in parts that one statement each writes."""
     if all([type(verdict.write) is End and verdict.run.claim.links in END_ALONE for verdict in verdicts]):
         return [verdicts] if verdicts else []
-    kinds: dict[tuple[type[Write], bool], list[Verdict]] = {}
+    kinds: dict[tuple[type[Write], bool, bool], list[Verdict]] = {}
     for verdict in verdicts:
         links = verdict.run.claim.links
         is_linked = links not in END_ALONE if type(verdict.write) is End else links is not None
-        kinds.setdefault((type(verdict.write), is_linked), []).append(verdict)
+        waits = type(verdict.write) is Postponement and verdict.write.wait is not None
+        kinds.setdefault((type(verdict.write), is_linked, waits), []).append(verdict)
     return list(kinds.values())
 
 

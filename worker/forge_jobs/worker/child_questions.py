@@ -8,7 +8,7 @@ from forge_jobs.handlers.child_context import PROGRESS
 from forge_jobs.handlers.context import Context
 from forge_jobs.storage.outage import Outage
 
-THROUGH_OUTAGES = ("steps.of_job", "steps.add")
+THROUGH_OUTAGES = ("steps.of_job", "steps.add", "signals.wait")
 """What an outage of the database is waited for: a step that is done would be done again."""
 
 
@@ -52,6 +52,8 @@ class ChildQuestions:
                 return await storage.steps.of_job(claim.job_id)
             case "steps.add":
                 return await storage.steps.add(claim, *values)
+            case "signals.wait":
+                return await storage.signals.wait(claim, *values)
             case "saved_states.save":
                 return await storage.saved_states.save(claim, *values)
             case "saved_states.set_result":

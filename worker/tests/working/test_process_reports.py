@@ -61,6 +61,15 @@ def copy(ctx: Context) -> object:
     return [ctx.state, before]
 
 
+def agree(ctx: Context) -> object:
+    answer = ctx.wait_for("approved", timeout=DAY)
+    try:
+        ctx.wait_for("paid", timeout=0)
+    except TimeoutError as error:
+        return [answer, str(error).partition(":")[0]]
+    return None
+
+
 def misuse(ctx: Context) -> list[str]:
     said: list[str] = []
     calls: list[Callable[[], Any]] = [
@@ -224,3 +233,12 @@ async def test_a_process_whose_job_was_taken_back_keeps_no_step(
 
     assert noted(ledger) == ["ran", "lost", "ClaimLost"]
     assert await database.rows("SELECT * FROM step") == []
+
+
+async def test_a_process_waits_for_a_signal(forge: Forge) -> None:
+    job = await forge.handler(executor="process")(agree).enqueue()
+    await run(forge)
+    assert (await forge.jobs.get(job.id)).state is State.WAITING
+    await forge.signal("approved", {"by": "ada"}, job=job)
+    await run(forge)
+    assert await forge.wait(job, timeout=30) == [{"by": "ada"}, "the signal 'paid' did not come in time"]
