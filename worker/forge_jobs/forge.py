@@ -322,7 +322,12 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
 
     @contextmanager
     def using(self, storage: "Storage") -> Iterator[None]:
-        """Inside the block, `storage` is the database; the forge must not be open."""
+        """Inside the block, `storage` is the database. Raises InvalidInput while the forge is open."""
+        self._look_where_it_is_open()
+        if self._opened:
+            raise InvalidInput(
+                "This Forge is open, allowed is another database before `open` or after `close`."
+            )
         before, self._storage, self._waits = self._storage, storage, None
         try:
             yield

@@ -280,3 +280,24 @@ async def test_no_schema_of_a_test_stays_in_the_database_even_when_its_process_w
 async def _test_schemas(connection: asyncpg.Connection) -> list[str]:
     rows = await connection.fetch("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'forge\\_test\\_%'")
     return [row["nspname"] for row in rows]
+
+
+async def test_the_database_of_an_open_forge_is_not_taken_away(forge: Forge) -> None:
+    async with use_test_database(forge):
+        with pytest.raises(InvalidInput, match="This Forge is open, allowed is another database"):
+            async with use_test_database(forge):
+                pass
+        assert await forge.jobs.list() == []
+
+
+async def test_inline_jobs_have_run_when_they_are_enqueued_and_what_they_enqueue_too(forge: Forge) -> None:
+    @forge.handler(queue="mail")
+    async def invite(ctx: Context, users: int) -> None:
+        for user in range(users):
+            await ctx.enqueue("remind", {"user": user})
+
+    async with use_test_database(forge, inline=True):
+        await asyncio.gather(*(invite.enqueue(users=3) for _ in range(3)))
+        await asyncio.gather(invite.enqueue(users=1))
+        assert {job.state for job in await forge.jobs.list()} == {State.DONE}
+        assert len(await forge.jobs.list(kind="remind")) == 10

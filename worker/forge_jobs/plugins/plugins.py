@@ -1,7 +1,8 @@
 """The plugins that a forge uses, and which of their methods they override."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,15 @@ class Plugins:
         if _overrides(plugin, "on_event"):
             self._telemetry.subscribe(plugin.on_event)
             self._telemetry.wants_starts = True
+
+    @contextmanager
+    def innermost(self, plugin: Plugin) -> Iterator[None]:
+        """In this block the plugin's `around` stands inside of all others, for the workers that begin in it."""
+        self.around.append(plugin)
+        try:
+            yield
+        finally:
+            self.around.remove(plugin)
 
     async def start(self, forge: "Forge") -> None:
         """Every plugin has heard that the forge is open. Raises what one of them raises, which an event says."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
+    from forge_jobs.testing.assertions import assert_enqueued, refute_enqueued
     from forge_jobs.testing.clock import Clock
     from forge_jobs.testing.database import use_test_database
-    from forge_jobs.testing.due import run_due_jobs
+    from forge_jobs.testing.due import perform, run_due_jobs
 else:
-    __getattr__ = offering(__name__, "clock", "due", "database")
+    __getattr__ = offering(__name__, "clock", "assertions", "due", "database")
 
-__all__ = ["Clock", "run_due_jobs", "use_test_database"]
+__all__ = ["Clock", "assert_enqueued", "perform", "refute_enqueued", "run_due_jobs", "use_test_database"]

@@ -60,7 +60,12 @@ class Clock:
         self._move(self.now, float(scale))
 
     async def run_until(
-        self, moment: datetime | timedelta, *, queues: Sequence[str] | None = None, most: int = 10_000
+        self,
+        moment: datetime | timedelta,
+        *,
+        queues: Sequence[str] | None = None,
+        most: int = 10_000,
+        raise_on_failure: bool = False,
     ) -> "list[Job]":
         """It is `moment`, or so much later; what became due until then has run, each at the time at which it was due.
 
@@ -81,7 +86,9 @@ class Clock:
         pace = self._pace
         self._move(self.now, 0.0)
         try:
-            return await run_until(self._forge, self, until, queues=queues, most=most)
+            return await run_until(
+                self._forge, self, until, queues=queues, most=most, raise_on_failure=raise_on_failure
+            )
         finally:
             self._move(self._at, pace)
 

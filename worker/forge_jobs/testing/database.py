@@ -1,30 +1,39 @@
 """A database for one test: SQLite in memory, or a schema of its own in a PostgreSQL that is there."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
+from forge_jobs.errors import InvalidInput
 from forge_jobs.forge import Forge
+from forge_jobs.model.job import Alike, Enqueued, NewJob
+from forge_jobs.storage.interface.jobs import Jobs
 from forge_jobs.storage.sqlite import SqliteStorage
 from forge_jobs.testing.clock import Clock
-from forge_jobs.testing.due import declare_crons
+from forge_jobs.testing.due import declare_crons, run_due_jobs
 
 if TYPE_CHECKING:
     from forge_jobs.storage.postgres import PostgresStorage
+
+_clocks: WeakKeyDictionary[Forge, Clock] = WeakKeyDictionary()
+"""Of the test databases that are in use."""
 
 TICK = 0.02  # seconds between two looks of workers at a clock that runs
 
 
 @asynccontextmanager
 async def use_test_database(
-    forge: Forge, *, now: datetime | None = None, postgres: str | None = None
+    forge: Forge, *, now: datetime | None = None, postgres: str | None = None, inline: bool = False
 ) -> AsyncIterator[Clock]:
     """`forge` uses an empty database, whose time is the clock that is given.
 
     It is a SQLite database in memory; or, where `postgres` is the URL of a PostgreSQL, a schema of its own there, which is dropped
     in the end. The crons of handlers that are declared by then fire from the beginning on. Workers live, and lead, by the real time.
+    With `inline`, what is due runs whenever something was enqueued; what that enqueues runs after it. A job of a transaction waits for the
+    next time that something runs.
     """
     clock = Clock(now)
     async with AsyncExitStack() as stack:
@@ -33,6 +42,8 @@ async def use_test_database(
             storage = SqliteStorage("sqlite://:memory:", clock=clock, beat_clock=_real_time)
         else:
             storage = await _in_postgres(postgres, clock, forge, stack)
+        if inline:
+            storage.jobs = cast(Any, _InlineJobs(storage.jobs, forge))
         stack.enter_context(forge.using(storage))
         ticker = _Ticker(storage)
         written = clock.moved
@@ -45,7 +56,52 @@ async def use_test_database(
         stack.push_async_callback(ticker.stop)
         await stack.enter_async_context(forge)
         await declare_crons(forge)
+        _clocks[forge] = clock
         yield clock
+        del _clocks[forge]
+
+
+def clock_of(forge: Forge) -> Clock:
+    """Return the clock of the test database that the forge uses. Raises InvalidInput when it uses none."""
+    if forge not in _clocks:
+        raise InvalidInput("This Forge uses no test database, allowed is one inside of use_test_database.")
+    return _clocks[forge]
+
+
+class _InlineJobs:
+    """The jobs of a database; what is due runs as soon as something was enqueued."""
+
+    def __init__(self, jobs: Jobs, forge: Forge) -> None:
+        self._jobs, self._forge = jobs, forge
+        self._runs = False
+        self._is_more = False  # was enqueued while others ran
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jobs, name)
+
+    async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
+        """The job has run, unless it is one of a transaction, or of a handler: then it runs after that."""
+        enqueued = await self._jobs.enqueue(job, connection=connection)
+        await self._run(connection)
+        return enqueued
+
+    async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
+        """The same, for many jobs."""
+        enqueued = await self._jobs.enqueue_many(jobs, connection=connection)
+        await self._run(connection)
+        return enqueued
+
+    async def _run(self, connection: Any) -> None:
+        self._is_more = True
+        if self._runs or connection is not None:
+            return
+        self._runs = True
+        try:
+            while self._is_more:
+                self._is_more = False
+                await run_due_jobs(self._forge)
+        finally:
+            self._runs = False
 
 
 async def _in_postgres(url: str, clock: Clock, forge: Forge, stack: AsyncExitStack) -> "PostgresStorage":

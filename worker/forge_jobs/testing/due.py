@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from forge_jobs.errors import InvalidInput, JobNotFound
+from forge_jobs.codecs.plain import decode
+from forge_jobs.errors import InvalidInput, JobDead, JobNotFound
 from forge_jobs.forge import Forge
+from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.handler import Handler
 from forge_jobs.maintenance import operations, pauses, scheduler, sweeper, time_limits
 from forge_jobs.maintenance.declared_crons import hold
-from forge_jobs.model.job import Job
+from forge_jobs.model.job import Job, State
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.plugins.plugin import JobCall, Plugin
 from forge_jobs.rules.cron_declarations import SaidCron, written
 from forge_jobs.telemetry.events import Event, JobsEnded
 from forge_jobs.worker.worker import Worker
@@ -18,27 +23,52 @@ if TYPE_CHECKING:
 
 LEADER = 1  # the id of the worker as which chores are done here
 LEASE = timedelta(seconds=15)
+PERFORMED = "forge-jobs-performed"  # the queue of jobs that run alone
+FAILURES = (Outcome.FAILED, Outcome.DEAD, Outcome.LOST)
 SHORTEST_STEP = timedelta(microseconds=1)
 
 
-async def run_due_jobs(forge: Forge, *, queues: Sequence[str] | None = None) -> list[Job]:
+class Raised(Plugin):
+    """Remembers what handlers have raised, by job."""
+
+    def __init__(self) -> None:
+        self.errors: dict[int, Exception] = {}
+
+    async def around(self, ctx: Context, call: JobCall) -> Any:
+        """The handler is called."""
+        try:
+            return await call()
+        except Exception as error:
+            self.errors[ctx.job_id] = error
+            raise
+
+
+async def run_due_jobs(
+    forge: Forge, *, queues: Sequence[str] | None = None, raise_on_failure: bool = False
+) -> list[Job]:
     """Run what is due now, and what that enqueues for now, one job after another; crons that are due fire first.
 
     Return the jobs that ran, in the order in which they ended, as they are afterwards: a
     failed one is `retrying`, and due after its backoff. Queues that keep no history leave
-    their jobs out.
+    their jobs out. With `raise_on_failure`, what the first one that failed has raised is raised once all have run.
     """
-    jobs, _ = await _run_now(forge, queues)
+    jobs, _ = await _run_now(forge, queues, raise_on_failure)
     return jobs
 
 
 async def run_until(
-    forge: Forge, clock: "Clock", moment: datetime, *, queues: Sequence[str] | None, most: int
+    forge: Forge,
+    clock: "Clock",
+    moment: datetime,
+    *,
+    queues: Sequence[str] | None,
+    most: int,
+    raise_on_failure: bool,
 ) -> list[Job]:
     """It is `moment`, and what became due until then has run at its time; see `Clock.run_until`."""
     ran: list[Job] = []
     while True:
-        jobs, next_in = await _run_now(forge, queues)
+        jobs, next_in = await _run_now(forge, queues, raise_on_failure)
         ran += jobs
         if len(ran) > most:
             last = ", ".join(dict.fromkeys(job.kind for job in ran[-3:]))
@@ -63,25 +93,64 @@ async def declare_crons(forge: Forge) -> None:
     await hold(forge.storage, forge.telemetry, said)
 
 
-async def _run_now(forge: Forge, queues: Sequence[str] | None) -> tuple[list[Job], timedelta | None]:
+async def perform(forge: Forge, kind: str | Handler[..., Any, ..., Any], /, **payload: Any) -> Any:
+    """A job of this kind, a name or a handler, was enqueued and has run, once; return its result, or raise what its handler raised.
+
+    No other job runs. The payload is checked and encoded, and plugins are called, as in production. Raises JobDead when the
+    job did not end with a result, though its handler raised nothing: it ends otherwise, or is not over.
+    """
+    name = kind if isinstance(kind, str) else kind.kind
+    await forge.ensure_queues(PERFORMED)
+    job = await forge.enqueue(name, payload, queue=PERFORMED, max_attempts=1)
+    _, runs, raised = await _ran(forge, [PERFORMED])
+    _raise_first(runs, raised)
+    ended = await forge.jobs.get(job.id)
+    if ended.state is not State.DONE:
+        raise JobDead(job.id, ended.error or f"it is {ended.state.value} after its first run")
+    return None if ended.result is None else decode(ended.result, ended.codec, what="result")
+
+
+async def _run_now(
+    forge: Forge, queues: Sequence[str] | None, raise_on_failure: bool
+) -> tuple[list[Job], timedelta | None]:
     """Run what is due; return what ran, and how long until there is something to do again (None: nothing is to come)."""
-    ended: dict[int, None] = {}
+    await declare_crons(forge)
+    await _do_chores(forge)
+    configs = await forge.storage.queues.all()
+    names = [config.name for config in configs] if queues is None else queues
+    ended, runs, raised = await _ran(forge, names)
+    next_in = await _do_chores(forge)
+    if raise_on_failure:
+        _raise_first(runs, raised)
+    return [job for job_id in ended if (job := await _kept(forge, job_id))], next_in
+
+
+async def _ran(forge: Forge, queues: Sequence[str]) -> tuple[list[int], list[Run], Raised]:
+    """A worker has run what is pending in these queues; return the ids of what ended, in order, and how."""
+    runs: list[Run] = []
+    raised = Raised()
 
     def note(event: Event) -> None:
         if isinstance(event, JobsEnded):
-            ended.update(dict.fromkeys(run.claim.job_id for run in event.runs))
+            runs.extend(event.runs)
 
     unsubscribe = forge.telemetry.subscribe(note)
     try:
-        await declare_crons(forge)
-        await _do_chores(forge)
-        configs = await forge.storage.queues.all()
-        names = [config.name for config in configs] if queues is None else queues
-        await Worker(forge, queues=names, concurrency=1).run(until_empty=True)
-        next_in = await _do_chores(forge)
+        with forge.plugins.innermost(raised):
+            await Worker(forge, queues=queues, concurrency=1).run(until_empty=True)
     finally:
         unsubscribe()
-    return [job for job_id in ended if (job := await _kept(forge, job_id))], next_in
+    return list(dict.fromkeys(run.claim.job_id for run in runs)), runs, raised
+
+
+def _raise_first(runs: Sequence[Run], raised: Raised) -> None:
+    for run in runs:
+        if run.outcome in FAILURES:
+            which = f"Job {run.claim.job_id} of kind {run.claim.kind}, attempt {run.claim.attempt}"
+            if (error := raised.errors.get(run.claim.job_id)) is None:
+                raise JobDead(run.claim.job_id, run.error)
+            error.add_note(f"{which}, raised this.")
+            raise error
 
 
 async def _do_chores(forge: Forge) -> timedelta | None:
