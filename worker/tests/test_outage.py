@@ -51,6 +51,20 @@ async def test_each_of_many_loops_asks_the_less_often_the_more_of_them_wait(
     alone[0].cancel()
 
 
+async def test_one_of_the_loops_asks_as_often_as_if_it_were_alone(
+    telemetry: Telemetry, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "FIRST_WAIT", HOUR)
+    slow = await waiting([Outage("that waits for long", telemetry)])
+    monkeypatch.setattr(outage, "FIRST_WAIT", 1.0)
+    tasks = await waiting([Outage(f"loop {number}", telemetry) for number in range(2)])
+
+    assert pauses[1] <= 1.2
+    assert pauses[2] >= 0.8 * 3
+    for task in (*slow, *tasks):
+        task.cancel()
+
+
 async def test_the_first_loop_that_is_answered_wakes_the_others(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,8 @@
 Every loop of a worker holds one. It waits longer each time, tells telemetry, and says
 when the database is back; so a worker survives an outage of any length without a restart.
 
-The loops of one process wait together: the more of them wait, the longer each does, so that they ask no more often than
-one of them would, and the first one that is answered wakes all others.
+The loops of one process wait together: while one of them asks soon, the others wait the longer the more of them there are, and
+the first one that is answered wakes all others.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ from forge_jobs.telemetry.telemetry import Telemetry
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0
 LONGEST_TOGETHER = 30.0  # of one of many loops
+SPREAD = 0.2  # of a wait, more or less: so that a hundred workers do not come back at once
+MOST_SPREAD = (1 + SPREAD) / (1 - SPREAD)
 
 T = TypeVar("T")
 
@@ -36,23 +38,26 @@ class _Together:
     """The loops that wait for one database."""
 
     def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], float] = {}  # monotonic: until when each waits
 
     def pause(self, alone: float) -> float:
-        """Return how many seconds one more of them waits, which would wait for so many alone."""
+        """Return how many seconds one more of them waits, which would wait for so many alone. One of them always asks as soon as that."""
+        soon = time.monotonic() + MOST_SPREAD * alone
+        if not any(until <= soon for until in self._waiting.values()):
+            return alone
         return max(alone, min(alone * (1 + len(self._waiting)), LONGEST_TOGETHER))
 
     async def wait(self, seconds: float) -> None:
         """Return after so many seconds, or when another one was answered."""
         answered = asyncio.get_running_loop().create_future()
-        self._waiting.add(answered)
+        self._waiting[answered] = time.monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
                 await answered
         except TimeoutError:
             pass
         finally:
-            self._waiting.discard(answered)
+            del self._waiting[answered]
 
     def answered(self) -> None:
         """All of them try again."""
@@ -92,7 +97,7 @@ class Outage:
         if self.since is None:
             self.since = time.monotonic()
         self.error = str(error) or type(error).__name__
-        pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
+        pause = self._wait * random.uniform(1 - SPREAD, 1 + SPREAD)
         pause = min(longer(pause), at_most)
         self._wait = min(self._wait * 2, LONGEST_WAIT)
         if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
