@@ -18,13 +18,13 @@ forge = Forge()
 
 BOOK = "INSERT INTO book VALUES ({}, {})"
 
-POINTS = ("calling", "called", "between", "booking", "booked", "committed", "awake", "last")
+POINTS = ("calling", "called", "between", "beside", "booking", "booked", "committed", "awake", "last")
 """Where a job may kill its worker."""
 
 
 @forge.handler(max_attempts=None)
 async def walk(ctx: Context, kill: str | None = None, pause: float = 0.0) -> str:
-    """Call, book, sleep and call once more; the first time that it comes to the point `kill`, it kills its worker."""
+    """Call, go two branches side by side, book, sleep and call once more; the first time that it comes to the point `kill`, it kills its worker."""
 
     async def reach(point: str) -> None:
         _perhaps_die(point, ctx, kill)
@@ -37,8 +37,13 @@ async def walk(ctx: Context, kill: str | None = None, pause: float = 0.0) -> str
         await reach(after)
         return what
 
+    async def branch(name: str) -> None:
+        for part in (f"{name} 1", f"{name} 2"):
+            await ctx.step(part, call, part.replace(" ", "-"), "beside", "beside")
+
     called = await ctx.step("call", call, "call", "calling", "called")
     await reach("between")
+    await asyncio.gather(branch("left"), branch("right"))
     await (_book_in_postgres if forge.storage.shared else _book_in_sqlite)(ctx, kill)
     await reach("committed")
     await ctx.sleep(0.1)

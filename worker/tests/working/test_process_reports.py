@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -118,6 +120,31 @@ def in_another_order(ctx: Context, ledger: str) -> None:
     raise ConnectionError
 
 
+def die(ctx: Context, ledger: str) -> object:
+    def killed_once() -> str:
+        if noted(ledger).count("begun") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "survived"
+
+    ctx.step("first", note, ledger, "first")
+    ctx.progress(0.5)
+    note(ledger, "begun")
+    return ctx.step("second", killed_once)
+
+
+def late(ctx: Context) -> str:
+    """Leave a thread behind that asks when the job has ended."""
+
+    def ask_again() -> None:
+        for _ in range(200):
+            with suppress(InvalidInput):
+                ctx.save(1)
+            time.sleep(0.005)
+
+    threading.Thread(target=ask_again, daemon=True).start()
+    return "done"
+
+
 def leave_out(ctx: Context, ledger: str) -> None:
     if ctx.attempt == 1:
         ctx.step("first", note, ledger, "first")
@@ -193,6 +220,25 @@ async def test_threads_of_a_process_may_report_beside_its_steps(forge: Forge) ->
     await run(forge)
 
     assert await forge.wait(job, timeout=30) == sum(range(20))
+
+
+async def test_a_step_of_a_process_that_was_killed_is_run_again_and_no_other(
+    forge: Forge, ledger: str
+) -> None:
+    await at_once(forge)
+    job = await forge.handler(executor="process", max_attempts=2)(die).enqueue(ledger=ledger)
+    await run(forge)
+
+    assert await forge.wait(job, timeout=30) == "survived"
+    assert noted(ledger) == ["first", "begun", "begun"]
+
+
+async def test_what_a_thread_asks_when_its_job_has_ended_disturbs_no_other_job(forge: Forge) -> None:
+    handler = forge.handler(executor="process", max_attempts=1)(late)
+    jobs = await handler.enqueue_many([{}] * 20)
+    await run(forge)
+
+    assert await forge.wait_all(jobs, timeout=30) == ["done"] * 20
 
 
 async def test_a_process_that_swallows_its_sleep_sleeps_all_the_same(
