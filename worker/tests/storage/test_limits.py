@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 from datetime import timedelta
 
 import pytest
@@ -137,6 +138,30 @@ async def test_what_is_given_back_is_measured_by_the_capacity_of_now(storage, sl
     await storage.tokens.give_back(lease, 6)
 
     assert (await limit(storage)).tokens == pytest.approx(left)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_in_no_time_more_tokens_are_spent_than_flow_in_it_and_a_bucket_holds(
+    storage, slack, clock, seed
+):
+    dice, spent, held, now = random.Random(seed), [], [], 0.0
+    for _ in range(100):
+        match dice.choice(["lease", "lease", "give back", "wait"]):
+            case "lease":
+                lease = await storage.tokens.lease("slack", dice.choice([1, 5, 10]))
+                unspent = dice.choice([0, lease.tokens])
+                spent.append((now, lease.tokens - unspent))
+                held.append((lease, unspent))
+            case "give back" if held:
+                await storage.tokens.give_back(*held.pop(dice.randrange(len(held))))
+            case _:
+                step = dice.choice([0.5, 1, 4])
+                await clock.advance(seconds=step)
+                now += step
+
+    for begin, _ in spent:
+        for end in {moment for moment, _ in spent if moment >= begin}:
+            assert sum(count for at, count in spent if begin <= at <= end) <= 10 + 2 * (end - begin)
 
 
 async def test_a_emptied_bucket_is_empty_for_all_and_fills_again(storage, slack, clock):
