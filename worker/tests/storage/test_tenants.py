@@ -430,8 +430,40 @@ async def test_a_job_that_has_no_tenant_any_more_is_where_it_would_be_without_on
     assert ids.index(mine) < ids.index(last)
 
 
+async def test_a_tenant_that_comes_while_a_kind_is_passed_over_has_saved_nothing(storage):
+    me = await worker(storage)
+    await storage.kinds.pause("paused", until=None, reason=None)
+    await enqueue(storage, kind="paused", tenant="p")
+    await enqueue_many(storage, 300, tenant="a")
+    await tenants_in_order(storage, me, limit=200, without_kinds=["paused"])
+
+    await enqueue_many(storage, 100, tenant="b")
+
+    order = await tenants_in_order(storage, me, limit=20, without_kinds=["paused"])
+    assert Counter(order) == {"a": 10, "b": 10}
+
+
+async def test_jobs_that_are_passed_over_for_long_keep_their_order(storage, clock):
+    epoch, me = await leader(storage), await worker(storage)
+    await storage.kinds.pause("paused", until=None, reason=None)
+    ids = await enqueue_many(storage, 3, kind="paused", tenant="p")
+    await enqueue_many(storage, 3, tenant="p")
+    await tenants_in_order(storage, me, without_kinds=["paused"])
+    await clock.advance(hours=1)
+    await storage.tenants.forget(epoch=epoch)
+
+    made = await storage.jobs.enqueue_many([job(tenant="p"), job("paused", tenant="p"), job(tenant="p")])
+
+    ids += [made[1].id]
+    await storage.kinds.resume("paused")
+    order = await claim_ids(storage, me)
+    assert [one for one in order if one in ids] == ids
+    assert len(order) == 6
+
+
 async def test_jobs_of_kinds_that_are_passed_over_have_their_turns_before_later_ones(storage):
     me = await worker(storage)
+    await storage.kinds.pause("paused", until=None, reason=None)
     await enqueue_many(storage, 50, kind="paused", tenant="a")
     await enqueue(storage, tenant="a")
     await claim(storage, me, limit=1, without_kinds=["paused"])

@@ -262,8 +262,7 @@ class PostgresClaims:
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
-            if not without_kinds:  # else jobs that were passed over have turns before these
-                await tenants.came(self._database, claims)
+            await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
         return claims

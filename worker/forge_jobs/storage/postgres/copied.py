@@ -210,8 +210,9 @@ class _Chunk:
     def takers(self) -> Iterator[TurnTaker]:
         since = (self.first - EPOCH) // MICROSECOND
         for number in self.turns:
-            tenant = self.jobs[number].tenant
-            yield self.ids[number], self.queue_ids[number], self.priorities[number], tenant, since + number
+            job = self.jobs[number]
+            place = self.ids[number], self.queue_ids[number], self.priorities[number]
+            yield *place, job.tenant, since + number, job.kind
 
     def scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
         for number, due in self.later.items():

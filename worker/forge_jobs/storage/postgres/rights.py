@@ -71,6 +71,7 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
         "migration": "SELECT",
         "occupant": "INSERT, SELECT",
         "paused_group": "SELECT",
+        "paused_kind": "SELECT",
         "queue": "SELECT",
         "ready": "INSERT, SELECT",
         "scheduled": "INSERT",

@@ -35,7 +35,8 @@ WITH gone AS (
                 ELSE {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) END AS pos
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE {grouped}
 ), joined AS MATERIALIZED ({joined}), {dropped}, fair AS MATERIALIZED (
-    SELECT gone.*, coalesce(job.tenant, '') AS tenant, {schema}.micros(greatest(gone.run_at, job.created_at)) AS since
+    SELECT gone.*, coalesce(job.tenant, '') AS tenant, {schema}.micros(greatest(gone.run_at, job.created_at)) AS since,
+           EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = job.kind) AS is_paused
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links & {fair_bit} <> 0
 ), {turns}
 SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined

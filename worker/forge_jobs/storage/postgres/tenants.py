@@ -21,10 +21,11 @@ from forge_jobs.storage.postgres.statement import filled
 TURNS = """turns AS MATERIALIZED (
     SELECT taken.* FROM (
         SELECT array_agg(job_id ORDER BY {order}) AS ids, array_agg(queue_id ORDER BY {order}) AS queue_ids,
-               array_agg(priority ORDER BY {order}) AS priorities, array_agg(tenant ORDER BY {order}) AS tenants
+               array_agg(priority ORDER BY {order}) AS priorities, array_agg(tenant ORDER BY {order}) AS tenants,
+               array_agg(is_paused ORDER BY {order}) AS are_paused
         FROM {of}
     ) AS asked
-    CROSS JOIN LATERAL {schema}.take_turns(ids, queue_ids, priorities, tenants) AS taken
+    CROSS JOIN LATERAL {schema}.take_turns(ids, queue_ids, priorities, tenants, are_paused) AS taken
 ), turned AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority, since)
     SELECT job_id, turns.pos, queue_id, attempt, priority, since FROM {of} JOIN turns USING (job_id)
@@ -120,7 +121,9 @@ WITH used AS MATERIALIZED (
     WHERE clock.queue_id = used.queue_id AND clock.priority = used.priority AND (
         clock.pos < used.pos OR NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.id = clock.queue_id))
 ), class AS MATERIALIZED (
-    SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
+    SELECT queue_id, priority, least({schema}.coming_turn(queue_id, priority), (  -- some may have been passed over
+               SELECT pos FROM {schema}.ready WHERE ready.queue_id = used.queue_id AND ready.priority = used.priority
+               ORDER BY pos LIMIT 1)) AS comes
     FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn WHERE {leads}) AS used
 )
 DELETE FROM {schema}.tenant_turn WHERE ctid = ANY (ARRAY(  -- tenants that somebody gives turns to are needed, and not waited for
@@ -134,14 +137,15 @@ DELETE FROM {schema}.tenant_turn WHERE ctid = ANY (ARRAY(  -- tenants that someb
 )
 
 
-TurnTaker = tuple[int, int, int, str | None, int]
-"""A new job that is to get a turn: its id, its queue, its priority, its tenant, and when it became ready."""
+TurnTaker = tuple[int, int, int, str | None, int, str]
+"""A new job that is to get a turn: its id, its queue, its priority, its tenant, when it became ready, and its kind."""
 
 PLACE = """
 WITH fair AS MATERIALIZED (
-    SELECT given.*, 0 AS attempt
-    FROM unnest($1::bigint[], $2::integer[], $3::smallint[], $4::text[], $5::bigint[])
-         AS given (job_id, queue_id, priority, tenant, since)
+    SELECT given.*, 0 AS attempt,
+           EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = given.kind) AS is_paused
+    FROM unnest($1::bigint[], $2::integer[], $3::smallint[], $4::text[], $5::bigint[], $6::text[])
+         AS given (job_id, queue_id, priority, tenant, since, kind)
 ), {turns} SELECT count(*) FROM fair
 """.replace("{turns}", filled(TURNS, of="fair", order="job_id"))
 

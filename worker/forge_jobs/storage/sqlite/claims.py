@@ -252,8 +252,7 @@ def _claim(
         taken += rows
         left -= len(rows)
     if any([row[13] is not None for row in taken]) and any(has_tenant(row[13]) for row in taken):
-        if statements is not CHOOSY:  # else jobs that were passed over have turns before these
-            tenants.came(transaction, wanted["queue_id"], {row[7]: row[8] for row in taken})
+        tenants.came(transaction, wanted["queue_id"], {row[7]: row[8] for row in taken})
     if taken:
         count_move(transaction, [wanted["queue_id"]] * len(taken), "pending", "in_progress")
     return taken

@@ -56,6 +56,10 @@ FORGET = "DELETE FROM tenant_turn WHERE queue_id = ? AND priority = ? AND until 
 FORGET_QUEUES = "DELETE FROM {table} WHERE queue_id NOT IN (SELECT id FROM queue)"
 
 
+FIRST = "SELECT pos FROM ready WHERE queue_id = ? AND priority = ? ORDER BY pos LIMIT 1"
+
+IS_PAUSED = "SELECT 1 FROM job JOIN paused_kind ON paused_kind.kind = job.kind WHERE job.id = ?"
+
 SINCE = """
 SELECT coalesce(since, pos) FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?
 """
@@ -135,7 +139,9 @@ class SqliteTenants:
             for table in ("tenant_turn", "tenant_clock"):
                 transaction.execute(FORGET_QUEUES.replace("{table}", table))
             for of_class in transaction.rows(CLASSES):
-                over = (_comes(transaction, *of_class) - KEPT) * 1000
+                first = transaction.value(FIRST, of_class)  # some may have been passed over
+                comes = _comes(transaction, *of_class)
+                over = ((comes if first is None else min(comes, first)) - KEPT) * 1000
                 transaction.execute(FORGET, (*of_class, over))
 
         await self._database.write(forget)
@@ -143,20 +149,23 @@ class SqliteTenants:
 
 def take_turns(transaction: Transaction, jobs: Sequence[TurnTaker]) -> None:
     """The jobs are ready, each at the next turn of its tenant, in their order."""
-    comes: dict[tuple[int, int], int] = {}
+    comes: dict[tuple[int, int, bool], int] = {}
     until: dict[tuple[int, int, str], int] = {}
     strides: dict[tuple[int, str], int] = {}
     ready = []
-    for job in jobs:
+    paused = _paused(transaction, jobs)
+    for job in sorted(jobs, key=lambda job: job.job_id not in paused) if paused else jobs:
         line = job.queue_id, job.priority, job.tenant
+        of_class = *line[:2], job.job_id in paused
+        if of_class not in comes:
+            comes[of_class] = _comes(transaction, *line[:2])
+            if of_class[2] and (first := transaction.value(FIRST, line[:2])) is not None:
+                comes[of_class] = min(comes[of_class], first - STRIDE // 1000)
         if line not in until:
-            if line[:2] not in comes:
-                comes[line[:2]] = _comes(transaction, *line[:2])
-            given = transaction.value(GIVEN, line) or 0
-            until[line] = max(comes[line[:2]] * 1000, given)
+            until[line] = transaction.value(GIVEN, line) or 0
             of_queue = job.queue_id, job.tenant
             strides[of_queue] = transaction.value(STRIDE_OF, of_queue) or STRIDE
-        until[line] += strides[job.queue_id, job.tenant]
+        until[line] = max(comes[of_class] * 1000, until[line]) + strides[job.queue_id, job.tenant]
         ready.append((job.job_id, until[line] // 1000, job.queue_id, job.attempt, job.priority, job.since))
     transaction.execute_many(GIVE, [(*line, last) for line, last in until.items()])
     transaction.execute_many(
@@ -166,6 +175,13 @@ def take_turns(transaction: Transaction, jobs: Sequence[TurnTaker]) -> None:
         transaction.tell("queue", queue_id)
         if pos <= transaction.now:  # looks may have passed it
             transaction.tell("behind", f"{queue_id},{priority},{pos},0")
+
+
+def _paused(transaction: Transaction, jobs: Sequence[TurnTaker]) -> set[int]:
+    """Return those of the jobs whose kinds are paused: they take turns among those that were passed over."""
+    if not jobs or transaction.row("SELECT 1 FROM paused_kind LIMIT 1") is None:
+        return set()
+    return {job.job_id for job in jobs if transaction.row(IS_PAUSED, (job.job_id,)) is not None}
 
 
 def came(transaction: Transaction, queue_id: int, last: Mapping[int, int]) -> None:

@@ -1280,8 +1280,11 @@ $$;
 
 -- Gives these jobs, which have tenants, their turns, in their order; wakes idle workers, and tells them where jobs stand that
 -- they may have passed. The caller makes the jobs ready at the turns that this returns. Which turns come now, and who is
--- idle, is asked when everything is locked: whoever was waited for may have taken long.
-CREATE FUNCTION {schema}.take_turns(ids bigint[], queue_ids integer[], priorities smallint[], tenants text[])
+-- idle, is asked when everything is locked: whoever was waited for may have taken long. Jobs of kinds that are paused take
+-- turns among those that were passed over: for them it is the turn of the first job that waits that comes.
+CREATE FUNCTION {schema}.take_turns(
+    ids bigint[], queue_ids integer[], priorities smallint[], tenants text[], are_paused boolean[] DEFAULT NULL
+)
 RETURNS TABLE (job_id bigint, pos bigint) LANGUAGE plpgsql AS $$
 DECLARE
     line record;
@@ -1291,9 +1294,11 @@ DECLARE
     ends bigint[] := '{}';
     at integer := 0;
     stride bigint;
+    given bigint;  -- where the last turn ends that the tenant was given
     first bigint;
     foremost bigint;  -- of those that are given
     comes bigint;
+    behind bigint;  -- which turn comes, where kinds are paused, of those that were passed over
 BEGIN
     IF ids IS NULL THEN
         RETURN;
@@ -1326,10 +1331,15 @@ BEGIN
     LOOP
         comes := {schema}.coming_turn(of_class.queue_id, of_class.priority);
         foremost := NULL;
+        IF true = ANY (are_paused) THEN
+            SELECT least(comes, ready.pos - 10) INTO behind FROM {schema}.ready
+            WHERE ready.queue_id = of_class.queue_id AND ready.priority = of_class.priority ORDER BY ready.pos LIMIT 1;
+        END IF;
         FOR line IN
-            SELECT asked.tenant, array_agg(asked.job_id ORDER BY asked.number) AS jobs
-            FROM unnest(ids, queue_ids, priorities, tenants) WITH ORDINALITY
-                 AS asked (job_id, queue_id, priority, tenant, number)
+            SELECT asked.tenant, array_agg(asked.job_id ORDER BY asked.number) FILTER (WHERE asked.is_paused IS NOT TRUE) AS jobs,
+                   array_agg(asked.job_id ORDER BY asked.number) FILTER (WHERE asked.is_paused) AS paused
+            FROM unnest(ids, queue_ids, priorities, tenants, are_paused) WITH ORDINALITY
+                 AS asked (job_id, queue_id, priority, tenant, is_paused, number)
             WHERE asked.queue_id = of_class.queue_id AND asked.priority = of_class.priority
             GROUP BY asked.tenant ORDER BY asked.tenant COLLATE "C"
         LOOP
@@ -1337,14 +1347,24 @@ BEGIN
             stride := greatest(1, round(10000 / coalesce((
                 SELECT weight FROM {schema}.tenant_weight
                 WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
-            first := greatest(comes * 1000, ends[at]);
+            given := ends[at];
+            IF line.paused IS NOT NULL THEN
+                first := greatest(coalesce(behind, comes) * 1000, given);
+                given := first + cardinality(line.paused) * stride;
+                foremost := least(foremost, (first + stride) / 1000);
+                RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
+                             FROM unnest(line.paused) WITH ORDINALITY AS one (id, number);
+            END IF;
+            IF line.jobs IS NOT NULL THEN
+                first := greatest(comes * 1000, given);
+                given := first + cardinality(line.jobs) * stride;
+                foremost := least(foremost, (first + stride) / 1000);
+                RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
+                             FROM unnest(line.jobs) WITH ORDINALITY AS one (id, number);
+            END IF;
             INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
             VALUES (of_class.queue_id, of_class.priority, line.tenant,
-                    CASE numbers[at] WHEN 0 THEN first - first % 1000000000 ELSE numbers[at] + 1 END,
-                    first + cardinality(line.jobs) * stride);
-            foremost := least(foremost, (first + stride) / 1000);
-            RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
-                         FROM unnest(line.jobs) WITH ORDINALITY AS one (id, number);
+                    CASE numbers[at] WHEN 0 THEN comes / 1000000 * 1000000000 ELSE numbers[at] + 1 END, given);
         END LOOP;
         PERFORM {schema}.wake(of_class.queue_id);
         PERFORM {schema}.tell('behind:' || concat_ws(',', of_class.queue_id, of_class.priority, foremost, 0))
