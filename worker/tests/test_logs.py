@@ -17,6 +17,7 @@ from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.telemetry import events, logs
+from forge_jobs.telemetry.current_job import current_job
 from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
 from forge_jobs.telemetry.log_sentences import SENTENCES
@@ -305,7 +306,7 @@ async def test_lines_that_a_handler_writes_itself_name_its_job(said: Any) -> Non
     said()
 
     async def handler(job_id: int) -> None:
-        logs.current_job.set((claim(job_id), "mail"))
+        current_job.set((claim(job_id), "mail"))
         await asyncio.to_thread(logging.getLogger("shop.mail").warning, "sent to %s", "a@example.com")
 
     await asyncio.gather(handler(1), handler(2))
@@ -329,9 +330,9 @@ def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_jo
     handlers = list(root.handlers)
 
     end = logs.subscribe(telemetry)
-    token = logs.current_job.set((claim(), "mail"))
+    token = current_job.set((claim(), "mail"))
     logging.getLogger("shop").warning("hello")
-    logs.current_job.reset(token)
+    current_job.reset(token)
     logging.getLogger("shop").warning("outside")
     during = list(root.handlers)
     end()
@@ -438,9 +439,9 @@ def test_a_filter_gives_a_programs_own_handler_the_job(telemetry: Telemetry) -> 
     theirs = logging.Handler()
     theirs.emit = heard.append  # type: ignore[assignment, method-assign]
     theirs.addFilter(logs.JobFacts())
-    token = logs.current_job.set((claim(), "mail"))
+    token = current_job.set((claim(), "mail"))
 
     theirs.handle(logging.makeLogRecord({"name": "shop"}))
-    logs.current_job.reset(token)
+    current_job.reset(token)
 
     assert heard[0].job_id == 42  # type: ignore[attr-defined]

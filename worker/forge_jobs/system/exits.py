@@ -26,7 +26,7 @@ from forge_jobs.model.job import Claim
 from forge_jobs.system import place
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.signal_handlers import kept_apart
-from forge_jobs.telemetry.logs import current_job
+from forge_jobs.telemetry.current_job import current_job
 
 EXITS = (SystemExit, KeyboardInterrupt)
 

@@ -11,8 +11,8 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from forge_jobs.model.job import Claim
+from forge_jobs.telemetry.current_job import current_job
 from forge_jobs.telemetry.events import CancelRefused
-from forge_jobs.telemetry.logs import current_job
 from forge_jobs.telemetry.telemetry import Telemetry
 
 T = TypeVar("T")

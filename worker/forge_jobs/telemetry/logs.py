@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TextIO
 from weakref import WeakKeyDictionary
@@ -19,15 +18,13 @@ from weakref import WeakKeyDictionary
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.telemetry import events, log_writer
+from forge_jobs.telemetry.current_job import current_job
 from forge_jobs.telemetry.events import Event, JobsEnded
 from forge_jobs.telemetry.log_format import OURS, JsonFormatter, TextFormatter, readable, summary
 from forge_jobs.telemetry.log_sentences import OUTCOMES, REPEATED, SENTENCES
 from forge_jobs.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(OURS)
-
-current_job: ContextVar[tuple[Claim, str] | None] = ContextVar("current_job", default=None)
-"""The job whose handler runs here, and the name of its queue; None outside of handlers."""
 
 
 @dataclass(frozen=True, slots=True)

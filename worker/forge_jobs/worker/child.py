@@ -39,6 +39,7 @@ from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import KeptResult, kept_result
 from forge_jobs.system import exits, stop_signals
 from forge_jobs.telemetry import logs
+from forge_jobs.telemetry.current_job import current_job
 
 NUMBER = 8
 """Bytes before each message that are its number: an answer has that of its call."""
@@ -73,7 +74,7 @@ def call(
     """
     if style is not None:
         logs.take_over(style)
-    logs.current_job.set((claim, queue))
+    current_job.set((claim, queue))
     present.set(Mask(secrets) if secrets else None)
     handler = _found(module, name)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.

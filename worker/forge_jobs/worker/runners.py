@@ -43,8 +43,8 @@ from forge_jobs.system import exits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.current_job import current_job
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
-from forge_jobs.telemetry.logs import current_job
 from forge_jobs.worker.attempt import Attempt, call, given_up, goes_on, left, limited, retries_of
 from forge_jobs.worker.calls import calls
 from forge_jobs.worker.children import Children

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from forge_jobs.model.job import Claim
 from forge_jobs.system import place
+from forge_jobs.telemetry.current_job import current_job
 from forge_jobs.telemetry.events import LoopBlocked, LoopFree
-from forge_jobs.telemetry.logs import current_job
 from forge_jobs.telemetry.telemetry import Telemetry
 
 LOOK = 0.5  # seconds between two signs that the loop is asked for

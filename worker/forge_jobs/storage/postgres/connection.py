@@ -29,7 +29,7 @@ from forge_jobs.storage.postgres.downtime import Downtime
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, MIXED_UP, is_read_only, translated
 from forge_jobs.storage.postgres.forks import left_to_parent
 from forge_jobs.storage.postgres.lane import Lane
-from forge_jobs.storage.postgres.pool import CLOSE_TIMEOUT, POOLED, bare, closed, make_pool, release
+from forge_jobs.storage.postgres.pool import CLOSE_TIMEOUT, POOLED, acquired, bare, closed, make_pool, release
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
 from forge_jobs.storage.postgres.schema_names import SchemaNames
 from forge_jobs.storage.postgres.server import CLOSED_FOR_WRITING, check_server
@@ -167,7 +167,7 @@ class PostgresDatabase:
             if self._is_past:
                 self._is_past = False
                 await pool.expire_connections()
-            given = await pool.acquire(timeout=self._timeout)
+            given = await acquired(pool, self._timeout)
             try:
                 if self._begin is None:
                     yield given

@@ -8,11 +8,17 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_foreign_cancellation
+from forge_jobs.telemetry.current_job import current_job
 
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
 CLOSE_TIMEOUT = 2.0  # seconds
 RELEASE_TIMEOUT = 1.0  # seconds
+
+_shares = dict[asyncpg.Pool, asyncio.Semaphore]()  # what handlers may have of each pool
+_of_handlers = dict[
+    asyncpg.Connection, asyncio.Semaphore
+]()  # connections that handlers have, and their share
 
 
 async def make_pool(
@@ -30,10 +36,31 @@ async def make_pool(
     )
 
 
+async def acquired(pool: asyncpg.Pool, timeout: float) -> asyncpg.Connection:
+    """Return a connection of the pool. Raises TimeoutError when there is none for `timeout` seconds.
+
+    Handlers leave one to their worker: however long what they ask for is kept waiting, it finds jobs that are due, hears of
+    pauses, and gives slots and tokens back.
+    """
+    if current_job.get() is None or pool.get_max_size() < 2:
+        return await pool.acquire(timeout=timeout)
+    share = _shares.setdefault(pool, asyncio.Semaphore(pool.get_max_size() - 1))
+    async with asyncio.timeout(timeout):
+        await share.acquire()
+    try:
+        connection = await pool.acquire(timeout=timeout)
+    except BaseException:
+        share.release()
+        raise
+    _of_handlers[connection] = share
+    return connection
+
+
 async def closed(pool: asyncpg.Pool | None) -> None:
     """No connection of the pool is open any more."""
     if pool is None:
         return
+    _shares.pop(pool, None)
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await pool.close()
@@ -48,6 +75,8 @@ async def release(pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
     nothing more must not keep whoever was cancelled. Cancelled once more, it goes on by itself.
     """
     inner = bare(connection)
+    if share := _of_handlers.pop(connection, None):
+        share.release()
     try:
         if sys.exception() is None:
             await pool.release(connection, timeout=RELEASE_TIMEOUT)
