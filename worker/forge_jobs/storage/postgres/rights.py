@@ -105,6 +105,7 @@ FUNCTIONS = (
     "hand_over",
     "handed_back",
     "has_unclaimed",
+    "is_list",
     "join_groups",
     "keeps_places",
     "leave_groups",
