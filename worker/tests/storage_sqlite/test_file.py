@@ -279,3 +279,13 @@ async def test_who_keeps_a_write_waiting_is_named(storage, path, url):
 
     await impatient.jobs.enqueue(NewJob("work"))
     await impatient.close()
+
+
+async def test_nothing_of_a_job_is_behind_its_payload_whose_pages_would_have_to_be_read_for_it(path, url):
+    await SqliteStorage(url).schema.create()
+    await SqliteStorage(url).schema.migrate()
+
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(job)")]
+
+    assert columns[-1] == "payload"

@@ -92,7 +92,6 @@ CREATE TABLE job (
     codec        TEXT NOT NULL,
     key          TEXT,
     created_at   INTEGER NOT NULL,
-    payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant
     links        INTEGER,
@@ -101,7 +100,9 @@ CREATE TABLE job (
     rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
     asked_priority INTEGER,  -- what was asked for, where `priority` has risen since; null: it has not
     tenant       TEXT,  -- on whose behalf it is; null: nobody's
-    meta         TEXT  -- JSON: what plugins of the program that enqueued it send along; null: nothing
+    meta         TEXT,  -- JSON: what plugins of the program that enqueued it send along; null: nothing
+    -- The last column: a large one is continued on pages of its own, which have to be read for each column behind it.
+    payload      BLOB NOT NULL
 );
 CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
