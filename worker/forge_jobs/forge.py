@@ -109,7 +109,9 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
     @property
     def jobs(self) -> "client.Jobs":
         """Get, list, cancel, retry, delete and explain jobs."""
-        return client.Jobs(self.storage, stale=self.settings.stale, encode=self.encoded)
+        return client.Jobs(
+            self.storage, stale=self.settings.stale, encode=self.encoded, redacted=self.redacted
+        )
 
     @property
     def operations(self) -> "client.Operations":

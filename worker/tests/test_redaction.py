@@ -10,8 +10,8 @@ from forge_jobs import Forge, InvalidInput, KeyLimit
 from forge_jobs.codecs import new_key, plain, register, sealed
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.model.error_text import LONGEST_ERROR, describe, kept, sentence
-from forge_jobs.model.mask import Mask, masking
-from forge_jobs.model.redaction import decoded, encoded
+from forge_jobs.model.mask import LONGEST, MOST, Mask, masking
+from forge_jobs.model.redaction import both, decoded, encoded
 from forge_jobs.rules.redaction import secrets, visible
 
 CARD = "4111-1111-1111-1111"
@@ -30,6 +30,21 @@ def test_entries_of_redacted_names_are_hidden_wherever_they_are(redacted: Any, s
     value = {"to": "ada", "card": CARD, "more": [{"card": {"n": 1}, "x": 1}]}
 
     assert visible(value, redacted) == shown
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "either"),
+    [
+        (False, False, False),
+        (True, ("a",), True),
+        (("a",), True, True),
+        (False, ("a",), ("a",)),
+        (("a",), False, ("a",)),
+        (("a", "b"), ("b", "c"), ("a", "b", "c")),
+    ],
+)
+def test_what_either_of_two_hides_is_hidden(one: Any, other: Any, either: Any) -> None:
+    assert both(one, other) == either
 
 
 def test_what_a_later_release_redacts_in_another_way_is_hidden() -> None:
@@ -76,6 +91,20 @@ def test_a_value_is_hidden_before_a_long_error_is_cut() -> None:
     for text in texts:
         assert CARD[:6] not in text
         assert len(text) <= 2 * LONGEST_ERROR
+
+
+def test_a_text_that_is_too_long_to_look_through_ends_before_a_value_may() -> None:
+    mask = Mask([CARD, "x" * 50])
+
+    for length in range(LONGEST - 60, LONGEST + 5):
+        text = mask.over("-" * length + CARD + "-" * 100)
+        assert CARD[:4] not in text
+
+
+def test_of_a_job_with_too_many_values_no_text_is_shown() -> None:
+    with masking(Mask(secrets({"numbers": list(range(10_000, 10_000 + MOST + 1))}, True))):
+        assert describe(ValueError("anything")).startswith("(redacted)")
+        assert kept("anything") == "(redacted)"
 
 
 def test_causes_and_groups_do_not_show_it_either() -> None:

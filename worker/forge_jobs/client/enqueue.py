@@ -17,6 +17,7 @@ from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model import meta
 from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.model.queue import DEFAULT_QUEUE
+from forge_jobs.model.redaction import Redacted
 from forge_jobs.plugins.plugins import Plugins
 from forge_jobs.rules import names
 from forge_jobs.storage.libraries import named
@@ -178,6 +179,11 @@ class Producer:
         like = Encoded(b"", codec)
         request = requested(kind, handler, NOTHING_SAID, self.settings.max_payload_bytes, like=like)
         return request.encode(payload)
+
+    def redacted(self, kind: str) -> Redacted:
+        """Return what of jobs of this kind the handler that this program has hides."""
+        handler = self.handlers.get(kind)
+        return False if handler is None else handler.hidden
 
     def _requested(self, kind: str, asked: Options, like: Payload | None) -> Request:
         handler = self.handlers.get(names.kind(kind))

@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
+from forge_jobs.client.reruns import as_it_is, number_of
 from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, StorageUnavailable, UnknownQueue, WrongState
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
-from forge_jobs.model.group import Group, encoded
+from forge_jobs.model.group import encoded
 from forge_jobs.model.job import (
     ENDED,
     FAILED_BY_USER,
@@ -38,7 +39,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.match import Move
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.operation import Operation
-from forge_jobs.model.step import StepSort
+from forge_jobs.model.redaction import Redacted, both
 from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules import names
 from forge_jobs.rules.checks import choice, whole
@@ -58,15 +59,21 @@ class Jobs:
     """All jobs of a database. Reached as `forge.jobs`. A job is named by its id, or by what an enqueue returned."""
 
     def __init__(
-        self, storage: Storage, *, stale: timedelta = timedelta(seconds=30), encode: Encode | None = None
+        self,
+        storage: Storage,
+        *,
+        stale: timedelta = timedelta(seconds=30),
+        encode: Encode | None = None,
+        redacted: Callable[[str], Redacted] = lambda kind: False,
     ) -> None:
         self._storage = storage
         self._stale = stale
         self._encode = encode
+        self._redacted = redacted
 
     async def get(self, job_id: int | Enqueued) -> Job:
         """Return the job with its state and error history. Raises JobNotFound."""
-        return await self._storage.jobs.get(names.job_id(job_id))
+        return self._hiding(await self._storage.jobs.get(names.job_id(job_id)))
 
     async def list(
         self,
@@ -94,7 +101,12 @@ class Jobs:
         )
         if queue is not None and not jobs:
             await self._require_queue(queue)
-        return jobs
+        return [self._hiding(job) for job in jobs]
+
+    def _hiding(self, job: Job) -> Job:
+        """Return the job, which hides also what this program's handler says: another version may have published less."""
+        own = self._redacted(job.kind)
+        return replace(job, redacted=both(own, job.redacted)) if own else job
 
     async def counts(self) -> Sequence[Counts]:
         """Return how many jobs of each queue are in each state, by name of the queue."""
@@ -167,7 +179,7 @@ class Jobs:
         for an unknown step, UnknownQueue when the queue is gone.
         """
         job = await self.get(job_id)
-        before = None if from_step is None else _number_of(job, from_step)
+        before = None if from_step is None else number_of(job, from_step)
         if job.state not in ENDED:
             raise WrongState(job.id, job.state, "only an ended job can be run again")
         new = NewJob(
@@ -179,7 +191,7 @@ class Jobs:
             job.max_attempts,
             job.timeout,
             job.key,
-            groups=encoded([await self._as_it_is(group) for group in job.groups]),
+            groups=encoded([await as_it_is(self._storage, group) for group in job.groups]),
             tenant=job.tenant,
             tags=job.tags,
             rerun_of=job.id,
@@ -195,13 +207,6 @@ class Jobs:
         if before is not None:
             return await self._storage.steps.rerun(new, before=before)
         return await self._storage.jobs.enqueue(new)
-
-    async def _as_it_is(self, group: Group) -> Group:
-        """Return the group without the limit that an ended job said of it, unless nobody uses it: newer jobs may have said another."""
-        for known in await self._storage.groups.all(name=group.name):
-            if known.occupants or known.blocked:
-                return replace(group, limit=None)
-        return group
 
     async def run_now(self, job_id: int | Enqueued) -> bool:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
@@ -424,17 +429,6 @@ def _check_attempts(job: Job, correction: Correction) -> None:
         raise InvalidInput(
             f"Job {job.id} would have {counted} attempts of {most}, allowed is at least one that is left."
         )
-
-
-def _number_of(job: Job, name: str) -> int:
-    """Return the number of the step that the job has done under this name. Raises InvalidInput."""
-    numbers = {step.name: step.number for step in job.steps if step.sort is not StepSort.PATCH}
-    if name not in numbers:
-        done = ", ".join(map(repr, numbers)) or "none"
-        raise InvalidInput(
-            f"Job {job.id} has not done a step {names.shown(name)}; steps that it has done: {done}."
-        )
-    return numbers[name]
 
 
 def _told(progress: Progress, operation: Operation) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from forge_jobs.model.mask import masked, present
+from forge_jobs.model.mask import LONGEST, masked, present
 
 LONGEST_ERROR = 8000  # characters
-LONGEST_MASKED = 100 * LONGEST_ERROR  # characters in which redacted values are looked for
 LONGEST_LINE = 1000  # characters of the first line of an error
 LONGEST_LINK = 300  # characters of the first line of each of its causes and members
 LONGEST_OVERVIEW = LONGEST_ERROR // 2  # characters of all first lines
@@ -120,7 +119,7 @@ def _text(error: BaseException) -> str:
         if present.get() is None:
             return str.__getitem__(str(error), slice(0, 2 * LONGEST_ERROR))
         # What is redacted has to go before anything is cut: a part of it would be left.
-        return masked(str.__getitem__(str(error), slice(0, LONGEST_MASKED)))[: 2 * LONGEST_ERROR]
+        return masked(str.__getitem__(str(error), slice(0, LONGEST + 1)))[: 2 * LONGEST_ERROR]
     except BaseException as problem:
         return f"(its text cannot be made: {type(problem).__name__})"
 

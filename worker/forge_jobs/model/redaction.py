@@ -24,6 +24,13 @@ def decoded(stored: str | None) -> Redacted:
         return True
 
 
+def both(one: Redacted, other: Redacted) -> Redacted:
+    """Return what either of them hides."""
+    if isinstance(one, bool):
+        return one or other
+    return (other or one) if isinstance(other, bool) else tuple(dict.fromkeys((*one, *other)))
+
+
 def covers(redacted: Redacted, name: str) -> bool:
     """Whether an entry of this name is hidden."""
     return redacted if isinstance(redacted, bool) else name in redacted

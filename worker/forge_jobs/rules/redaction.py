@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 from uuid import UUID
@@ -16,7 +15,6 @@ from forge_jobs.model.redaction import HIDDEN, Redacted, covers
 from forge_jobs.rules.names import shown
 
 NO_ARGUMENTS = b"{}"
-MOST_SECRETS = 10_000  # values of one job
 NUMBERS = (int, float, Decimal)
 SHORTEST_NUMBER = 4  # characters; a shorter one says little, and would hide what it is not
 VALUES = (str, bytes, *NUMBERS, UUID, datetime, date, time, timedelta)
@@ -67,7 +65,7 @@ def visible(value: Any, redacted: Redacted) -> Any:
 
 def secrets(arguments: Mapping[str, Any], redacted: Redacted) -> Iterator[str]:
     """Yield the texts in which an exception may show redacted arguments: as they are, and as others write them."""
-    for value in islice(_values(arguments, redacted, within=redacted is True), MOST_SECRETS):
+    for value in _values(arguments, redacted, within=redacted is True):
         yield from _texts(value)
 
 

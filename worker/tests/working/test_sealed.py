@@ -226,6 +226,24 @@ async def test_a_process_of_its_own_does_not_show_a_redacted_argument(forge: For
     assert SECRET not in error
 
 
+async def test_a_program_hides_what_its_handler_says_though_another_version_has_published_less(
+    forge: Forge, database: Database
+) -> None:
+    @forge.handler(redact="card")
+    async def pay(card: str, name: str) -> None: ...
+
+    job = await pay.enqueue(card=SECRET, name="ada")
+    async with Forge(storage=database.storage()) as older:
+
+        @older.handler(kind="pay", redact="name")
+        async def pay_as_before(card: str, name: str) -> None: ...
+
+        await older.publish()
+
+    for shown in (await forge.jobs.get(job.id), *await forge.jobs.list()):
+        assert document(shown)["payload"] == {"card": "(redacted)", "name": "(redacted)"}
+
+
 async def test_what_enqueues_by_name_cannot_store_open_arguments_of_a_sealed_kind(
     forge: Forge, database: Database
 ) -> None:
