@@ -8,9 +8,10 @@ from forge_jobs.builtin.command import command
 from forge_jobs.builtin.echo import echo
 from forge_jobs.builtin.http import Http
 from forge_jobs.builtin.sleep import sleep
+from forge_jobs.builtin.warm import WarmProgram, register_program
 from forge_jobs.forge import Forge
 
-__all__ = ["forge", "register"]
+__all__ = ["WarmProgram", "forge", "register", "register_program"]
 
 
 def register(forge: Forge) -> None:
