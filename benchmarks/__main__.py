@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|fairness|idle|sqlite|explain]`."""
+"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|fairness|signals|idle|sqlite|explain]`."""
 
 import tempfile
 import time
@@ -22,6 +22,7 @@ from benchmarks import (
     report,
     sqlite,
     throughput,
+    waits,
 )
 from benchmarks.bench import Bench, NotAllDone
 from benchmarks.child import SideFailed
@@ -42,6 +43,7 @@ class What(StrEnum):
     PINNED = "pinned"
     KEYS = "keys"
     FAIRNESS = "fairness"
+    SIGNALS = "signals"
     IDLE = "idle"
     SQLITE = "sqlite"
     EXPLAIN = "explain"
@@ -54,6 +56,7 @@ MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
     What.PINNED: pinned.measure,
     What.KEYS: keys.measure,
     What.FAIRNESS: fairness.measure,
+    What.SIGNALS: waits.measure,
     What.IDLE: idle.measure,
     What.SQLITE: sqlite.measure,
     What.EXPLAIN: explain.measure,

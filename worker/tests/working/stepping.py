@@ -51,6 +51,25 @@ async def walk(ctx: Context, kill: str | None = None, pause: float = 0.0) -> str
     return called + str(await ctx.step("last", call, "last", "last", "last"))
 
 
+WAIT_POINTS = ("asking", "leaving", "met")
+"""Where a job that waits may kill its worker: before it waits, when its handler is left, and when it goes on."""
+
+
+@forge.handler(max_attempts=None)
+async def consent(ctx: Context, timeout: float, kill: str | None = None) -> Any:
+    """Wait for a signal, and return its value, or "nothing" when that does not come in time."""
+    _perhaps_die("asking", ctx, kill)
+    try:
+        value = await ctx.wait_for("approved", timeout=timeout)
+    except TimeoutError:
+        value = "nothing"
+    except BaseException:
+        _perhaps_die("leaving", ctx, kill)
+        raise
+    _perhaps_die("met", ctx, kill)
+    return value
+
+
 def note(what: str, ctx: Context) -> None:
     """Write down that an attempt does it, as the handlers of `program` do."""
     line = f"{what} {ctx.job_id} {ctx.attempt} {os.getpid()} {time.monotonic()}\n"

@@ -1,0 +1,66 @@
+"""Waits under kill -9: of a signal and a timeout one ends each wait, and the job goes on with that."""
+
+import asyncio
+import random
+
+import msgspec
+
+from forge_jobs import Forge, Signalled, State
+from tests.working.ledger import Ledger
+from tests.working.processes import Fleet
+from tests.working.stepping import WAIT_POINTS
+
+JOBS, EVERY, TIMEOUT = 90, 15, 3.0
+
+
+async def test_a_wait_is_ended_once_though_workers_are_killed(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    await forge.queues.set("default", backoff_enabled=False)
+    points = [*WAIT_POINTS, *WAIT_POINTS]
+    kills = {number: points[number // EVERY] for number in range(0, JOBS, EVERY)}
+    payloads = [
+        # one that is to be killed when its handler is left has to wait for as long as that takes
+        {"timeout": 300.0 if kills.get(number) == "leaving" else TIMEOUT, "kill": kills.get(number)}
+        for number in range(JOBS)
+    ]
+    jobs = await forge.enqueue_many("consent", payloads)
+    await workers.start_leader()
+    dice = random.Random(7)
+    answers: dict[int, Signalled] = {}
+
+    async def send(job_id: int, kill: str | None) -> None:
+        await asyncio.sleep(dice.uniform(0, 2 * TIMEOUT))
+        while kill == "leaving" and job_id not in [line.job_id for line in ledger.of("kill")]:
+            await asyncio.sleep(0.05)
+        answers[job_id] = await forge.signal("approved", job_id, job=job_id)
+
+    sends = [send(job.id, kills.get(number)) for number, job in enumerate(jobs)]
+    sending = asyncio.gather(*sends)
+    running: list[asyncio.subprocess.Process] = []
+    while await _left(forge):
+        running = [worker for worker in running if worker.returncode is None]
+        while len(running) < 2:
+            running.append(await workers.start("--concurrency", "20", app="stepping:forge"))
+        await asyncio.sleep(0.05)
+    await sending
+
+    assert len(ledger.of("kill")) == len(points)
+    for job in jobs:
+        shown = await forge.jobs.get(job.id)
+        [step] = shown.steps
+        assert shown.state is State.DONE and shown.result is not None
+        result = msgspec.json.decode(shown.result)
+        assert result == (job.id if step.signal == "approved" else "nothing")
+        if answers[job.id] is Signalled.WOKEN:
+            assert result == job.id
+        if answers[job.id] is Signalled.ENDED:
+            assert result == "nothing"
+    assert {Signalled.WOKEN, Signalled.KEPT} <= set(answers.values())
+
+
+async def _left(forge: Forge) -> int:
+    return sum(
+        counts.pending + counts.scheduled + counts.in_progress + counts.waiting
+        for counts in await forge.jobs.counts()
+    )
