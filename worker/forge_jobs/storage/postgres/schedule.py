@@ -1,6 +1,7 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
 import asyncio
+import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -218,7 +219,8 @@ class PostgresSchedule:
         for queue_id, priority, tenant, job_id in due:
             lines.setdefault((queue_id, priority, tenant), []).append(job_id)
         is_full, is_held, until = count == limit, False, time.monotonic() + LONGEST_GLANCES
-        for job_ids in lines.values():
+        # In any order: however many are held, none of the others is always behind them.
+        for job_ids in random.sample(list(lines.values()), len(lines)):
             if time.monotonic() > until:
                 return count, is_full, True
             try:
