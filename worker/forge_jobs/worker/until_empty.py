@@ -4,12 +4,16 @@ That every queue was found empty once does not say it: jobs that ended meanwhile
 nothing is given, and jobs whose time has come, or which wait in a group, may not be pending yet.
 """
 
+import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.eras import Eras
+
+LONGEST_HELD = 0.25  # seconds between two looks at jobs that are due and that somebody keeps waiting
 
 
 class UntilEmpty:
@@ -57,6 +61,10 @@ class UntilEmpty:
             self._done()
 
     async def _make_due_jobs_pending(self) -> None:
-        next_in: float | None = 0.0
-        while next_in == 0.0:  # there may be more of them
+        while True:
             next_in = await make_pending(self._schedule, self._telemetry, self._look_again)
+            if next_in == 0.0:  # there may be more of them
+                continue
+            if not await self._schedule.upcoming(timedelta(0)):
+                return
+            await asyncio.sleep(LONGEST_HELD if next_in is None else min(next_in, LONGEST_HELD))
