@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
+    from forge_jobs.client.flows import StartedFlow
     from forge_jobs.client.operations import Bulk
     from forge_jobs.codecs.encoded import Encoded
     from forge_jobs.errors import (
         ClaimLost,
+        FlowDead,
+        FlowNotFound,
         ForgeError,
         InvalidCron,
         InvalidInput,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
         UnknownQueue,
         UnknownScope,
         WaitTimeout,
+        WrongFlowState,
         WrongState,
     )
     from forge_jobs.forge import Forge
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
     from forge_jobs.handlers.context import Context
     from forge_jobs.handlers.cron import Cron
+    from forge_jobs.handlers.flow import Flow, Node
     from forge_jobs.handlers.handler import Handler
     from forge_jobs.handlers.key_limit import KeyLimit
     from forge_jobs.handlers.provided import PROVIDED, Provided
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from forge_jobs.handlers.waits import Signal
     from forge_jobs.model.cron import CronConfig, Missed
     from forge_jobs.model.decision import Dead, NoSignal, Reschedule, Retry, Throttled
+    from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus, OnDead
     from forge_jobs.model.group import Group, GroupStatus, Overflow
     from forge_jobs.model.job import (
         Cancelled,
@@ -101,6 +107,7 @@ else:
         "handlers.every",
         "handlers.context",
         "handlers.cron",
+        "handlers.flow",
         "handlers.handler",
         "handlers.key_limit",
         "handlers.provided",
@@ -109,6 +116,7 @@ else:
         "handlers.waits",
         "codecs.encoded",
         "model.job",
+        "model.flow",
         "model.group",
         "model.decision",
         "model.kind",
@@ -125,6 +133,7 @@ else:
         "plugins.plugin",
         "rules.retries",
         "rules.why",
+        "client.flows",
         "client.operations",
         "worker.worker",
     )
@@ -146,6 +155,12 @@ __all__ = [
     "Encoded",
     "Enqueued",
     "Failure",
+    "Flow",
+    "FlowDead",
+    "FlowNode",
+    "FlowNotFound",
+    "FlowState",
+    "FlowStatus",
     "Forge",
     "ForgeError",
     "Group",
@@ -171,9 +186,11 @@ __all__ = [
     "Managed",
     "Missed",
     "NoSignal",
+    "Node",
     "NotEnqueued",
     "NotOpenHere",
     "NotUnique",
+    "OnDead",
     "Overflow",
     "PastEpoch",
     "Permit",
@@ -194,6 +211,7 @@ __all__ = [
     "Signal",
     "SignalRefused",
     "Signalled",
+    "StartedFlow",
     "State",
     "Step",
     "StepSort",
@@ -222,6 +240,7 @@ __all__ = [
     "Why",
     "Worker",
     "WorkerInfo",
+    "WrongFlowState",
     "WrongState",
     "every",
     "run_isolated",

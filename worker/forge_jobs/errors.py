@@ -258,10 +258,10 @@ class InvalidToken(InvalidInput):
 class WaitTimeout(ForgeError):
     """The job did not end within the time that the caller wanted to wait; `reason` says why, where that is known."""
 
-    def __init__(self, job_id: int, seconds: float, reason: str = "") -> None:
+    def __init__(self, job_id: int, seconds: float, reason: str = "", what: str = "Job") -> None:
         self.job_id, self.seconds, self.reason = job_id, seconds, reason
         because = f": {reason[0].lower()}{reason[1:]}" if reason else "."
-        super().__init__(f"Job {job_id} did not end within {seconds:g} s{because}")
+        super().__init__(f"{what} {job_id} did not end within {seconds:g} s{because}")
 
 
 class JobDead(ForgeError):
@@ -270,6 +270,30 @@ class JobDead(ForgeError):
     def __init__(self, job_id: int, error: str | None) -> None:
         self.job_id, self.error = job_id, error
         super().__init__(f"Job {job_id} is dead: {error or 'no error was recorded'}.")
+
+
+class FlowDead(ForgeError):
+    """The flow that was waited for ended dead or cancelled; `error` is that of its first dead node."""
+
+    def __init__(self, flow_id: int, state: str, error: str | None) -> None:
+        self.flow_id, self.state, self.error = flow_id, str(state), error
+        super().__init__(f"Flow {flow_id} is {self.state}: {error or 'no error was recorded'}.")
+
+
+class FlowNotFound(ForgeError):
+    """There is no flow with this id: there never was, or its jobs are not kept any more."""
+
+    def __init__(self, flow_id: int) -> None:
+        self.flow_id = flow_id
+        super().__init__(f"There is no flow {flow_id}.")
+
+
+class WrongFlowState(ForgeError):
+    """The flow is in a state in which this cannot be done to it; nothing was changed."""
+
+    def __init__(self, flow_id: int, state: str, undone: str, allowed: str) -> None:
+        self.flow_id, self.state = flow_id, str(state)
+        super().__init__(f"Flow {flow_id} is {self.state} and was not {undone}, allowed is {allowed}.")
 
 
 class StorageUnavailable(ForgeError):

@@ -134,6 +134,11 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
         return client.Kinds(self.storage)
 
     @property
+    def flows(self) -> "client.Flows":
+        """Start, get, list, retry, cancel and wait for flows."""
+        return client.Flows(self)
+
+    @property
     def groups(self) -> "client.Groups":
         """List groups of jobs, and set their limits."""
         return client.Groups(self.storage)

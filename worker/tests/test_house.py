@@ -162,6 +162,7 @@ def test_what_is_shipped_includes_the_migrations_and_the_types() -> None:
 
 FACADES = {
     "Crons",
+    "Flows",
     "Groups",
     "Jobs",
     "Kinds",

@@ -16,6 +16,7 @@ from forge_jobs.cli import (
     demo,
     doctor,
     enqueue,
+    flows,
     groups,
     imports,
     jobs,
@@ -57,6 +58,7 @@ app.add_command(queues.group, "queues")
 app.add_command(kinds.group, "kinds")
 app.add_command(cron.group, "cron")
 app.add_command(workers.group, "workers")
+app.add_command(flows.group, "flows")
 app.add_command(groups.group, "groups")
 app.add_command(tenants.group, "tenants")
 app.add_command(limits.group, "limits")

@@ -9,6 +9,7 @@ from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
     from forge_jobs.client.crons import Crons
+    from forge_jobs.client.flows import Flows
     from forge_jobs.client.groups import Groups
     from forge_jobs.client.jobs import Jobs
     from forge_jobs.client.kinds import Kinds
@@ -24,6 +25,7 @@ else:
     __getattr__ = offering(
         __name__,
         "crons",
+        "flows",
         "groups",
         "jobs",
         "kinds",
@@ -39,6 +41,7 @@ else:
 
 __all__ = [
     "Crons",
+    "Flows",
     "Groups",
     "Jobs",
     "Kinds",

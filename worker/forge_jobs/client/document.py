@@ -16,6 +16,7 @@ from forge_jobs.codecs.seal import key_id_of
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.checkup import Checkup
 from forge_jobs.model.cron import CronConfig, LoadedCron
+from forge_jobs.model.flow import FlowNode, FlowStatus
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job, JobProgress
 from forge_jobs.model.kind import Kind
@@ -44,6 +45,8 @@ Fact = (
     | Kind
     | PausedKind
     | KeyUse
+    | FlowStatus
+    | FlowNode
     | GroupStatus
     | TenantStatus
     | RateLimit

@@ -186,7 +186,7 @@ class _Gathering:
         """Call the function; whatever it does, each member has an outcome."""
         jobs = [member.job for member in members]
         for job in jobs:
-            job.ctx.flow = id(asyncio.current_task())
+            job.ctx.task_id = id(asyncio.current_task())
         _share_masks([member.mask for member in members if member.mask is not None])
         try:
             outcomes = of_each(await self._function(jobs), len(members), "job")

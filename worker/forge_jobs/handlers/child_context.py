@@ -65,12 +65,17 @@ class ChildContext(Context):
         self.journal = None
         self.has_reported = claim.links is not None and bool(claim.links & REPORTED)
         self.is_gathered = self.may_leave_out = False
-        self.flow = 0  # a loop of the handler's own has tasks of its own only
+        self.task_id = 0  # a loop of the handler's own has tasks of its own only
 
     @property
     def rate_limit(self) -> NoReturn:
         """Raises InvalidInput."""
         raise _refused("ctx.rate_limit")
+
+    @property
+    def flow(self) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("ctx.flow")
 
     def enqueue(self, kind: str, payload: Payload | None = None, **options: Any) -> NoReturn:
         """Raises InvalidInput."""

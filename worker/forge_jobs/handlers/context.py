@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import ClaimLost, InvalidInput
 from forge_jobs.handlers import reporting, steps
 from forge_jobs.handlers.awaited_call import AwaitedCall
+from forge_jobs.handlers.context_tokens import ContextTokens, ProcessTokens
 from forge_jobs.handlers.journal import Journal
 from forge_jobs.handlers.steps import Step
 from forge_jobs.handlers.sync_connection import at_once, is_sync
@@ -23,12 +24,11 @@ from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.permit import Granted
 from forge_jobs.model.progress import REPORTED
 from forge_jobs.model.run import Outcome
-from forge_jobs.rules import names
-from forge_jobs.rules.cost import checked_cost
 from forge_jobs.rules.returned import kept_result
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
+    from forge_jobs.handlers.flow_context import ContextFlow
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -58,26 +58,6 @@ def is_context(parameter: inspect.Parameter) -> bool:
     return parameter.name == "ctx" or parameter.annotation is Context or parameter.annotation == "Context"
 
 
-class ProcessTokens(Protocol):
-    """Rate limits, as a worker's process has them."""
-
-    async def acquire(self, scope: str, tokens: float = 1, *, wait: timedelta | float | None = None) -> None:
-        """`tokens` of the rate limit are spent."""
-
-    async def take_of_keys(
-        self,
-        tokens: Sequence[tuple[str, str, float]],
-        *,
-        wait: timedelta | float | None,
-        job_id: int,
-        taken: list[Granted],
-    ) -> None:
-        """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
-
-    async def empty(self, scope: str) -> None:
-        """The bucket is empty for the whole cluster."""
-
-
 class Context(WaitingContext):
     """One attempt at one job, as its handler sees it.
 
@@ -95,7 +75,6 @@ class Context(WaitingContext):
         "_waits",
         "claim",
         "completion",
-        "flow",
         "forge",
         "has_heard",
         "has_reported",
@@ -105,6 +84,8 @@ class Context(WaitingContext):
         "journal",
         "may_leave_out",
         "queue",
+        "task_id",
+        "told_flow",
     )
 
     def __init__(
@@ -129,13 +110,21 @@ class Context(WaitingContext):
         self.journal: Journal | None = None  # None: it has come to no step
         self.is_gathered = False  # its function does a batch of jobs
         self.may_leave_out = False  # steps that are done: its items get fewer, or its process looks itself
-        self.flow: int | None = None  # the id of the task in which its handler runs; None: it runs in none
+        self.task_id: int | None = None  # the id of the task in which its handler runs; None: it runs in none
+        self.told_flow: ContextFlow | None = None  # of which its job is a node
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
         self._taken: list[Granted] | None = None  # tokens of keys
         self.completion: Completion | None = (
             None  # what the handler wrote of the job in a transaction of its own
         )
+
+    @property
+    def flow(self) -> "ContextFlow":
+        """The flow of which the job is a node. Raises InvalidInput when it is in none."""
+        if self.told_flow is None:
+            raise InvalidInput(f"Job {self.job_id} is no node of a flow, allowed is ctx.flow in nodes only.")
+        return self.told_flow
 
     @property
     def job_id(self) -> int:
@@ -331,6 +320,8 @@ class Context(WaitingContext):
         return steps.called(steps.patched(self, name), "ctx.patched")
 
     async def _complete(self, connection: Any, result: Any) -> None:
+        if self.told_flow is not None:
+            self.told_flow.require_plain()
         kept = kept_result(result, self.claim.codec)
         end = End(self.claim, State.DONE, result=kept.encoded, error=kept.note)
         write = self.forge.storage.completions.complete(end, connection=connection)
@@ -401,41 +392,6 @@ class Context(WaitingContext):
             raise asyncio.CancelledError("the attempt was told to stop") from None
         finally:
             self._waits.remove(wait)
-
-
-class ContextTokens:
-    """Rate limits, as a handler uses them. In an async handler each call is to be awaited, in a plain one it waits."""
-
-    __slots__ = ("_context", "_tokens")
-
-    def __init__(self, context: Context, tokens: ProcessTokens) -> None:
-        self._context = context
-        self._tokens = tokens
-
-    def acquire(
-        self,
-        scope: str,
-        tokens: float = 1,
-        *,
-        key: str | None = None,
-        wait: timedelta | float | None = None,
-    ) -> Any:
-        """`tokens` of the rate limit are spent; with `key`, of the bucket that the key has for itself.
-
-        Waits up to `wait` (seconds or timedelta, default one second) for them, and raises
-        Throttled with the time to try again when that is too short: the job then waits
-        without an attempt counted. With `key`, it waits for the turn that is kept for it, and the other
-        jobs of its queue go on; only then `tokens` may be a fraction. Raises UnknownScope, and
-        InvalidInput when the rate limit can never hold so many.
-        """
-        if key is not None:
-            work = self._context.take_of_keys([(scope, names.key(key), checked_cost(tokens))], wait=wait)
-            return self._context.answer(work, "ctx.rate_limit")
-        return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
-
-    def empty(self, scope: str) -> Any:
-        """The bucket is empty for the whole cluster: call it when the other side answered 429."""
-        return self._context.answer(self._tokens.empty(scope), "ctx.rate_limit")
 
 
 def _require_given(connection: Any) -> None:

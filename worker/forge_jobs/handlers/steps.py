@@ -183,7 +183,9 @@ def _is_beside(context: "Context") -> bool:
     if context.may_leave_out:
         return True
     loop = asyncio._get_running_loop()
-    return loop is not None and context.flow is not None and id(asyncio.current_task(loop)) != context.flow
+    return (
+        loop is not None and context.task_id is not None and id(asyncio.current_task(loop)) != context.task_id
+    )
 
 
 async def _of(context: "Context", work: Coroutine[Any, Any, Any], what: str, connection: Any = None) -> Any:

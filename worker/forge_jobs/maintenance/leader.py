@@ -16,6 +16,7 @@ from datetime import timedelta
 from forge_jobs.maintenance import (
     counts,
     declared_crons,
+    flows,
     groups,
     operations,
     pauses,
@@ -52,6 +53,7 @@ FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
 DECLARE_EVERY = 30.0
 AUDIT_GROUPS_EVERY = 30.0
+AUDIT_FLOWS_EVERY = 30.0
 FORGET_TURNS_EVERY = 10.0
 COUNT_TENANTS_EVERY = 10.0
 RESUME_EVERY = 2.0
@@ -157,6 +159,14 @@ class LeadingWorker:
                 async with beside_heartbeat(self._stale):
                     await self._storage.leadership.resign(self._worker.id)
 
+    def _chores_of_flows(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
+        storage, telemetry = self._storage.flows, self._telemetry
+        return (
+            self._every(
+                AUDIT_FLOWS_EVERY, lambda: flows.audit(storage, telemetry, epoch), "looking after flows"
+            ),
+        )
+
     def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
         reaper = self._reaper
         return (
@@ -173,6 +183,7 @@ class LeadingWorker:
                 lambda: groups.audit(self._storage.groups, self._telemetry, epoch),
                 "looking after groups",
             ),
+            *self._chores_of_flows(epoch),
             self._every(
                 FORGET_TURNS_EVERY,
                 lambda: tenants.forget(self._storage.tenants, epoch),

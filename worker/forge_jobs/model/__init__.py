@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.decision import Decision
     from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
     from forge_jobs.model.facts import Moved
+    from forge_jobs.model.flow import NewFlow
     from forge_jobs.model.group import MOST_PLACES
     from forge_jobs.model.job import FOREVER, Claim, NewJob
     from forge_jobs.model.match import Move
@@ -33,6 +34,7 @@ else:
         "group",
         "epoch",
         "facts",
+        "flow",
         "match",
         "operation",
         "owner",
@@ -62,6 +64,7 @@ __all__ = [
     "LostWorker",
     "Move",
     "Moved",
+    "NewFlow",
     "NewJob",
     "Operation",
     "OperationState",

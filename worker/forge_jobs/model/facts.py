@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from forge_jobs.model.flow import FlowNeeds
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
 
@@ -98,5 +99,6 @@ class Waiting:
     taken_at: datetime | None = None  # when one of the queue's jobs was claimed last, as far as rows tell
     tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
     full_groups: Sequence[FullGroup] = ()  # of the job's groups, those that have no place
+    needs: FlowNeeds | None = None  # of a node of a flow; None: it waits for no other
     paused_kind: PausedKind | None = None  # None: its kind is not paused
     ahead_of_tenant: int = 0  # of the first `ahead_limit` jobs before this one, how many have its tenant

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import msgspec
 from msgspec.structs import replace
 
+from forge_jobs.model.flow import FLOW, ClaimedNode, FlowChanges
 from forge_jobs.model.group import GROUPS, Group, has_groups
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.model.step import JobStep
@@ -79,7 +80,7 @@ class State(StrEnum):
 
     SCHEDULED = "scheduled"  # in `scheduled`, waits for run_at
     RETRYING = "retrying"  # in `scheduled` after a failure, waits for run_at
-    BLOCKED = "blocked"  # in `blocked`, waits for a place in a group
+    BLOCKED = "blocked"  # in `blocked`, waits for a place in a group, or for other nodes of its flow
     WAITING = "waiting"  # in `waiting`, waits for a signal, or the end of another job
     PENDING = "pending"  # in `ready`, may be claimed
     IN_PROGRESS = "in_progress"  # in `claimed`, a worker has it
@@ -154,6 +155,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     start_by: Limit | None = None  # when it has to have been begun
     deadline: Limit | None = None  # when it has to have ended
     meta: str | None = None  # JSON: what plugins send along
+    is_node: bool = False  # of a flow
 
     @property
     def is_limited(self) -> bool:
@@ -164,6 +166,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     def links(self) -> int | None:
         """What its end concerns besides itself, as in `Claim`."""
         links = (0 if self.groups is None else GROUPS) + (LIMITED if self.is_limited else 0)
+        links += FLOW if self.is_node else 0
         return (links if self.tenant is None else links + FAIR) or None
 
     @property
@@ -232,7 +235,7 @@ class Claim(msgspec.Struct, gc=False):
     key: str | None
     created: float  # when it was enqueued, database clock, seconds since the epoch
     links: int | None = (
-        None  # what its end concerns besides itself, the sum of GROUPS, LIMITED and FAIR; None: nothing
+        None  # what its end concerns besides itself, the sum of GROUPS, LIMITED, FAIR and FLOW; None: nothing
     )
     cancel_requested: bool = False
     state: bytes | None = None  # what its handler has saved, encoded with `codec`; None: nothing
@@ -241,6 +244,7 @@ class Claim(msgspec.Struct, gc=False):
     ended_by: str | None = None  # the error of a job that does not wait again, since its time is over
     expired: bool = False  # of such a job, whether it was not begun in time
     meta: str | None = None  # JSON: what plugins have sent along; None also where nobody reads it
+    node: ClaimedNode | None = None  # what its flow says of it, read with its payload; None: it is in none
 
     @property
     def has_groups(self) -> bool:
@@ -273,6 +277,7 @@ class End(msgspec.Struct, gc=False):
     error: str | None = None
     keep: bool = True  # False: forget the job at once (retention 0)
     payload: bytes | None = None  # the job's from now on; None: as it was
+    changes: FlowChanges | None = None  # of its flow
 
 
 class Postponement(msgspec.Struct, gc=False):

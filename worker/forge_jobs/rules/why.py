@@ -190,7 +190,11 @@ def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
         else:
             holder = f"job {group.holder} is in progress for {in_words(now - group.holder_since)}"
         yield f"{at_once}: {holder}.{_before(group, waiting.ahead_limit if waiting else 0)}"
-    if waiting is None or not waiting.full_groups:
+    if waiting is not None and waiting.needs is not None:
+        needs = waiting.needs
+        others = f" and {count(needs.others, 'other')}" if needs.others else ""
+        yield f"It waits for job {needs.job_id} ({needs.name}){others} of flow {needs.flow_id}."
+    elif waiting is None or not waiting.full_groups:
         yield "It was blocked and is changing its state right now: ask again."
     if job.error:
         yield f"Its last error was: {first_line(job.error)}"

@@ -82,6 +82,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Places in groups that this process found left behind, and gave away.",
         (),
     ),
+    "forge_flow_nodes_mended": (
+        "Nodes of flows that this process found left open, and handed on.",
+        (),
+    ),
     "forge_hook_failures": ("Times that a method of a plugin failed.", ("hook",)),
     "forge_chore_failures": ("Times that a chore failed with an unexpected error.", ("chore",)),
 }
@@ -98,6 +102,7 @@ _OF_JOBS: Mapping[type[Event], str] = {
 _OF_MANY: Mapping[type[Event], str] = {
     events.JobsMadePending: "forge_jobs_made_pending",
     events.GroupsMended: "forge_group_places_mended",
+    events.NodesMended: "forge_flow_nodes_mended",
     events.JobsSwept: "forge_jobs_swept",
 }
 """The counters to which these events add their count."""
@@ -160,7 +165,7 @@ class Counters:
                 self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
-            case events.JobsMadePending() | events.GroupsMended() | events.JobsSwept():
+            case events.JobsMadePending() | events.GroupsMended() | events.NodesMended() | events.JobsSwept():
                 self._add(_OF_MANY[type(event)], event.count)
             case events.JobsRose():
                 self._add("forge_jobs_risen", event.count, event.queue)

@@ -35,6 +35,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "Operation {operation_id} is held up, and tried again: {error}",
     ),
+    events.NodesMended: (
+        logging.WARNING,
+        "{count} nodes of flows had been left open though their jobs had ended, or though they waited for nothing: their flows go on now",
+    ),
     events.GroupsMended: (
         logging.WARNING,
         "{count} places in groups had been left taken, or free beside jobs that wait for them: they are given away now",

@@ -88,7 +88,7 @@ class HookedHandler:
             if handler.placement is not Placement.LOOP:
                 result = await self._outside(handler, attempt, context, arguments)
             elif handler.takes_context:
-                context.flow = id(asyncio.current_task())  # a plugin may have called it in another one
+                context.task_id = id(asyncio.current_task())  # a plugin may have called it in another one
                 result = await handler.function(context, **arguments)
             else:
                 result = await handler.function(**arguments)

@@ -21,7 +21,8 @@ from typing import Any
 
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.forge import Forge
-from forge_jobs.handlers.context import Context, ProcessTokens
+from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.context_tokens import ProcessTokens
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.placement import Placement
 from forge_jobs.model.decision import HandedBack
@@ -29,16 +30,7 @@ from forge_jobs.model.error_text import describe
 from forge_jobs.model.job import CANCELLED_BY_USER, NOBODY, Claim
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.returned import PLAIN, settled
-from forge_jobs.rules.verdict import (
-    Stop,
-    Verdict,
-    dead,
-    done,
-    failed,
-    handed_back,
-    judge,
-    refused,
-)
+from forge_jobs.rules.verdict import Stop, Verdict, dead, done, failed, handed_back, judge, refused
 from forge_jobs.system import exits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
@@ -52,6 +44,7 @@ from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.extra_slots import ExtraSlot
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
+from forge_jobs.worker.nodes import NodeRun
 from forge_jobs.worker.progress import ProgressWriter
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.served_queue import ServedQueue
@@ -280,7 +273,10 @@ class Runners:
         task.claim = claim
         try:
             handler = self._calls[claim.kind]
-            arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
+            node = (
+                None if claim.node is None else NodeRun(claim.node, claim, config.name, handler, self._forge)
+            )
+            arguments = (node or handler.arguments).decode(claim.payload or b"", claim.codec)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
             if handler.redact or claim.codec not in OPEN:
                 attempt.hide(handler.redact, arguments)
@@ -294,11 +290,15 @@ class Runners:
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))
             attempt.has_begun = task.is_in_handler = True
-            if handler.placement is IN_LOOP and not handler.takes_context:
+            if node is not None and not node.is_called:
+                result = node.result
+            elif handler.placement is IN_LOOP and not handler.takes_context:
                 result = await handler.function(**arguments)
             else:
                 context = Context(claim, config.name, self._forge, self._tokens, self._reports, self._loop)
-                attempt.context, context.flow = context, id(task)
+                attempt.context, context.task_id = context, id(task)
+                if node is not None:
+                    node.told(context)
                 if handler.placement is IN_LOOP:
                     result = await handler.function(context, **arguments)
                 else:
@@ -311,6 +311,7 @@ class Runners:
                 raise attempt.exited
             ended_at = uptime()
             verdict = done(claim, queue.config, claim.codec, result, wait, ended_at - started)
+            verdict = verdict if node is None else node.handed_on(verdict, result, attempt.context)
         except GeneratorExit as error:  # this task may await nothing any more
             self._end(attempt, self._judged(attempt, error))
             raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from forge_jobs.model.flow import Edge, NewFlow, NewNode
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, Postponement, Reason, State
 from forge_jobs.model.kind import Kind
@@ -34,6 +35,7 @@ from tests.storage.factories import (
     enqueue,
     enqueue_many,
     failed,
+    job,
     leader,
     running,
     worker,
@@ -157,6 +159,14 @@ async def _fill(database: Database) -> None:
         await enqueue(storage, delay=timedelta(days=1), rerun_of=tagged)
         asked = NewOperation(Move.CANCEL, [State.PENDING], "ada", tags=("nobody",))
         await storage.operations.cancel((await storage.operations.add(asked)).id)
+        nodes = [
+            NewNode("charge", job()),
+            NewNode("ship", job(), after=(Edge(0),)),
+            NewNode("mail", job(), after=(Edge(1),)),
+        ]
+        ended_flow, _ = await storage.flows.start(NewFlow("order", nodes))
+        await storage.flows.start(NewFlow("order", nodes[:2], timedelta(days=1)))
+        await storage.flows.cancel(ended_flow)
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
 

@@ -44,7 +44,24 @@ READ = {
         "JOIN paused_group ON paused_group.name = job_group.name"
     ),
     "paused groups": "SELECT id FROM job_group JOIN paused_group ON paused_group.name = job_group.name",
-    "lines": "SELECT job_id, group_id, CAST(groups AS text) FROM blocked",
+    "lines": "SELECT job_id, group_id, CAST(groups AS text) FROM blocked WHERE group_id IS NOT NULL",
+    "nodes in blocked": "SELECT job_id FROM blocked WHERE group_id IS NULL",
+    "nodes that wait for others": "SELECT job_id FROM flow_node WHERE state IS NULL AND missing > 0",
+    "open nodes that have ended": (
+        "SELECT job_id FROM flow_node WHERE state IS NULL "
+        "AND (job_id IN (SELECT job_id FROM finished) OR job_id NOT IN (SELECT id FROM job)) "
+    ),
+    "nodes that miscount": (
+        "SELECT job_id, missing FROM flow_node WHERE state IS NULL AND missing <> ("
+        "SELECT count(*) FROM flow_edge JOIN flow_node AS other ON other.job_id = from_job "
+        "WHERE to_job = flow_node.job_id AND other.state IS NULL)"
+    ),
+    "flows that miscount": (
+        "SELECT id FROM flow WHERE (nodes, done, dead, skipped) <> ("
+        "SELECT count(*), count(*) FILTER (WHERE flow_node.state = 'done'), "
+        "count(*) FILTER (WHERE flow_node.state = 'dead'), count(*) FILTER (WHERE flow_node.state = 'skipped') "
+        "FROM flow_node WHERE flow_id = flow.id) OR (ended_at IS NULL) <> (nodes > done + dead + skipped)"
+    ),
     "failures of no job": "SELECT job_id FROM failure WHERE job_id NOT IN (SELECT id FROM job)",
     "jobs with too many failures": (
         "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
@@ -115,6 +132,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
     _no_job_is_blocked_whose_groups_have_a_place(rows)
     _jobs_of_tenants_are_linked_to_them(rows)
+    _nodes_of_flows_wait_for_what_has_not_ended(rows)
     await _counts_are_true(storage, rows)
     assert await database.left_open(storage) == []
 
@@ -160,8 +178,14 @@ def _places_in_groups_are_those_of_pending_and_running_jobs(rows: Rows) -> None:
     assert taken == {(job, name) for job, _, groups in linked if job in active for name in decoded(groups)}
     ids = _firsts(linked)
     assert _firsts(rows["linked scheduled jobs"]) == ids & _firsts(rows["scheduled"])
-    assert _firsts(rows["blocked"]) <= ids
+    assert _firsts(rows["lines"]) <= ids
     assert _firsts(rows["occupants of paused groups"]) <= _firsts(rows["claimed"])
+
+
+def _nodes_of_flows_wait_for_what_has_not_ended(rows: Rows) -> None:
+    assert _firsts(rows["nodes in blocked"]) == _firsts(rows["nodes that wait for others"])
+    for wrong in ("open nodes that have ended", "nodes that miscount", "flows that miscount"):
+        assert rows[wrong] == [], wrong
 
 
 def _no_job_is_blocked_whose_groups_have_a_place(rows: Rows) -> None:

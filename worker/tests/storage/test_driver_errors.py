@@ -21,6 +21,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.correction import Correction
+from forge_jobs.model.flow import NewFlow, NewNode
 from forge_jobs.model.foreign_job import ImportedJob
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
@@ -102,6 +103,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "paused": True,
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },
+        **{"flow": NewFlow("f", [NewNode("a", job())]), "flow_id": 1},
         **{"tenant": "ada", "weight": 2.0, "weights": {"ada": 2.0}, "last_declared": None},
         **{"scope": "smtp", "capacity": 5, "refill": 1, "tokens": 1, "keep": 0},
         **{"cron": cron(next_fire_at=AT), "fires": [AT], "next_fire_at": AT, "error": "it broke"},

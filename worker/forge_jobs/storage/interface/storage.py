@@ -21,6 +21,7 @@ from forge_jobs.storage.interface.corrections import Corrections
 from forge_jobs.storage.interface.crons import Crons
 from forge_jobs.storage.interface.ends import Ends
 from forge_jobs.storage.interface.fires import Fires
+from forge_jobs.storage.interface.flows import Flows
 from forge_jobs.storage.interface.groups import Groups
 from forge_jobs.storage.interface.history import History
 from forge_jobs.storage.interface.imports import Imports
@@ -70,6 +71,7 @@ class Storage(Protocol):
     slots: Slots
     ageing: Ageing
     groups: Groups
+    flows: Flows
     tenants: Tenants
     time_limits: JobTimeLimits
     kinds: Kinds

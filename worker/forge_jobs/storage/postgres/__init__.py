@@ -18,6 +18,7 @@ from forge_jobs.storage.postgres.corrections import PostgresCorrections
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.ends import PostgresEnds
 from forge_jobs.storage.postgres.fires import PostgresFires
+from forge_jobs.storage.postgres.flows import PostgresFlows
 from forge_jobs.storage.postgres.groups import PostgresGroups
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.imports import PostgresImports
@@ -94,6 +95,7 @@ class PostgresStorage(Storage):
         self.slots = PostgresSlots(database)
         self.ageing = PostgresAgeing(database)
         self.groups = PostgresGroups(database)
+        self.flows = PostgresFlows(database)
         self.tenants = PostgresTenants(database)
         self.time_limits = PostgresTimeLimits(database)
         self.kinds = PostgresKinds(database)

@@ -10,19 +10,13 @@ from operator import attrgetter
 from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.model.job import (
-    LARGE_PAYLOAD,
-    LAST_ATTEMPT,
-    Claim,
-    End,
-    Postponement,
-    State,
-)
+from forge_jobs.model.flow import is_node
+from forge_jobs.model.job import LARGE_PAYLOAD, LAST_ATTEMPT, Claim, End, Postponement, State
 from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.tenant import END_ALONE, FAIR
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import groups, meta, saved_states, tenants, time_limits
+from forge_jobs.storage.postgres import flows, groups, meta, saved_states, tenants, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.held import HELD, LOST
 from forge_jobs.storage.postgres.outcomes import (
@@ -262,6 +256,7 @@ class PostgresClaims:
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
+            flows.leave_payloads(claims)
             await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
@@ -278,6 +273,8 @@ class PostgresClaims:
         # One at a time, and on a connection that no handler can take.
         records = await self._database.claims.fetch(PAYLOAD, claim.job_id, claim.worker_id, claim.attempt)
         claim.state = records[0]["state"] if records else claim.state
+        if records and is_node(claim.links):
+            await flows.read(self._database.claims, claim)
         return records[0]["payload"] if records else None
 
     async def answered(self) -> None:
@@ -300,6 +297,8 @@ class PostgresClaims:
                 results if any([result is not None for result in results]) else None,
             )
         else:
+            if any([end.changes is not None for end in ends]):
+                return await flows.finish_all(self._database, ends, self.finish)
             is_linked = not all(end.claim.links in END_ALONE for end in ends)
             payloads = [end.payload for end in ends]
             has_payloads = any(payload is not None for payload in payloads)
@@ -312,7 +311,7 @@ class PostgresClaims:
                 [end.duration for end in ends],
                 [end.result for end in ends],
                 [end.error for end in ends],
-                [end.keep for end in ends],
+                [end.keep or is_node(end.claim.links) for end in ends],
                 [end.claim.key is not None for end in ends],
                 *([payloads] if has_payloads else []),
             )

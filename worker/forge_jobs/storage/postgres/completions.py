@@ -10,6 +10,7 @@ from typing import Any
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.model.completion import Completion, Fate
+from forge_jobs.model.flow import FLOW
 from forge_jobs.model.job import WORKER_LOST, End, Postponement, State
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
@@ -27,7 +28,10 @@ COMPLETE = f"""
 WITH gone AS (
     DELETE FROM {{schema}}.claimed WHERE {_PROOF}
     RETURNING job_id, worker_id, attempt, queue_id, claimed_at, coalesce(
-        (SELECT done_retention > interval '0' FROM {{schema}}.queue WHERE queue.id = claimed.queue_id), true) AS keep
+        (SELECT done_retention > interval '0' FROM {{schema}}.queue WHERE queue.id = claimed.queue_id), true)
+        OR coalesce((SELECT links & {
+    FLOW
+} <> 0 FROM {{schema}}.job WHERE job.id = claimed.job_id), false) AS keep
 ), ended AS (
     INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
     SELECT job_id, worker_id, claimed_at, {
@@ -37,7 +41,11 @@ WITH gone AS (
     endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")
 }, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}, {endings.vacated("gone")}, {
     endings.unlimited("gone")
-}
+}, ended_nodes AS (
+    INSERT INTO {{schema}}.ended_node (job_id)
+    SELECT id FROM {{schema}}.job WHERE id = ANY (ARRAY(SELECT job_id FROM gone)) AND links & {FLOW} <> 0
+    ON CONFLICT DO NOTHING
+)
 SELECT {{schema}}.micros(claimed_at) FROM gone
 """
 
@@ -82,7 +90,8 @@ SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
        (SELECT state FROM {{schema}}.finished WHERE {_PROOF}) AS ended,
        (SELECT error FROM {{schema}}.finished WHERE {_PROOF}) AS error,
        EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known,
-       EXISTS (SELECT FROM {{schema}}.unsettled WHERE group_id IS NOT NULL) AS has_left_places
+       EXISTS (SELECT FROM {{schema}}.unsettled WHERE group_id IS NOT NULL)
+       OR EXISTS (SELECT FROM {{schema}}.ended_node) AS has_left_places
 """
 
 KNOWN = "SELECT EXISTS (SELECT FROM {schema}.job WHERE id = $1)"

@@ -36,8 +36,8 @@ WITH unqueued AS (
     UNION ALL SELECT *, 'waiting', NULL, NULL FROM unwaited
     UNION ALL SELECT * FROM unfinished
 ), kept AS (
-    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
-    SELECT job_id, worker_id, started_at, now(), queue_id, attempt, $2::text, $3::text, $4::bytea FROM gone
+    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links)
+    SELECT job_id, worker_id, started_at, now(), queue_id, attempt, $2::text, $3::text, $4::bytea, {links} FROM gone
     WHERE (SELECT CASE $2::text WHEN 'done' THEN done_retention ELSE dead_retention END
            FROM {schema}.queue WHERE queue.id = gone.queue_id) > interval '0'
     RETURNING job_id, queue_id
@@ -50,6 +50,7 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved,
 """,
     state=_STATE,
     waiting=OF_WAITING,
+    links=endings.LINKS,
     forgotten=endings.forgotten("unkept"),
     unkeyed=endings.unkeyed("gone"),
     unlimited=endings.unlimited("gone"),

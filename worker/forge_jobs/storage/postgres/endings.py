@@ -57,6 +57,10 @@ BY_TIME = "limit_error"
 """The error of those of `gone` that end since their time is over, and null of all others."""
 
 
+LINKS = "(SELECT job.links FROM {schema}.job WHERE job.id = gone.job_id)"
+"""What those of `gone` are linked to; written with their end, so that flows hear of the end of their nodes."""
+
+
 def cancelled(
     which: str = "true",
     *,
@@ -70,8 +74,8 @@ def cancelled(
     `kept`, `unkept`, `forgotten`, `unfailed`, `unkeyed`; `ran` gives the columns that say who ran them, and since when.
     """
     return f"""kept AS (
-    INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, {ran}, now(), queue_id, {attempt}, {state}, {error} FROM gone
+    INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, links)
+    SELECT job_id, {ran}, now(), queue_id, {attempt}, {state}, {error}, {LINKS} FROM gone
     WHERE {which} AND (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = gone.queue_id) > interval '0'
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (

@@ -18,7 +18,7 @@ WHERE NOT EXISTS (
 
 _LINELESS = """
 SELECT blocked.job_id, blocked.group_id FROM {schema}.blocked
-WHERE NOT EXISTS (SELECT FROM {schema}.job_group WHERE job_group.id = blocked.group_id)"""
+WHERE blocked.group_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.job_group WHERE job_group.id = blocked.group_id)"""
 
 _FRONT = """
 SELECT job_group.id FROM {schema}.job_group

@@ -36,7 +36,8 @@ AT_ONCE = 100
 """How many places that were freed are given away in one statement."""
 
 SETTLE = f"""
-SELECT settled, again, (SELECT array_agg(DISTINCT job_id) FROM {{schema}}.unsettled WHERE job_id IS NOT NULL) AS in_way
+SELECT settled, again, (SELECT array_agg(DISTINCT job_id) FROM {{schema}}.unsettled WHERE job_id IS NOT NULL) AS in_way,
+       {{schema}}.settle_nodes() AS nodes
 FROM {{schema}}.settle_next({AT_ONCE})
 """
 
@@ -158,7 +159,7 @@ FROM stale
 # Of each line one job is looked at for each of its sets of groups: where that one has no place, no other has.
 STANDING = """
 SELECT array_agg(DISTINCT line.group_id)
-FROM (SELECT DISTINCT group_id, groups FROM {schema}.blocked) AS line
+FROM (SELECT DISTINCT group_id, groups FROM {schema}.blocked WHERE group_id IS NOT NULL) AS line
 WHERE NOT EXISTS (
     SELECT FROM unnest(coalesce(line.groups, ARRAY[line.group_id])) AS one WHERE {schema}.places_left(one) <= 0)
 """

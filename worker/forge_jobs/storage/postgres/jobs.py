@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
-from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows, steps, tags
+from forge_jobs.storage.postgres import endings, enqueue, flows, groups, handled, job_rows, steps, tags
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, move
@@ -180,7 +180,10 @@ class PostgresJobs:
             )
         }
         full = await groups.full_groups(self._database, job_id)
-        return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, full_groups=full, **around)
+        needs = await flows.needs(self._database, job_id)
+        return Waiting(
+            queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, full_groups=full, needs=needs, **around
+        )
 
     async def _join(self, job_id: int, due: int) -> None:
         """The job has joined its groups if it was made due just now; should this fail, a worker sees to it."""

@@ -285,6 +285,17 @@ RETRY = _of_one(_RETRY, "{state} AS state, " + _KEY_IS_HELD + " AS is_key_held")
 DELETE = _of_one(_DELETE)
 RUN_NOW = _of_one(_RUN_NOW)
 
+# The jobs of an array, wherever they are.
+CANCEL_THESE = filled(
+    _CANCEL,
+    pick="",
+    ready="""SELECT {schema}.place(one) FROM unnest($1::bigint[]) AS one""",
+    scheduled="SELECT unnest($1::bigint[])",
+    blocked="SELECT unnest($1::bigint[])",
+    waiting="SELECT unnest($1::bigint[])",
+    claimed="SELECT unnest($1::bigint[])",
+    answer="(SELECT count(*) FROM gone)",
+)
 
 _STATEMENTS: Mapping[Move, str] = {
     Move.CANCEL: _CANCEL,

@@ -63,9 +63,13 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
-# The same for jobs that are linked to others, which get what is free now, or that have time limits.
-FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.LEFT} FROM gone".replace(
-    "), ended AS (", f"), {endings.unlimited('gone')}, ended AS (", 1
+# The same for jobs that are linked to others, which get what is free now, or that have time limits, or are nodes of flows.
+FINISH_LINKED = (
+    f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.LEFT} FROM gone".replace(
+        "), ended AS (", f"), {endings.unlimited('gone')}, ended AS (", 1
+    )
+    .replace("attempt, state, error, result)", "attempt, state, error, result, links)", 1)
+    .replace("ELSE 'done' END, error, result\n", f"ELSE 'done' END, error, result, {endings.LINKS}\n", 1)
 )
 
 # The same for jobs of which any has another payload from now on, which is the last parameter. It is written in the statement

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.flow import is_node
 from forge_jobs.model.job import (
     LARGE_PAYLOAD,
     LAST_ATTEMPT,
@@ -20,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import meta, outcomes, saved_states, tenants, time_limits
+from forge_jobs.storage.sqlite import flows, meta, outcomes, saved_states, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -156,6 +157,11 @@ class SqliteClaims:
         claims = [_claimed(row) for row in rows]
         if any([claim.links is not None for claim in claims]):
             await self._database.read(lambda transaction: _read_links(transaction, claims))
+            for claim in claims:
+                if is_node(claim.links):
+                    claim.payload = (
+                        None  # it is read when the job begins, together with what its predecessors returned
+                    )
         if self.reads_meta and claims:
             await self._database.read(lambda transaction: meta.read(transaction, claims))
         return claims
@@ -175,15 +181,15 @@ class SqliteClaims:
             return None
         payload: bytes
         payload, claim.state = row
+        if is_node(claim.links):
+            await self._database.read(lambda transaction: flows.read(transaction, claim))
         return payload
 
     async def answered(self) -> None:
         await self._database.write(lambda transaction: None)  # writes come one after the other
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
-        return (
-            await self._database.write(lambda transaction: outcomes.finish(transaction, ends)) if ends else []
-        )
+        return await self._database.write(lambda transaction: flows.finish(transaction, ends)) if ends else []
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
         if not postponements:

@@ -78,9 +78,11 @@ WHERE job_id IN (SELECT job_id FROM finished) OR job_id IN (SELECT job_id FROM s
    OR job_id IN (SELECT job_id FROM blocked) OR job_id IN (SELECT job_id FROM waiting) OR job_id NOT IN (SELECT id FROM job)
 """
 
+LINES = "SELECT DISTINCT group_id FROM blocked WHERE group_id IS NOT NULL"
+
 FORGET = """
 DELETE FROM job_group
-WHERE set_limit IS NULL AND id NOT IN (SELECT group_id FROM occupant) AND id NOT IN (SELECT group_id FROM blocked)
+WHERE set_limit IS NULL AND id NOT IN (SELECT group_id FROM occupant) AND id NOT IN (SELECT group_id FROM blocked WHERE group_id IS NOT NULL)
   AND id NOT IN (SELECT each.value FROM blocked JOIN json_each(blocked.groups) AS each)
 """
 
@@ -293,7 +295,7 @@ def withdraw(transaction: Transaction) -> int:
 
 def admit_all(transaction: Transaction) -> int:
     """Free places of all groups are given to the jobs that stand in their lines; return how many were."""
-    return admit(transaction, [row[0] for row in transaction.rows("SELECT DISTINCT group_id FROM blocked")])
+    return admit(transaction, [row[0] for row in transaction.rows(LINES)])
 
 
 def take_place(transaction: Transaction, job_id: int, name: str) -> None:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.storage.sqlite import tags
+from forge_jobs.storage.sqlite import nodes, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -33,6 +33,7 @@ def forget(transaction: Transaction, job_ids: list[int]) -> None:
         "DELETE FROM job WHERE id = ?",
     ):
         transaction.execute_many(sql, rows)
+    nodes.end(transaction, job_ids)
 
 
 def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:

@@ -27,7 +27,7 @@ from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
-from forge_jobs.storage.sqlite import groups, handled, moves, places, steps, tags, walks
+from forge_jobs.storage.sqlite import groups, handled, moves, nodes, places, steps, tags, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.counts import counts
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -313,6 +313,7 @@ class SqliteJobs:
                 ahead_of_tenant=_ahead(transaction, place, AND_OF_TENANT),
                 ahead_limit=AHEAD_LIMIT,
                 full_groups=groups.full_groups(transaction, job_id),
+                needs=nodes.needs(transaction, job_id),
                 now=moment(transaction.now),
                 tokens=transaction.value(
                     f"SELECT {FILLED} FROM rate_limit WHERE scope = :scope",

@@ -10,7 +10,7 @@ from typing import Protocol
 from forge_jobs.model.group import DROPPED_ERROR
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
 from forge_jobs.model.match import Move
-from forge_jobs.storage.sqlite import groups, tenants
+from forge_jobs.storage.sqlite import groups, nodes, tenants
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -94,6 +94,7 @@ def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: Stat
     count_move(transaction, [job.queue_id for job in kept], None, COLUMNS[state])
     if len(kept) < len(jobs):
         forget(transaction, [job.id for job in jobs if not retentions[job.queue_id]])
+    nodes.end(transaction, [job.id for job in kept])
 
 
 def _drop_limits(transaction: Transaction, job_ids: Iterable[int]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from forge_jobs.model.flow import is_node
 from forge_jobs.model.group import has_groups
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
@@ -16,7 +17,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.tenant import END_ALONE, has_tenant, is_let_in
-from forge_jobs.storage.sqlite import groups, tags, time_limits, waits
+from forge_jobs.storage.sqlite import groups, nodes, tags, time_limits, waits
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -31,6 +32,8 @@ BEGUN = (Reason.RETRY, Reason.RESCHEDULED, Reason.SLEEPING)
 DONE, DEAD = State.DONE, State.DEAD  # a look-up in an Enum is slower than one thinks
 
 
+OWNED = "SELECT 1 FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+
 FINISH = """
 INSERT INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -41,7 +44,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
     """The jobs are done or dead; return the ids of those whose claim was lost."""
     owned, lost = _owned(transaction, {proof(end.claim): end for end in ends})
     now = transaction.now
-    kept = [end for end in owned if end.keep]
+    kept = [end for end in owned if end.keep or is_node(end.claim.links)]
     finished = [
         (
             end.claim.job_id,
@@ -74,7 +77,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
     count_move(transaction, [end.claim.queue_id for end in kept if end.state is DEAD], "in_progress", "dead")
     _rewrite(transaction, kept)
     if len(kept) < len(owned):
-        _forget(transaction, [end.claim for end in owned if not end.keep])
+        _forget(transaction, [end.claim for end in owned if not (end.keep or is_node(end.claim.links))])
     _leave(transaction, [end.claim for end in owned])
     return lost
 
@@ -83,6 +86,12 @@ def _leave(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which have ended, have no places in groups and no time limits any more."""
     time_limits.forget(transaction, [claim.job_id for claim in claims if claim.links not in END_ALONE])
     groups.leave_of(transaction, claims)
+    _end_nodes(transaction, claims)
+
+
+def _end_nodes(transaction: Transaction, claims: Sequence[Claim]) -> None:
+    if ended := [claim.job_id for claim in claims if is_node(claim.links)]:
+        nodes.end(transaction, ended)
 
 
 def _rewrite(transaction: Transaction, outcomes: Sequence[End] | Sequence[Postponement]) -> None:
@@ -246,6 +255,7 @@ def _end(
     count_move(transaction, [claim.queue_id for claim in kept if claim.expired], "in_progress", "expired")
     if len(kept) < len(ended):
         _forget(transaction, [claim for claim in ended if not retentions[claim.queue_id]])
+    _end_nodes(transaction, ended)
 
 
 def _owned(transaction: Transaction, outcomes: dict[Proof, T]) -> tuple[list[T], list[int]]:

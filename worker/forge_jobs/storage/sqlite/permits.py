@@ -23,7 +23,7 @@ TOGETHER = 1000  # permits that are moved in one transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class Bucket:
     """A rate limit at a moment, as its keys see it: all numbers are in tokens, that moment in microseconds."""
 
     now: int
@@ -235,17 +235,17 @@ def _keep(transaction: Transaction, request: PermitRequest, full_at: float, at: 
     )
 
 
-def _flow(transaction: Transaction, scope: str) -> Flow:
+def _flow(transaction: Transaction, scope: str) -> Bucket:
     """Return the rate limit as its keys see it. Raises UnknownScope."""
     limit = get(transaction, scope)
     [(flowed, emptied, void_to)] = transaction.rows(
         f"SELECT {FLOWED}, emptied, void_to FROM rate_limit WHERE scope = :scope",
         {"scope": scope, "now": transaction.now},
     )
-    return Flow(transaction.now, limit.capacity, limit.refill, flowed, emptied, void_to)
+    return Bucket(transaction.now, limit.capacity, limit.refill, flowed, emptied, void_to)
 
 
-def _refilled(transaction: Transaction, scope: str, cost: float) -> Flow:
+def _refilled(transaction: Transaction, scope: str, cost: float) -> Bucket:
     """Return the rate limit. Raises UnknownScope, and InvalidInput when it gives no permit for `cost` tokens."""
     flow = _flow(transaction, scope)
     if not flow.refill or cost > flow.capacity:
@@ -253,13 +253,13 @@ def _refilled(transaction: Transaction, scope: str, cost: float) -> Flow:
     return flow
 
 
-def _full_at(transaction: Transaction, flow: Flow, scope: str, key: str) -> float:
+def _full_at(transaction: Transaction, flow: Bucket, scope: str, key: str) -> float:
     """Return when the bucket of the key is full, if nothing more is spent."""
     row = transaction.row("SELECT full_at FROM rate_key WHERE scope = ? AND key = ?", (scope, key))
     return flow.full_from if row is None else max(row[0], flow.full_from)
 
 
-def _free(transaction: Transaction, flow: Flow, scope: str, key: str) -> float:
+def _free(transaction: Transaction, flow: Bucket, scope: str, key: str) -> float:
     """Return how many tokens of the key were given back and are there."""
     row = transaction.row("SELECT free_to FROM rate_key WHERE scope = ? AND key = ?", (scope, key))
     return 0.0 if row is None else max(0.0, float(row[0]) - flow.full_from)

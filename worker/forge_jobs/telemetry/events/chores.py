@@ -157,6 +157,13 @@ class GroupsMended(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NodesMended(Event):
+    """Nodes of flows were open though their jobs had ended, or waited for nothing: as after a worker that knows no flows."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobsRose(Event):
     """Pending jobs of the queue have waited for so long that their priority has risen."""
 

@@ -105,7 +105,7 @@ CREATE TABLE "forge_jobs".job (
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, or it was
-    -- sent a signal, 8: a tenant
+    -- sent a signal, 8: a tenant, 32: a flow
     links        smallint,
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
@@ -232,10 +232,11 @@ CREATE INDEX scheduled_run_at ON "forge_jobs".scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON "forge_jobs".scheduled (queue_id, run_at);
 
--- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+-- Jobs that wait for a place in a group, or for other nodes of their flow. One with groups stands in the line of one of
+-- them that has none.
 CREATE TABLE "forge_jobs".blocked (
     job_id   bigint PRIMARY KEY,
-    group_id bigint NOT NULL,  -- in whose line it stands
+    group_id bigint,  -- in whose line it stands; null: in none, it waits for other nodes
     pos      bigint NOT NULL,  -- since when, in microseconds since the epoch
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
@@ -296,7 +297,8 @@ CREATE TABLE "forge_jobs".finished (
     attempt     integer NOT NULL,
     state       text NOT NULL CHECK (state IN ('done', 'dead', 'expired')),
     error       text,
-    result      bytea
+    result      bytea,
+    links       smallint  -- as in `job`, where its end concerns other nodes of a flow, which hear of it; else null
 );
 -- Only for those that are not done, which are few: an entry for each job would be an eighth of what a job costs the server.
 CREATE INDEX finished_undone ON "forge_jobs".finished (queue_id, finished_at) WHERE state <> 'done';
@@ -585,6 +587,63 @@ CREATE TABLE "forge_jobs".unsettled (
     CHECK (num_nonnulls(group_id, job_id) = 1),
     CHECK (num_nonnulls(said, said_at) IN (0, 2))
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+
+-- Flows
+
+-- Jobs that depend on each other. Whoever ends nodes of a flow locks its row first, so that for each flow one transaction
+-- after the other sees what its end means for the others.
+CREATE TABLE "forge_jobs".flow (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,
+    state      text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'dead', 'cancelled')),
+    created_at timestamptz NOT NULL,
+    deadline   timestamptz,  -- when all nodes have to have ended
+    cancel_requested_at timestamptz,
+    ended_at   timestamptz,
+    -- how many nodes there are, and how many of them have ended how
+    nodes      integer NOT NULL,
+    done       integer NOT NULL DEFAULT 0,
+    dead       integer NOT NULL DEFAULT 0,
+    skipped    integer NOT NULL DEFAULT 0,
+    failed     integer NOT NULL DEFAULT 0,  -- of the dead, those that the flow cannot do without
+    CHECK ((state = 'running') = (ended_at IS NULL))
+) WITH (fillfactor = 50);
+CREATE INDEX flow_ended ON "forge_jobs".flow (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE "forge_jobs".flow_node (
+    job_id    bigint PRIMARY KEY,
+    flow_id   bigint NOT NULL,
+    number    integer NOT NULL,  -- in the order in which they were added
+    name      text NOT NULL,
+    codec     text NOT NULL,  -- of its result
+    plan      text NOT NULL,  -- JSON: what a worker does with what its predecessors returned
+    tolerated boolean NOT NULL,  -- the flow can do without it
+    delay     double precision,  -- seconds that it waits when its predecessors have ended; null: none
+    missing   integer NOT NULL,  -- how many predecessors have not ended
+    fed       integer NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
+    failed_by bigint,  -- the dead job that it needs
+    state     text CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
+    result    bytea,
+    error     text
+) WITH (fillfactor = 80);
+CREATE INDEX flow_node_flow ON "forge_jobs".flow_node (flow_id, number);
+CREATE INDEX flow_node_open ON "forge_jobs".flow_node (job_id) WHERE state IS NULL;
+
+CREATE TABLE "forge_jobs".flow_edge (
+    from_job bigint NOT NULL,
+    to_job   bigint NOT NULL,
+    position integer NOT NULL,  -- among the predecessors of to_job
+    on_dead  text NOT NULL CHECK (on_dead IN ('fail', 'skip', 'continue')),
+    taken    boolean NOT NULL DEFAULT true,  -- false: a branch led elsewhere
+    PRIMARY KEY (from_job, to_job)
+);
+CREATE INDEX flow_edge_to ON "forge_jobs".flow_edge (to_job, position);
+
+-- Nodes that transactions of callers have ended. Those lock no flow; whoever looks after the commit hands on what they left.
+CREATE TABLE "forge_jobs".ended_node (
+    job_id bigint PRIMARY KEY
+);
 
 
 -- Tenants
@@ -2188,6 +2247,292 @@ CREATE FUNCTION "forge_jobs".signal(
 $$;
 
 
+-- Flows
+
+-- These nodes, whose predecessors have ended, wait no longer for them: they are ready, or scheduled where they have a delay
+-- or have to be let in. Time limits that count from when a job is due count from 9000 until then: now they count from here.
+CREATE FUNCTION "forge_jobs".free_nodes(ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    told bigint;
+BEGIN
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    WITH gone AS MATERIALIZED (
+        DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = ANY (ids) AND blocked.group_id IS NULL
+        RETURNING blocked.job_id, blocked.queue_id, blocked.attempt, blocked.priority
+    ), free AS MATERIALIZED (
+        SELECT gone.*, job.links, now() + make_interval(secs => coalesce(node.delay, 0)) AS due,
+               coalesce(node.delay, 0) > 0 OR coalesce(job.links & 9, 0) <> 0 AS is_later
+        FROM gone JOIN "forge_jobs".job ON job.id = gone.job_id JOIN "forge_jobs".flow_node AS node ON node.job_id = gone.job_id
+    ), planned AS (
+        INSERT INTO "forge_jobs".scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+        SELECT free.job_id, due, queue_id, attempt, priority,
+               CASE WHEN coalesce(links & 9, 0) <> 0 THEN 'rescheduled' ELSE 'delayed' END, links
+        FROM free WHERE is_later
+    ), placed AS (
+        INSERT INTO "forge_jobs".ready (job_id, pos, queue_id, attempt, priority)
+        SELECT free.job_id, "forge_jobs".micros(now()) + row_number() OVER (ORDER BY free.job_id), queue_id, attempt, priority
+        FROM free WHERE NOT is_later
+    ), limited AS (
+        UPDATE "forge_jobs".time_limit AS mine SET start_by = limits.begins, deadline = limits.ends,
+                                               look_at = least(limits.begins, limits.ends)
+        FROM (
+            SELECT theirs.job_id,
+                   CASE WHEN theirs.start_by >= '9000-01-01Z' THEN free.due + (theirs.start_by - '9000-01-01Z')
+                        ELSE theirs.start_by END AS begins,
+                   CASE WHEN theirs.deadline >= '9000-01-01Z' THEN free.due + (theirs.deadline - '9000-01-01Z')
+                        ELSE theirs.deadline END AS ends
+            FROM free JOIN "forge_jobs".time_limit AS theirs ON theirs.job_id = free.job_id) AS limits
+        WHERE mine.job_id = limits.job_id
+    ), tallied AS (
+        INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
+        SELECT queue_id, count(*) FILTER (WHERE NOT is_later), count(*) FILTER (WHERE is_later), -count(*)
+        FROM free GROUP BY queue_id
+    )
+    SELECT count(CASE WHEN freed.is_later THEN "forge_jobs".tell('due:') ELSE "forge_jobs".wake(freed.queue_id) END) INTO told
+    FROM (SELECT DISTINCT free.queue_id, free.is_later FROM free) AS freed;
+END
+$$;
+
+-- These nodes, which wait for others, end without having run; returns those that did wait.
+CREATE FUNCTION "forge_jobs".end_waiting_nodes(ids bigint[], as_state text, as_error text DEFAULT NULL) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    ended bigint[];
+BEGIN
+    IF ids IS NULL THEN
+        RETURN NULL;
+    END IF;
+    WITH gone AS MATERIALIZED (
+        DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = ANY (ids) AND blocked.group_id IS NULL
+        RETURNING blocked.job_id, blocked.queue_id, blocked.attempt
+    ), told AS MATERIALIZED (
+        SELECT gone.*, coalesce(as_error, (
+                   SELECT concat('job ', other.job_id, ' (', other.name, '), which it needs, is dead')
+                   FROM "forge_jobs".flow_node AS node JOIN "forge_jobs".flow_node AS other ON other.job_id = node.failed_by
+                   WHERE node.job_id = gone.job_id)) AS why
+        FROM gone
+    ), kept AS (
+        INSERT INTO "forge_jobs".finished (job_id, finished_at, queue_id, attempt, state, error)
+        SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why FROM told
+    ), dated AS (
+        INSERT INTO "forge_jobs".done_together (at, first_id, last_id, queue_id, jobs, job_ids)
+        SELECT now(), min(told.job_id), max(told.job_id), queue_id, count(*), array_agg(told.job_id)
+        FROM told WHERE as_state <> 'dead' GROUP BY queue_id
+    ), unlimited AS (
+        DELETE FROM "forge_jobs".time_limit WHERE time_limit.job_id = ANY (ARRAY(SELECT told.job_id FROM told))
+    ), tallied AS (
+        INSERT INTO "forge_jobs".tally (queue_id, done, dead, blocked)
+        SELECT queue_id, CASE as_state WHEN 'dead' THEN 0 ELSE count(*) END, CASE as_state WHEN 'dead' THEN count(*) ELSE 0 END,
+               -count(*)
+        FROM told GROUP BY queue_id
+    ), noted AS (
+        UPDATE "forge_jobs".flow_node AS node SET state = as_state, error = told.why FROM told WHERE node.job_id = told.job_id
+    )
+    SELECT array_agg(told.job_id) INTO ended FROM told;
+    RETURN ended;
+END
+$$;
+
+-- These nodes have just ended, and `flow_node` says how. Those that wait for them hear of it: they are freed, skipped, or
+-- dead, which those hear that wait for them. Whoever calls has locked their flows.
+CREATE FUNCTION "forge_jobs".hand_on(ended bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    todo bigint[] := ended;
+    all_ended bigint[] := '{}';
+    fallen bigint[];
+    passed bigint[];
+    freed bigint[];
+BEGIN
+    WHILE cardinality(todo) > 0 LOOP
+        all_ended := all_ended || todo;
+        WITH heard AS MATERIALIZED (
+            SELECT edge.to_job, count(*) AS edges,
+                   count(*) FILTER (WHERE edge.taken AND node.state <> 'skipped'
+                                      AND NOT (node.state = 'dead' AND edge.on_dead = 'skip')) AS fed,
+                   min(node.job_id) FILTER (WHERE node.state = 'dead' AND edge.on_dead = 'fail') AS failed_by
+            FROM "forge_jobs".flow_edge AS edge JOIN "forge_jobs".flow_node AS node ON node.job_id = edge.from_job
+            WHERE edge.from_job = ANY (todo) GROUP BY edge.to_job
+        ), told AS (
+            UPDATE "forge_jobs".flow_node AS node
+            SET missing = node.missing - heard.edges, fed = node.fed + heard.fed,
+                failed_by = CASE WHEN node.state IS NULL THEN coalesce(node.failed_by, heard.failed_by)
+                                 ELSE node.failed_by END
+            FROM heard WHERE node.job_id = heard.to_job
+            RETURNING node.job_id, node.missing, node.fed, node.failed_by, node.state
+        )
+        SELECT array_agg(told.job_id) FILTER (WHERE told.failed_by IS NOT NULL),
+               array_agg(told.job_id) FILTER (WHERE told.failed_by IS NULL AND told.missing = 0 AND told.fed = 0),
+               array_agg(told.job_id) FILTER (WHERE told.failed_by IS NULL AND told.missing = 0 AND told.fed > 0)
+        INTO fallen, passed, freed FROM told WHERE told.state IS NULL;
+        PERFORM "forge_jobs".free_nodes(freed);
+        todo := "forge_jobs".end_waiting_nodes(fallen, 'dead')
+             || "forge_jobs".end_waiting_nodes(passed, 'skipped', 'skipped: nothing led to it');
+    END LOOP;
+    UPDATE "forge_jobs".flow SET
+        done = flow.done + sums.done, dead = flow.dead + sums.dead, skipped = flow.skipped + sums.skipped,
+        failed = flow.failed + sums.failed, ended_at = CASE WHEN outlook.is_over THEN now() END,
+        state = CASE WHEN NOT outlook.is_over THEN 'running' WHEN flow.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                     WHEN flow.failed + sums.failed > 0 THEN 'dead' ELSE 'done' END
+    FROM (
+        SELECT node.flow_id, count(*) FILTER (WHERE node.state = 'done') AS done,
+               count(*) FILTER (WHERE node.state = 'dead') AS dead, count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
+               count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed, count(*) AS ended
+        FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (all_ended) GROUP BY node.flow_id) AS sums
+    JOIN "forge_jobs".flow AS before ON before.id = sums.flow_id
+    CROSS JOIN LATERAL (
+        SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
+    WHERE flow.id = sums.flow_id;
+END
+$$;
+
+-- Those of these jobs that are nodes and have ended, or are gone, have ended in their flows as well, however often it is said;
+-- returns how many. The lock comes first: what is looked at then is what all that ended before have left.
+CREATE FUNCTION "forge_jobs".end_nodes(ids bigint[]) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    ended bigint[];
+BEGIN
+    PERFORM FROM "forge_jobs".flow WHERE flow.id = ANY (ARRAY(
+        SELECT node.flow_id FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (ids) AND node.state IS NULL))
+    ORDER BY flow.id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    WITH told AS (
+        UPDATE "forge_jobs".flow_node AS node SET
+            state = CASE WHEN its_end.state = 'done' THEN 'done' ELSE 'dead' END,
+            result = its_end.result,
+            error = CASE WHEN its_end.state IS NULL THEN 'it was deleted' ELSE its_end.error END
+        FROM (
+            SELECT given.job_id, finished.state, finished.error, finished.result
+            FROM unnest(ids) AS given (job_id) LEFT JOIN "forge_jobs".finished ON finished.job_id = given.job_id
+            WHERE finished.job_id IS NOT NULL
+               OR NOT EXISTS (SELECT FROM "forge_jobs".job WHERE job.id = given.job_id)) AS its_end
+        WHERE node.job_id = its_end.job_id AND node.state IS NULL
+        RETURNING node.job_id
+    )
+    SELECT array_agg(told.job_id) INTO ended FROM told;
+    PERFORM "forge_jobs".hand_on(ended);
+    RETURN coalesce(cardinality(ended), 0);
+END
+$$;
+
+-- Whatever ends or deletes nodes hands on in the same statement: its rows say before they are written which nodes they are, and
+-- when all are there, that is done for all of them at once. Of a job that is no node nothing is asked.
+CREATE FUNCTION "forge_jobs".note_ended_node() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM set_config('forge_jobs.ended_nodes', concat_ws(',', noted, OLD.id), true);
+        RETURN OLD;
+    END IF;
+    PERFORM set_config('forge_jobs.ended_nodes', concat_ws(',', noted, NEW.job_id), true);
+    RETURN NEW;
+END
+$$;
+CREATE FUNCTION "forge_jobs".end_noted_nodes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    noted text := current_setting('forge_jobs.ended_nodes', true);
+BEGIN
+    PERFORM set_config('forge_jobs.ended_nodes', '', true);
+    PERFORM "forge_jobs".end_nodes(string_to_array(noted, ',')::bigint[]);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER node_ended BEFORE INSERT ON "forge_jobs".finished FOR EACH ROW WHEN (NEW.links & 32 <> 0)
+    EXECUTE FUNCTION "forge_jobs".note_ended_node();
+CREATE TRIGGER nodes_ended AFTER INSERT ON "forge_jobs".finished FOR EACH STATEMENT
+    WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
+CREATE TRIGGER node_gone BEFORE DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.links & 32 <> 0)
+    EXECUTE FUNCTION "forge_jobs".note_ended_node();
+CREATE TRIGGER nodes_gone AFTER DELETE ON "forge_jobs".job FOR EACH STATEMENT
+    WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
+
+-- Hands on what transactions of callers have left; returns how many nodes they had ended.
+CREATE FUNCTION "forge_jobs".settle_nodes() RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    SELECT array_agg(left_over.job_id) INTO ids FROM (
+        SELECT ended_node.job_id FROM "forge_jobs".ended_node
+        ORDER BY ended_node.job_id LIMIT 500 FOR UPDATE SKIP LOCKED) AS left_over;
+    IF ids IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM "forge_jobs".end_nodes(ids);
+    DELETE FROM "forge_jobs".ended_node WHERE ended_node.job_id = ANY (ids);
+    RETURN cardinality(ids);
+END
+$$;
+
+-- The flow is to end: nodes that wait for others are dead. Returns its state before, and the jobs that are left, which the
+-- caller cancels without the lock of the flow.
+CREATE FUNCTION "forge_jobs".cancel_flow(wanted bigint, OUT was text, OUT open_jobs bigint[]) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT flow.state INTO was FROM "forge_jobs".flow WHERE flow.id = wanted FOR UPDATE;
+    IF was IS DISTINCT FROM 'running' THEN
+        RETURN;
+    END IF;
+    UPDATE "forge_jobs".flow SET cancel_requested_at = coalesce(flow.cancel_requested_at, now()) WHERE flow.id = wanted;
+    PERFORM "forge_jobs".hand_on("forge_jobs".end_waiting_nodes(
+        ARRAY(SELECT node.job_id FROM "forge_jobs".flow_node AS node
+              WHERE node.flow_id = wanted AND node.state IS NULL ORDER BY node.job_id),
+        'dead', 'cancelled by user'));
+    SELECT array_agg(node.job_id ORDER BY node.job_id) INTO open_jobs
+    FROM "forge_jobs".flow_node AS node WHERE node.flow_id = wanted AND node.state IS NULL;
+END
+$$;
+
+-- The dead nodes that the flow cannot do without run again, with attempts counted from 0, when what they need is there.
+-- Returns the state of the flow before; null: there is none. `gone` is a node whose job was deleted: then nothing changes.
+CREATE FUNCTION "forge_jobs".retry_flow(wanted bigint, OUT was text, OUT gone bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    again bigint[];
+BEGIN
+    SELECT flow.state INTO was FROM "forge_jobs".flow WHERE flow.id = wanted FOR UPDATE;
+    IF was IS NULL OR was NOT IN ('dead', 'cancelled') THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(node.job_id ORDER BY node.job_id) INTO again FROM "forge_jobs".flow_node AS node
+    WHERE node.flow_id = wanted AND node.state = 'dead' AND (NOT node.tolerated OR was = 'cancelled');
+    SELECT min(one) INTO gone FROM unnest(again) AS one WHERE NOT EXISTS (SELECT FROM "forge_jobs".job WHERE job.id = one);
+    IF gone IS NOT NULL THEN
+        RETURN;
+    END IF;
+    WITH revived AS (
+        DELETE FROM "forge_jobs".finished WHERE finished.job_id = ANY (again) AND finished.state <> 'done'
+        RETURNING finished.job_id, finished.queue_id, finished.state
+    ), waits AS (
+        INSERT INTO "forge_jobs".blocked (job_id, group_id, pos, queue_id, attempt, priority)
+        SELECT job.id, NULL, "forge_jobs".micros(now()), job.queue_id, 0, job.priority
+        FROM revived JOIN "forge_jobs".job ON job.id = revived.job_id
+    )
+    INSERT INTO "forge_jobs".tally (queue_id, dead, expired, blocked)
+    SELECT revived.queue_id, -count(*) FILTER (WHERE revived.state = 'dead'),
+           -count(*) FILTER (WHERE revived.state = 'expired'), count(*)
+    FROM revived GROUP BY revived.queue_id;
+    UPDATE "forge_jobs".flow SET state = 'running', ended_at = NULL, cancel_requested_at = NULL, deadline = NULL,
+        dead = flow.dead - sums.dead, failed = flow.failed - sums.failed
+    FROM (SELECT count(*) AS dead, count(*) FILTER (WHERE NOT node.tolerated) AS failed
+          FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (again)) AS sums
+    WHERE flow.id = wanted;
+    UPDATE "forge_jobs".flow_node AS node SET state = NULL, error = NULL, failed_by = NULL WHERE node.job_id = ANY (again);
+    UPDATE "forge_jobs".flow_node AS node SET (missing, fed) = (
+        SELECT count(*) FILTER (WHERE before.state IS NULL),
+               count(*) FILTER (WHERE edge.taken AND before.state <> 'skipped'
+                                  AND NOT (before.state = 'dead' AND edge.on_dead = 'skip'))
+        FROM "forge_jobs".flow_edge AS edge JOIN "forge_jobs".flow_node AS before ON before.job_id = edge.from_job
+        WHERE edge.to_job = node.job_id)
+    WHERE node.job_id = ANY (again);
+    PERFORM "forge_jobs".free_nodes(ARRAY(
+        SELECT node.job_id FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (again) AND node.missing = 0));
+    PERFORM "forge_jobs".end_nodes(again);  -- those that people have run again meanwhile
+END
+$$;
+
+
 -- Views, for people and other tools
 
 -- Every job with its state. A queue that is being deleted has a temporary name that nobody should see: 'deleting:',
@@ -2401,6 +2746,7 @@ DELETE FROM forge_jobs.worker_label;
 DELETE FROM forge_jobs.worker;
 DELETE FROM forge_jobs.waiting;
 DELETE FROM forge_jobs.unique_hold;
+DELETE FROM forge_jobs.time_limit;
 DELETE FROM forge_jobs.tenant_turn;
 DELETE FROM forge_jobs.tally;
 DELETE FROM forge_jobs.step;
@@ -2426,6 +2772,9 @@ DELETE FROM forge_jobs.job_group;
 DELETE FROM forge_jobs.job;
 DELETE FROM forge_jobs.handed_in;
 DELETE FROM forge_jobs.group_front;
+DELETE FROM forge_jobs.flow_node;
+DELETE FROM forge_jobs.flow_edge;
+DELETE FROM forge_jobs.flow;
 DELETE FROM forge_jobs.fire;
 DELETE FROM forge_jobs.finished;
 DELETE FROM forge_jobs.failure;
@@ -2439,6 +2788,7 @@ INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, conc
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, NULL, '{}', NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('2', 'often', '@hourly', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, 'said', '{before}', NULL, NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('21', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('30', NULL, '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('12', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('13', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2') ON CONFLICT DO NOTHING;
@@ -2446,9 +2796,22 @@ INSERT INTO forge_jobs.done_together (at, first_id, last_id, queue_id, jobs, job
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '27') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('26', NULL, NULL, '2026-01-01 00:00:00+00', '1', '0', 'dead', 'cancelled by user', NULL, '32') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('27', NULL, NULL, '2026-01-01 00:00:00+00', '1', '0', 'dead', 'cancelled by user', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('28', NULL, NULL, '2026-01-01 00:00:00+00', '1', '0', 'dead', 'cancelled by user', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '32') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed) OVERRIDING SYSTEM VALUE VALUES ('1', 'order', 'cancelled', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '3', '0', '3', '0', '3') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed) OVERRIDING SYSTEM VALUE VALUES ('2', 'order', 'running', '2026-01-01 00:00:00+00', '2026-01-02 00:00:00+00', NULL, NULL, '2', '0', '0', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('26', '27', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('27', '28', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('29', '30', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('26', '1', '0', 'charge', 'json', '{}', 'false', NULL, '0', '0', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('27', '1', '1', 'ship', 'json', '{}', 'false', NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('28', '1', '2', 'mail', 'json', '{}', 'false', NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('29', '2', '0', 'charge', 'json', '{}', 'false', NULL, '0', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('30', '2', '1', 'ship', 'json', '{}', 'false', NULL, '1', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;
@@ -2477,8 +2840,13 @@ INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('23', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('24', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, '{customer:42,paid}', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('25', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, '24', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('26', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('27', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('26', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '32', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('27', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b7d', '32', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('28', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b7d', '32', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('29', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '34', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('30', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b7d', '34', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('31', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta) OVERRIDING SYSTEM VALUE VALUES ('32', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '13') ON CONFLICT DO NOTHING;
@@ -2502,8 +2870,9 @@ INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) O
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('19', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('20', '1767225600000000', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('22', '1767225600000010', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('26', '1767225601000000', '2', '0', '-5', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('27', '1767225601000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('29', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('31', '1767225601000000', '2', '0', '-5', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('32', '1767225601000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '4') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.saved_state (job_id, state, result) OVERRIDING SYSTEM VALUE VALUES ('7', E'\\x7b22726f77223a34307d', E'\\x3430') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
@@ -2526,6 +2895,7 @@ INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, re
 INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('9', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00', '{approved}', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('10', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', NULL, NULL, '{other}', '8', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('11', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', E'\\x7b226279223a22616461227d', NULL, '{approved}', '8', '2026-01-01 00:00:00+00', 'approved', 'json') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '0', '0', '1', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -2537,6 +2907,8 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-2', '0', '0', '0', '2', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', '1', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', NULL, NULL, '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', NULL, NULL, '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', NULL, NULL, '1') ON CONFLICT DO NOTHING;
@@ -2545,6 +2917,7 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', '1', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '2', '-2', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, '0', NULL) ON CONFLICT DO NOTHING;
@@ -2574,6 +2947,8 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '1', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '2', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -2581,6 +2956,8 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tenant_turn (queue_id, priority, tenant, number, until) OVERRIDING SYSTEM VALUE VALUES ('1', '0', 'ada', '1767225599000000001', '1767225600000010000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.time_limit (job_id, start_by, deadline, look_at) OVERRIDING SYSTEM VALUE VALUES ('29', NULL, '2026-01-02 00:00:00+00', '2026-01-02 00:00:00+00') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.time_limit (job_id, start_by, deadline, look_at) OVERRIDING SYSTEM VALUE VALUES ('30', NULL, '2026-01-02 00:00:00+00', '2026-01-02 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '15') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.waiting (job_id, queue_id, attempt, step, until, for_job) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', 'approval', '2026-01-02 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.waiting (job_id, queue_id, attempt, step, until, for_job) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', 'approval', NULL, '8') ON CONFLICT DO NOTHING;
@@ -2591,8 +2968,9 @@ INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVE
 INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL) ON CONFLICT DO NOTHING;
 SELECT setval('forge_jobs.cron_id_seq', 2);
 SELECT setval('forge_jobs.failure_id_seq', 3);
+SELECT setval('forge_jobs.flow_id_seq', 2);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
-SELECT setval('forge_jobs.job_id_seq', 27);
+SELECT setval('forge_jobs.job_id_seq', 32);
 SELECT setval('forge_jobs.operation_id_seq', 1);
 SELECT setval('forge_jobs.queue_id_seq', 2);
 SELECT setval('forge_jobs.signal_id_seq', 2);

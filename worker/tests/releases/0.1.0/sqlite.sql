@@ -103,7 +103,7 @@ CREATE TABLE job (
     key          TEXT,
     created_at   INTEGER NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant, 32: a flow
     links        INTEGER,
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
@@ -244,10 +244,11 @@ CREATE INDEX scheduled_run_at ON scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);
 
--- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+-- Jobs that wait for a place in a group, or for other nodes of their flow. One with groups stands in the line of one of
+-- them that has none.
 CREATE TABLE blocked (
     job_id   INTEGER PRIMARY KEY,
-    group_id INTEGER NOT NULL,  -- in whose line it stands
+    group_id INTEGER,  -- in whose line it stands; null: in none, it waits for other nodes
     pos      INTEGER NOT NULL,  -- since when
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
@@ -560,6 +561,57 @@ CREATE TABLE occupant (
 CREATE INDEX occupant_group ON occupant (group_id, since);
 
 
+-- Flows
+
+-- Jobs that depend on each other.
+CREATE TABLE flow (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL,
+    state      TEXT NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'dead', 'cancelled')),
+    created_at INTEGER NOT NULL,
+    deadline   INTEGER,  -- when all nodes have to have ended
+    cancel_requested_at INTEGER,
+    ended_at   INTEGER,
+    -- how many nodes there are, and how many of them have ended how
+    nodes      INTEGER NOT NULL,
+    done       INTEGER NOT NULL DEFAULT 0,
+    dead       INTEGER NOT NULL DEFAULT 0,
+    skipped    INTEGER NOT NULL DEFAULT 0,
+    failed     INTEGER NOT NULL DEFAULT 0,  -- of the dead, those that the flow cannot do without
+    CHECK ((state = 'running') = (ended_at IS NULL))
+);
+CREATE INDEX flow_ended ON flow (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE flow_node (
+    job_id    INTEGER PRIMARY KEY,
+    flow_id   INTEGER NOT NULL,
+    number    INTEGER NOT NULL,  -- in the order in which they were added
+    name      TEXT NOT NULL,
+    codec     TEXT NOT NULL,  -- of its result
+    plan      TEXT NOT NULL,  -- what a worker does with what its predecessors returned
+    tolerated INTEGER NOT NULL,  -- the flow can do without it
+    delay     REAL,  -- seconds that it waits when its predecessors have ended; null: none
+    missing   INTEGER NOT NULL,  -- how many predecessors have not ended
+    fed       INTEGER NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
+    failed_by INTEGER,  -- the dead job that it needs
+    state     TEXT CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
+    result    BLOB,
+    error     TEXT
+);
+CREATE INDEX flow_node_flow ON flow_node (flow_id, number);
+CREATE INDEX flow_node_open ON flow_node (job_id) WHERE state IS NULL;
+
+CREATE TABLE flow_edge (
+    from_job INTEGER NOT NULL,
+    to_job   INTEGER NOT NULL,
+    position INTEGER NOT NULL,  -- among the predecessors of to_job
+    on_dead  TEXT NOT NULL CHECK (on_dead IN ('fail', 'skip', 'continue')),
+    taken    INTEGER NOT NULL DEFAULT 1,  -- 0: a branch led elsewhere
+    PRIMARY KEY (from_job, to_job)
+) WITHOUT ROWID;
+CREATE INDEX flow_edge_to ON flow_edge (to_job, position);
+
+
 -- Tenants
 
 -- In a queue, and among its jobs of one priority, tenants take turns. The turn of a job is its `pos` in `ready`. A new job
@@ -756,6 +808,7 @@ DELETE FROM worker_label;
 DELETE FROM worker;
 DELETE FROM waiting;
 DELETE FROM unique_hold;
+DELETE FROM time_limit;
 DELETE FROM tenant_turn;
 DELETE FROM tally;
 DELETE FROM step;
@@ -781,6 +834,9 @@ DELETE FROM job_key;
 DELETE FROM job_group;
 DELETE FROM job;
 DELETE FROM handed_in;
+DELETE FROM flow_node;
+DELETE FROM flow_edge;
+DELETE FROM flow;
 DELETE FROM fire;
 DELETE FROM finished;
 DELETE FROM failure;
@@ -793,6 +849,7 @@ INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, conc
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, NULL, '[]', NULL, 1767225601000000, NULL, 0);
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped) VALUES (2, 'often', '@hourly', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 'dedupe', '[]', 1, 'latest', 100, NULL, NULL, 'said', '["before"]', NULL, NULL, NULL, 0);
 INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (21, 1, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (30, NULL, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 1);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (12, 1004, 1767225600000000, NULL, 1, 2);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (13, 1004, 1767225600000000, 1767225600000000, 1, 2);
@@ -801,7 +858,20 @@ INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUE
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (3, 4, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
-INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 27);
+INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (26, NULL, NULL, 1767225600000000, 1, 0, 'dead', 'cancelled by user', NULL);
+INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (27, NULL, NULL, 1767225600000000, 1, 0, 'dead', 'cancelled by user', NULL);
+INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (28, NULL, NULL, 1767225600000000, 1, 0, 'dead', 'cancelled by user', NULL);
+INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 32);
+INSERT OR REPLACE INTO flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed) VALUES (1, 'order', 'cancelled', 1767225600000000, NULL, 1767225600000000, 1767225600000000, 3, 0, 3, 0, 3);
+INSERT OR REPLACE INTO flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed) VALUES (2, 'order', 'running', 1767225600000000, 1767312000000000, NULL, NULL, 2, 0, 0, 0, 0);
+INSERT OR REPLACE INTO flow_edge (from_job, to_job, position, on_dead, taken) VALUES (26, 27, 0, 'fail', 1);
+INSERT OR REPLACE INTO flow_edge (from_job, to_job, position, on_dead, taken) VALUES (27, 28, 0, 'fail', 1);
+INSERT OR REPLACE INTO flow_edge (from_job, to_job, position, on_dead, taken) VALUES (29, 30, 0, 'fail', 1);
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) VALUES (26, 1, 0, 'charge', 'json', '{}', 0, NULL, 0, 0, NULL, 'dead', NULL, 'cancelled by user');
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) VALUES (27, 1, 1, 'ship', 'json', '{}', 0, NULL, 0, 1, NULL, 'dead', NULL, 'cancelled by user');
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) VALUES (28, 1, 2, 'mail', 'json', '{}', 0, NULL, 0, 1, NULL, 'dead', NULL, 'cancelled by user');
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) VALUES (29, 2, 0, 'charge', 'json', '{}', 0, NULL, 0, 0, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) VALUES (30, 2, 1, 'ship', 'json', '{}', 0, NULL, 1, 0, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 1, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 1);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 2, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 0);
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B22746F223A22616461406578616D706C652E636F6D227D');
@@ -829,8 +899,13 @@ INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (23, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 1, '{"customer:42":{},"all":{}}', NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (24, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, NULL, NULL, '["customer:42","paid"]', NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (25, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, NULL, NULL, NULL, 24, NULL, NULL, NULL, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (26, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'81A2746FA3666179');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (27, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (26, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 32, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (27, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 32, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (28, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 32, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (29, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 34, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (30, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 34, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (31, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'81A2746FA3666179');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, payload) VALUES (32, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job_group (id, name, said, said_at, set_limit) VALUES (1, 'customer:42', 1, 1767225600000000, NULL);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 13);
@@ -844,11 +919,11 @@ INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1,
 INSERT OR REPLACE INTO minute_statistic (minute, queue, kind, counts) VALUES (1767225600000000, 'default', 'work', '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}');
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('behind', '1,0,1767225600000000,0', 25);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '13', 21);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 29);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 31);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 15);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 30);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 27);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 32);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 29);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (19, 1, 1767225600000000);
 INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 25, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
@@ -861,8 +936,9 @@ INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) V
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (19, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (20, 1767225600000000, 1, 0, 0, 1767225600000000);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (22, 1767225600000010, 1, 0, 0, 1767225600000000);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (26, 1767225601000000, 2, 0, -5, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (27, 1767225601000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (29, 1767225600000000, 1, 0, 0, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (31, 1767225601000000, 2, 0, -5, NULL);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (32, 1767225601000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 4);
 INSERT OR REPLACE INTO saved_state (job_id, state, result) VALUES (7, X'7B22726F77223A34307D', X'3430');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (3, 1767225610000000, 1, 1, 0, 'retry', NULL);
@@ -885,9 +961,11 @@ INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, re
 INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (9, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, 1767312000000000, '["approved"]', NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (10, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, NULL, '["other"]', 8, NULL, NULL, NULL);
 INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (11, 1, NULL, 'approval', 'wait', 1, 1767225600000000, X'7B226279223A22616461227D', NULL, '["approved"]', 8, 1767225600000000, 'approved', 'json');
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (1, 8, 10, 1, 1, 1, 1, 0, 2);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (1, 9, 10, 1, 1, 4, 2, 0, 2);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (2, 1, 0, 2, 0, 0, 0, 0, 0);
 INSERT OR REPLACE INTO tenant_turn (queue_id, priority, tenant, until) VALUES (1, 0, 'ada', 1767225600000010000);
+INSERT OR REPLACE INTO time_limit (job_id, start_by, deadline, look_at) VALUES (29, NULL, 1767312000000000, 1767312000000000);
+INSERT OR REPLACE INTO time_limit (job_id, start_by, deadline, look_at) VALUES (30, NULL, 1767312000000000, 1767312000000000);
 INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 15);
 INSERT OR REPLACE INTO waiting (job_id, queue_id, attempt, step, until, for_job) VALUES (9, 1, 0, 'approval', 1767312000000000, NULL);
 INSERT OR REPLACE INTO waiting (job_id, queue_id, attempt, step, until, for_job) VALUES (10, 1, 0, 'approval', NULL, 8);

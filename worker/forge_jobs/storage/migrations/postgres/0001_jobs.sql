@@ -94,7 +94,7 @@ CREATE TABLE {schema}.job (
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, or it was
-    -- sent a signal, 8: a tenant
+    -- sent a signal, 8: a tenant, 32: a flow
     links        smallint,
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
@@ -221,10 +221,11 @@ CREATE INDEX scheduled_run_at ON {schema}.scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON {schema}.scheduled (queue_id, run_at);
 
--- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+-- Jobs that wait for a place in a group, or for other nodes of their flow. One with groups stands in the line of one of
+-- them that has none.
 CREATE TABLE {schema}.blocked (
     job_id   bigint PRIMARY KEY,
-    group_id bigint NOT NULL,  -- in whose line it stands
+    group_id bigint,  -- in whose line it stands; null: in none, it waits for other nodes
     pos      bigint NOT NULL,  -- since when, in microseconds since the epoch
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
@@ -285,7 +286,8 @@ CREATE TABLE {schema}.finished (
     attempt     integer NOT NULL,
     state       text NOT NULL CHECK (state IN ('done', 'dead', 'expired')),
     error       text,
-    result      bytea
+    result      bytea,
+    links       smallint  -- as in `job`, where its end concerns other nodes of a flow, which hear of it; else null
 );
 -- Only for those that are not done, which are few: an entry for each job would be an eighth of what a job costs the server.
 CREATE INDEX finished_undone ON {schema}.finished (queue_id, finished_at) WHERE state <> 'done';
@@ -574,6 +576,63 @@ CREATE TABLE {schema}.unsettled (
     CHECK (num_nonnulls(group_id, job_id) = 1),
     CHECK (num_nonnulls(said, said_at) IN (0, 2))
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+
+-- Flows
+
+-- Jobs that depend on each other. Whoever ends nodes of a flow locks its row first, so that for each flow one transaction
+-- after the other sees what its end means for the others.
+CREATE TABLE {schema}.flow (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,
+    state      text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'dead', 'cancelled')),
+    created_at timestamptz NOT NULL,
+    deadline   timestamptz,  -- when all nodes have to have ended
+    cancel_requested_at timestamptz,
+    ended_at   timestamptz,
+    -- how many nodes there are, and how many of them have ended how
+    nodes      integer NOT NULL,
+    done       integer NOT NULL DEFAULT 0,
+    dead       integer NOT NULL DEFAULT 0,
+    skipped    integer NOT NULL DEFAULT 0,
+    failed     integer NOT NULL DEFAULT 0,  -- of the dead, those that the flow cannot do without
+    CHECK ((state = 'running') = (ended_at IS NULL))
+) WITH (fillfactor = 50);
+CREATE INDEX flow_ended ON {schema}.flow (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE {schema}.flow_node (
+    job_id    bigint PRIMARY KEY,
+    flow_id   bigint NOT NULL,
+    number    integer NOT NULL,  -- in the order in which they were added
+    name      text NOT NULL,
+    codec     text NOT NULL,  -- of its result
+    plan      text NOT NULL,  -- JSON: what a worker does with what its predecessors returned
+    tolerated boolean NOT NULL,  -- the flow can do without it
+    delay     double precision,  -- seconds that it waits when its predecessors have ended; null: none
+    missing   integer NOT NULL,  -- how many predecessors have not ended
+    fed       integer NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
+    failed_by bigint,  -- the dead job that it needs
+    state     text CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
+    result    bytea,
+    error     text
+) WITH (fillfactor = 80);
+CREATE INDEX flow_node_flow ON {schema}.flow_node (flow_id, number);
+CREATE INDEX flow_node_open ON {schema}.flow_node (job_id) WHERE state IS NULL;
+
+CREATE TABLE {schema}.flow_edge (
+    from_job bigint NOT NULL,
+    to_job   bigint NOT NULL,
+    position integer NOT NULL,  -- among the predecessors of to_job
+    on_dead  text NOT NULL CHECK (on_dead IN ('fail', 'skip', 'continue')),
+    taken    boolean NOT NULL DEFAULT true,  -- false: a branch led elsewhere
+    PRIMARY KEY (from_job, to_job)
+);
+CREATE INDEX flow_edge_to ON {schema}.flow_edge (to_job, position);
+
+-- Nodes that transactions of callers have ended. Those lock no flow; whoever looks after the commit hands on what they left.
+CREATE TABLE {schema}.ended_node (
+    job_id bigint PRIMARY KEY
+);
 
 
 -- Tenants
@@ -2174,6 +2233,292 @@ CREATE FUNCTION {schema}.signal(
     tag text DEFAULT NULL, mode text DEFAULT 'first'
 ) RETURNS TABLE (job_id bigint, answer text) LANGUAGE sql AS $$
     SELECT * FROM {schema}.signal_bytes($1, convert_to($2::text, 'UTF8'), 'json', $3, $4, $5, $6, $7)
+$$;
+
+
+-- Flows
+
+-- These nodes, whose predecessors have ended, wait no longer for them: they are ready, or scheduled where they have a delay
+-- or have to be let in. Time limits that count from when a job is due count from 9000 until then: now they count from here.
+CREATE FUNCTION {schema}.free_nodes(ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    told bigint;
+BEGIN
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    WITH gone AS MATERIALIZED (
+        DELETE FROM {schema}.blocked WHERE blocked.job_id = ANY (ids) AND blocked.group_id IS NULL
+        RETURNING blocked.job_id, blocked.queue_id, blocked.attempt, blocked.priority
+    ), free AS MATERIALIZED (
+        SELECT gone.*, job.links, now() + make_interval(secs => coalesce(node.delay, 0)) AS due,
+               coalesce(node.delay, 0) > 0 OR coalesce(job.links & 9, 0) <> 0 AS is_later
+        FROM gone JOIN {schema}.job ON job.id = gone.job_id JOIN {schema}.flow_node AS node ON node.job_id = gone.job_id
+    ), planned AS (
+        INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+        SELECT free.job_id, due, queue_id, attempt, priority,
+               CASE WHEN coalesce(links & 9, 0) <> 0 THEN 'rescheduled' ELSE 'delayed' END, links
+        FROM free WHERE is_later
+    ), placed AS (
+        INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+        SELECT free.job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY free.job_id), queue_id, attempt, priority
+        FROM free WHERE NOT is_later
+    ), limited AS (
+        UPDATE {schema}.time_limit AS mine SET start_by = limits.begins, deadline = limits.ends,
+                                               look_at = least(limits.begins, limits.ends)
+        FROM (
+            SELECT theirs.job_id,
+                   CASE WHEN theirs.start_by >= '9000-01-01Z' THEN free.due + (theirs.start_by - '9000-01-01Z')
+                        ELSE theirs.start_by END AS begins,
+                   CASE WHEN theirs.deadline >= '9000-01-01Z' THEN free.due + (theirs.deadline - '9000-01-01Z')
+                        ELSE theirs.deadline END AS ends
+            FROM free JOIN {schema}.time_limit AS theirs ON theirs.job_id = free.job_id) AS limits
+        WHERE mine.job_id = limits.job_id
+    ), tallied AS (
+        INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked)
+        SELECT queue_id, count(*) FILTER (WHERE NOT is_later), count(*) FILTER (WHERE is_later), -count(*)
+        FROM free GROUP BY queue_id
+    )
+    SELECT count(CASE WHEN freed.is_later THEN {schema}.tell('due:') ELSE {schema}.wake(freed.queue_id) END) INTO told
+    FROM (SELECT DISTINCT free.queue_id, free.is_later FROM free) AS freed;
+END
+$$;
+
+-- These nodes, which wait for others, end without having run; returns those that did wait.
+CREATE FUNCTION {schema}.end_waiting_nodes(ids bigint[], as_state text, as_error text DEFAULT NULL) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    ended bigint[];
+BEGIN
+    IF ids IS NULL THEN
+        RETURN NULL;
+    END IF;
+    WITH gone AS MATERIALIZED (
+        DELETE FROM {schema}.blocked WHERE blocked.job_id = ANY (ids) AND blocked.group_id IS NULL
+        RETURNING blocked.job_id, blocked.queue_id, blocked.attempt
+    ), told AS MATERIALIZED (
+        SELECT gone.*, coalesce(as_error, (
+                   SELECT concat('job ', other.job_id, ' (', other.name, '), which it needs, is dead')
+                   FROM {schema}.flow_node AS node JOIN {schema}.flow_node AS other ON other.job_id = node.failed_by
+                   WHERE node.job_id = gone.job_id)) AS why
+        FROM gone
+    ), kept AS (
+        INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state, error)
+        SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why FROM told
+    ), dated AS (
+        INSERT INTO {schema}.done_together (at, first_id, last_id, queue_id, jobs, job_ids)
+        SELECT now(), min(told.job_id), max(told.job_id), queue_id, count(*), array_agg(told.job_id)
+        FROM told WHERE as_state <> 'dead' GROUP BY queue_id
+    ), unlimited AS (
+        DELETE FROM {schema}.time_limit WHERE time_limit.job_id = ANY (ARRAY(SELECT told.job_id FROM told))
+    ), tallied AS (
+        INSERT INTO {schema}.tally (queue_id, done, dead, blocked)
+        SELECT queue_id, CASE as_state WHEN 'dead' THEN 0 ELSE count(*) END, CASE as_state WHEN 'dead' THEN count(*) ELSE 0 END,
+               -count(*)
+        FROM told GROUP BY queue_id
+    ), noted AS (
+        UPDATE {schema}.flow_node AS node SET state = as_state, error = told.why FROM told WHERE node.job_id = told.job_id
+    )
+    SELECT array_agg(told.job_id) INTO ended FROM told;
+    RETURN ended;
+END
+$$;
+
+-- These nodes have just ended, and `flow_node` says how. Those that wait for them hear of it: they are freed, skipped, or
+-- dead, which those hear that wait for them. Whoever calls has locked their flows.
+CREATE FUNCTION {schema}.hand_on(ended bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    todo bigint[] := ended;
+    all_ended bigint[] := '{}';
+    fallen bigint[];
+    passed bigint[];
+    freed bigint[];
+BEGIN
+    WHILE cardinality(todo) > 0 LOOP
+        all_ended := all_ended || todo;
+        WITH heard AS MATERIALIZED (
+            SELECT edge.to_job, count(*) AS edges,
+                   count(*) FILTER (WHERE edge.taken AND node.state <> 'skipped'
+                                      AND NOT (node.state = 'dead' AND edge.on_dead = 'skip')) AS fed,
+                   min(node.job_id) FILTER (WHERE node.state = 'dead' AND edge.on_dead = 'fail') AS failed_by
+            FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS node ON node.job_id = edge.from_job
+            WHERE edge.from_job = ANY (todo) GROUP BY edge.to_job
+        ), told AS (
+            UPDATE {schema}.flow_node AS node
+            SET missing = node.missing - heard.edges, fed = node.fed + heard.fed,
+                failed_by = CASE WHEN node.state IS NULL THEN coalesce(node.failed_by, heard.failed_by)
+                                 ELSE node.failed_by END
+            FROM heard WHERE node.job_id = heard.to_job
+            RETURNING node.job_id, node.missing, node.fed, node.failed_by, node.state
+        )
+        SELECT array_agg(told.job_id) FILTER (WHERE told.failed_by IS NOT NULL),
+               array_agg(told.job_id) FILTER (WHERE told.failed_by IS NULL AND told.missing = 0 AND told.fed = 0),
+               array_agg(told.job_id) FILTER (WHERE told.failed_by IS NULL AND told.missing = 0 AND told.fed > 0)
+        INTO fallen, passed, freed FROM told WHERE told.state IS NULL;
+        PERFORM {schema}.free_nodes(freed);
+        todo := {schema}.end_waiting_nodes(fallen, 'dead')
+             || {schema}.end_waiting_nodes(passed, 'skipped', 'skipped: nothing led to it');
+    END LOOP;
+    UPDATE {schema}.flow SET
+        done = flow.done + sums.done, dead = flow.dead + sums.dead, skipped = flow.skipped + sums.skipped,
+        failed = flow.failed + sums.failed, ended_at = CASE WHEN outlook.is_over THEN now() END,
+        state = CASE WHEN NOT outlook.is_over THEN 'running' WHEN flow.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                     WHEN flow.failed + sums.failed > 0 THEN 'dead' ELSE 'done' END
+    FROM (
+        SELECT node.flow_id, count(*) FILTER (WHERE node.state = 'done') AS done,
+               count(*) FILTER (WHERE node.state = 'dead') AS dead, count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
+               count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed, count(*) AS ended
+        FROM {schema}.flow_node AS node WHERE node.job_id = ANY (all_ended) GROUP BY node.flow_id) AS sums
+    JOIN {schema}.flow AS before ON before.id = sums.flow_id
+    CROSS JOIN LATERAL (
+        SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
+    WHERE flow.id = sums.flow_id;
+END
+$$;
+
+-- Those of these jobs that are nodes and have ended, or are gone, have ended in their flows as well, however often it is said;
+-- returns how many. The lock comes first: what is looked at then is what all that ended before have left.
+CREATE FUNCTION {schema}.end_nodes(ids bigint[]) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    ended bigint[];
+BEGIN
+    PERFORM FROM {schema}.flow WHERE flow.id = ANY (ARRAY(
+        SELECT node.flow_id FROM {schema}.flow_node AS node WHERE node.job_id = ANY (ids) AND node.state IS NULL))
+    ORDER BY flow.id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    WITH told AS (
+        UPDATE {schema}.flow_node AS node SET
+            state = CASE WHEN its_end.state = 'done' THEN 'done' ELSE 'dead' END,
+            result = its_end.result,
+            error = CASE WHEN its_end.state IS NULL THEN 'it was deleted' ELSE its_end.error END
+        FROM (
+            SELECT given.job_id, finished.state, finished.error, finished.result
+            FROM unnest(ids) AS given (job_id) LEFT JOIN {schema}.finished ON finished.job_id = given.job_id
+            WHERE finished.job_id IS NOT NULL
+               OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = given.job_id)) AS its_end
+        WHERE node.job_id = its_end.job_id AND node.state IS NULL
+        RETURNING node.job_id
+    )
+    SELECT array_agg(told.job_id) INTO ended FROM told;
+    PERFORM {schema}.hand_on(ended);
+    RETURN coalesce(cardinality(ended), 0);
+END
+$$;
+
+-- Whatever ends or deletes nodes hands on in the same statement: its rows say before they are written which nodes they are, and
+-- when all are there, that is done for all of them at once. Of a job that is no node nothing is asked.
+CREATE FUNCTION {schema}.note_ended_node() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM set_config('forge_jobs.ended_nodes', concat_ws(',', noted, OLD.id), true);
+        RETURN OLD;
+    END IF;
+    PERFORM set_config('forge_jobs.ended_nodes', concat_ws(',', noted, NEW.job_id), true);
+    RETURN NEW;
+END
+$$;
+CREATE FUNCTION {schema}.end_noted_nodes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    noted text := current_setting('forge_jobs.ended_nodes', true);
+BEGIN
+    PERFORM set_config('forge_jobs.ended_nodes', '', true);
+    PERFORM {schema}.end_nodes(string_to_array(noted, ',')::bigint[]);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER node_ended BEFORE INSERT ON {schema}.finished FOR EACH ROW WHEN (NEW.links & 32 <> 0)
+    EXECUTE FUNCTION {schema}.note_ended_node();
+CREATE TRIGGER nodes_ended AFTER INSERT ON {schema}.finished FOR EACH STATEMENT
+    WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION {schema}.end_noted_nodes();
+CREATE TRIGGER node_gone BEFORE DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.links & 32 <> 0)
+    EXECUTE FUNCTION {schema}.note_ended_node();
+CREATE TRIGGER nodes_gone AFTER DELETE ON {schema}.job FOR EACH STATEMENT
+    WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION {schema}.end_noted_nodes();
+
+-- Hands on what transactions of callers have left; returns how many nodes they had ended.
+CREATE FUNCTION {schema}.settle_nodes() RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    SELECT array_agg(left_over.job_id) INTO ids FROM (
+        SELECT ended_node.job_id FROM {schema}.ended_node
+        ORDER BY ended_node.job_id LIMIT 500 FOR UPDATE SKIP LOCKED) AS left_over;
+    IF ids IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM {schema}.end_nodes(ids);
+    DELETE FROM {schema}.ended_node WHERE ended_node.job_id = ANY (ids);
+    RETURN cardinality(ids);
+END
+$$;
+
+-- The flow is to end: nodes that wait for others are dead. Returns its state before, and the jobs that are left, which the
+-- caller cancels without the lock of the flow.
+CREATE FUNCTION {schema}.cancel_flow(wanted bigint, OUT was text, OUT open_jobs bigint[]) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT flow.state INTO was FROM {schema}.flow WHERE flow.id = wanted FOR UPDATE;
+    IF was IS DISTINCT FROM 'running' THEN
+        RETURN;
+    END IF;
+    UPDATE {schema}.flow SET cancel_requested_at = coalesce(flow.cancel_requested_at, now()) WHERE flow.id = wanted;
+    PERFORM {schema}.hand_on({schema}.end_waiting_nodes(
+        ARRAY(SELECT node.job_id FROM {schema}.flow_node AS node
+              WHERE node.flow_id = wanted AND node.state IS NULL ORDER BY node.job_id),
+        'dead', 'cancelled by user'));
+    SELECT array_agg(node.job_id ORDER BY node.job_id) INTO open_jobs
+    FROM {schema}.flow_node AS node WHERE node.flow_id = wanted AND node.state IS NULL;
+END
+$$;
+
+-- The dead nodes that the flow cannot do without run again, with attempts counted from 0, when what they need is there.
+-- Returns the state of the flow before; null: there is none. `gone` is a node whose job was deleted: then nothing changes.
+CREATE FUNCTION {schema}.retry_flow(wanted bigint, OUT was text, OUT gone bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    again bigint[];
+BEGIN
+    SELECT flow.state INTO was FROM {schema}.flow WHERE flow.id = wanted FOR UPDATE;
+    IF was IS NULL OR was NOT IN ('dead', 'cancelled') THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(node.job_id ORDER BY node.job_id) INTO again FROM {schema}.flow_node AS node
+    WHERE node.flow_id = wanted AND node.state = 'dead' AND (NOT node.tolerated OR was = 'cancelled');
+    SELECT min(one) INTO gone FROM unnest(again) AS one WHERE NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = one);
+    IF gone IS NOT NULL THEN
+        RETURN;
+    END IF;
+    WITH revived AS (
+        DELETE FROM {schema}.finished WHERE finished.job_id = ANY (again) AND finished.state <> 'done'
+        RETURNING finished.job_id, finished.queue_id, finished.state
+    ), waits AS (
+        INSERT INTO {schema}.blocked (job_id, group_id, pos, queue_id, attempt, priority)
+        SELECT job.id, NULL, {schema}.micros(now()), job.queue_id, 0, job.priority
+        FROM revived JOIN {schema}.job ON job.id = revived.job_id
+    )
+    INSERT INTO {schema}.tally (queue_id, dead, expired, blocked)
+    SELECT revived.queue_id, -count(*) FILTER (WHERE revived.state = 'dead'),
+           -count(*) FILTER (WHERE revived.state = 'expired'), count(*)
+    FROM revived GROUP BY revived.queue_id;
+    UPDATE {schema}.flow SET state = 'running', ended_at = NULL, cancel_requested_at = NULL, deadline = NULL,
+        dead = flow.dead - sums.dead, failed = flow.failed - sums.failed
+    FROM (SELECT count(*) AS dead, count(*) FILTER (WHERE NOT node.tolerated) AS failed
+          FROM {schema}.flow_node AS node WHERE node.job_id = ANY (again)) AS sums
+    WHERE flow.id = wanted;
+    UPDATE {schema}.flow_node AS node SET state = NULL, error = NULL, failed_by = NULL WHERE node.job_id = ANY (again);
+    UPDATE {schema}.flow_node AS node SET (missing, fed) = (
+        SELECT count(*) FILTER (WHERE before.state IS NULL),
+               count(*) FILTER (WHERE edge.taken AND before.state <> 'skipped'
+                                  AND NOT (before.state = 'dead' AND edge.on_dead = 'skip'))
+        FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS before ON before.job_id = edge.from_job
+        WHERE edge.to_job = node.job_id)
+    WHERE node.job_id = ANY (again);
+    PERFORM {schema}.free_nodes(ARRAY(
+        SELECT node.job_id FROM {schema}.flow_node AS node WHERE node.job_id = ANY (again) AND node.missing = 0));
+    PERFORM {schema}.end_nodes(again);  -- those that people have run again meanwhile
+END
 $$;
 
 

@@ -93,7 +93,7 @@ CREATE TABLE job (
     key          TEXT,
     created_at   INTEGER NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant, 32: a flow
     links        INTEGER,
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
@@ -234,10 +234,11 @@ CREATE INDEX scheduled_run_at ON scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);
 
--- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+-- Jobs that wait for a place in a group, or for other nodes of their flow. One with groups stands in the line of one of
+-- them that has none.
 CREATE TABLE blocked (
     job_id   INTEGER PRIMARY KEY,
-    group_id INTEGER NOT NULL,  -- in whose line it stands
+    group_id INTEGER,  -- in whose line it stands; null: in none, it waits for other nodes
     pos      INTEGER NOT NULL,  -- since when
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
@@ -548,6 +549,57 @@ CREATE TABLE occupant (
     PRIMARY KEY (job_id, group_id)
 ) WITHOUT ROWID;
 CREATE INDEX occupant_group ON occupant (group_id, since);
+
+
+-- Flows
+
+-- Jobs that depend on each other.
+CREATE TABLE flow (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL,
+    state      TEXT NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'dead', 'cancelled')),
+    created_at INTEGER NOT NULL,
+    deadline   INTEGER,  -- when all nodes have to have ended
+    cancel_requested_at INTEGER,
+    ended_at   INTEGER,
+    -- how many nodes there are, and how many of them have ended how
+    nodes      INTEGER NOT NULL,
+    done       INTEGER NOT NULL DEFAULT 0,
+    dead       INTEGER NOT NULL DEFAULT 0,
+    skipped    INTEGER NOT NULL DEFAULT 0,
+    failed     INTEGER NOT NULL DEFAULT 0,  -- of the dead, those that the flow cannot do without
+    CHECK ((state = 'running') = (ended_at IS NULL))
+);
+CREATE INDEX flow_ended ON flow (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE flow_node (
+    job_id    INTEGER PRIMARY KEY,
+    flow_id   INTEGER NOT NULL,
+    number    INTEGER NOT NULL,  -- in the order in which they were added
+    name      TEXT NOT NULL,
+    codec     TEXT NOT NULL,  -- of its result
+    plan      TEXT NOT NULL,  -- what a worker does with what its predecessors returned
+    tolerated INTEGER NOT NULL,  -- the flow can do without it
+    delay     REAL,  -- seconds that it waits when its predecessors have ended; null: none
+    missing   INTEGER NOT NULL,  -- how many predecessors have not ended
+    fed       INTEGER NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
+    failed_by INTEGER,  -- the dead job that it needs
+    state     TEXT CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
+    result    BLOB,
+    error     TEXT
+);
+CREATE INDEX flow_node_flow ON flow_node (flow_id, number);
+CREATE INDEX flow_node_open ON flow_node (job_id) WHERE state IS NULL;
+
+CREATE TABLE flow_edge (
+    from_job INTEGER NOT NULL,
+    to_job   INTEGER NOT NULL,
+    position INTEGER NOT NULL,  -- among the predecessors of to_job
+    on_dead  TEXT NOT NULL CHECK (on_dead IN ('fail', 'skip', 'continue')),
+    taken    INTEGER NOT NULL DEFAULT 1,  -- 0: a branch led elsewhere
+    PRIMARY KEY (from_job, to_job)
+) WITHOUT ROWID;
+CREATE INDEX flow_edge_to ON flow_edge (to_job, position);
 
 
 -- Tenants

@@ -1,0 +1,164 @@
+"""Flows as people handle them: started, looked at, retried, cancelled, waited for."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from forge_jobs.codecs.plain import decode
+from forge_jobs.errors import FlowDead, FlowNotFound, InvalidInput, WaitTimeout, WrongFlowState
+from forge_jobs.handlers.context import answered
+from forge_jobs.handlers.flow import Flow
+from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus
+from forge_jobs.model.moments import as_duration
+from forge_jobs.rules.checks import whole
+from forge_jobs.storage.interface.storage import Storage
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+
+MOST_LISTED = 10_000
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks after a flow that is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class StartedFlow:
+    """A flow that was started."""
+
+    id: int
+    jobs: Mapping[str, int]  # the ids of its jobs, by the names of its nodes
+
+
+class Flows:
+    """The flows whose jobs are kept. Reached as `forge.flows`."""
+
+    def __init__(self, forge: "Forge") -> None:
+        self._forge = forge
+
+    @property
+    def _storage(self) -> Storage:
+        return self._forge.storage
+
+    def start(
+        self, flow: Flow, *given: Any, inputs: Sequence[Any] | None = None, connection: Any = None
+    ) -> Coroutine[Any, Any, StartedFlow]:
+        """The flow runs, or nothing is enqueued; to be awaited as `enqueue`. Each of its first nodes gets what is `given`, or each
+        one of `inputs`. With `connection` it is part of that transaction. Raises InvalidInput, InvalidPayload, UnknownQueue.
+        """
+        return answered(self._forge, self._start(flow, given, inputs, connection), "flow.start", connection)
+
+    async def _start(
+        self, flow: Flow, given: Sequence[Any], inputs: Sequence[Any] | None, connection: Any
+    ) -> StartedFlow:
+        if not isinstance(flow, Flow):
+            raise InvalidInput(f"flow is {flow!r}, allowed is a Flow.")
+        built = flow.build(*given, inputs=inputs)
+        flow_id, job_ids = await self._storage.flows.start(built, connection=connection)
+        names = [node.name for node in built.nodes]
+        return StartedFlow(flow_id, dict(zip(names, job_ids, strict=True)))
+
+    async def list(
+        self,
+        *,
+        state: FlowState | str | None = None,
+        name: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[FlowStatus]:
+        """Return flows, the newest first, `limit` at most; the next ones with `before`, the id of the last. Raises InvalidInput."""
+        return await self._storage.flows.all(
+            state=None if state is None else _state(state),
+            name=name,
+            before=None if before is None else whole(before, "before", least=1, most=2**63 - 1),
+            limit=whole(limit, "limit", least=1, most=MOST_LISTED),
+        )
+
+    async def get(self, flow_id: int) -> FlowStatus:
+        """Return the flow. Raises FlowNotFound, InvalidInput."""
+        found = await self._storage.flows.get(_id(flow_id))
+        if found is None:
+            raise FlowNotFound(flow_id)
+        return found
+
+    async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
+        """Return its nodes in the order in which they were added; the next ones with `after`, the number of the last. Raises
+        FlowNotFound, InvalidInput.
+        """
+        limit = whole(limit, "limit", least=1, most=MOST_LISTED)
+        nodes = await self._storage.flows.nodes(_id(flow_id), after=after, limit=limit)
+        if not nodes:
+            await self.get(flow_id)
+        return nodes
+
+    async def cancel(self, flow_id: int) -> FlowStatus:
+        """Its nodes that wait are dead, and those that run are told to stop; when they have ended, it is cancelled. Return it.
+
+        Raises FlowNotFound, InvalidInput, and WrongFlowState when it has ended.
+        """
+        was = await self._storage.flows.cancel(_id(flow_id))
+        if was is None:
+            raise FlowNotFound(flow_id)
+        if was is not FlowState.RUNNING:
+            raise WrongFlowState(flow_id, was, "cancelled", "a running one")
+        return await self.get(flow_id)
+
+    async def retry(self, flow_id: int) -> FlowStatus:
+        """It goes on from what failed: its dead nodes run again, with attempts counted from 0, and after them those that had waited
+        for them. Nodes that are done stay so, and dead ones that it can do without. Return it.
+
+        Raises FlowNotFound, InvalidInput, and WrongFlowState when it is neither dead nor cancelled, or a job of its is gone.
+        """
+        was, gone = await self._storage.flows.retry(_id(flow_id))
+        if was is None:
+            raise FlowNotFound(flow_id)
+        if gone is not None:
+            raise InvalidInput(
+                f"Flow {flow_id} cannot be retried: its job {gone} was deleted; start it anew."
+            )
+        if was not in (FlowState.DEAD, FlowState.CANCELLED):
+            raise WrongFlowState(flow_id, was, "retried", "a dead or a cancelled one")
+        return await self.get(flow_id)
+
+    async def wait(
+        self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None
+    ) -> Mapping[str, Any]:
+        """Return what its last nodes returned, by their names, once it is done. It is looked after, up to once a second.
+
+        Raises FlowDead when it ends otherwise, WaitTimeout after `timeout` (seconds or timedelta), FlowNotFound, InvalidInput.
+        """
+        flow_id = flow.id if isinstance(flow, StartedFlow) else flow
+        limit = as_duration(timeout, "timeout")
+        until = None if limit is None else time.monotonic() + limit.total_seconds()
+        pause = FIRST_PAUSE
+        while (status := await self.get(flow_id)).state is FlowState.RUNNING:
+            if until is not None and time.monotonic() >= until:
+                assert limit is not None
+                raise WaitTimeout(
+                    flow_id, limit.total_seconds(), f"{status.left} nodes have not ended", what="Flow"
+                )
+            left = pause if until is None else max(0.0, min(pause, until - time.monotonic()))
+            await asyncio.sleep(left)
+            pause = min(LONGEST_PAUSE, 1.5 * pause)
+        if status.state is not FlowState.DONE:
+            raise FlowDead(flow_id, status.state, await self._first_error(flow_id))
+        results = await self._storage.flows.results(flow_id)
+        return {name: decode(result, codec, what="result") for name, codec, result in results}
+
+    async def _first_error(self, flow_id: int) -> str | None:
+        nodes = await self._storage.flows.nodes(flow_id)
+        return next(
+            (f"{node.name}: {node.error}" for node in nodes if node.state in ("dead", "expired")), None
+        )
+
+
+def _id(flow_id: object) -> int:
+    return whole(flow_id, "flow_id", least=1, most=2**63 - 1)
+
+
+def _state(state: object) -> FlowState:
+    try:
+        return FlowState(state)  # type: ignore[arg-type]  # that is found out here
+    except ValueError:
+        raise InvalidInput(f"state is {state!r}, allowed is one of {', '.join(FlowState)}.") from None

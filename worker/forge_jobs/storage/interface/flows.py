@@ -1,0 +1,59 @@
+"""Flows: jobs that depend on each other."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus, NewFlow
+
+
+class Flows(Protocol):
+    """The flows whose jobs are kept.
+
+    What ends a node, whatever it is, also hands on to the nodes that wait for it, in the same transaction; but for what ends
+    it in a transaction of a caller, after whose commit it is handed on.
+    """
+
+    async def start(self, flow: NewFlow, *, connection: Any = None) -> tuple[int, Sequence[int]]:
+        """The flow runs: the jobs of nodes without predecessors wait for a worker, those of others for them. Return its id, and
+        the ids of its jobs in the order of its nodes. Raises UnknownQueue. With `connection` it is a part of that transaction.
+        """
+
+    async def all(
+        self,
+        *,
+        state: FlowState | None = None,
+        name: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[FlowStatus]:
+        """Return flows, the newest first; those with smaller ids than `before` only, where it is given."""
+
+    async def get(self, flow_id: int) -> FlowStatus | None:
+        """Return the flow; None: there is none."""
+
+    async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
+        """Return its nodes in the order in which they were added, those with greater numbers than `after`."""
+
+    async def results(self, flow_id: int) -> Sequence[tuple[str, str, bytes]]:
+        """Return (name, codec, result) of its done nodes for which no other waited, in their order."""
+
+    async def cancel(self, flow_id: int) -> FlowState | None:
+        """The flow ends: nodes that wait are dead, and workers are told of those that run. Return its state before; None:
+        there is none. One that has ended stays as it is.
+        """
+
+    async def retry(self, flow_id: int) -> tuple[FlowState | None, int | None]:
+        """The dead nodes that the flow cannot do without run again, those that waited for them after them.
+
+        Return its state before (None: there is none), and a node whose job was deleted: then nothing was changed. Only a dead
+        or a cancelled flow is changed.
+        """
+
+    async def audit(self, *, epoch: LeaderEpoch) -> int:
+        """No node is open whose job has ended, and none waits for nothing, as after a worker that knows no flows; return
+        how many there were. Nothing is changed when `epoch` no longer leads.
+        """
+
+    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> None:
+        """Flows that have ended and of which no job is kept are forgotten, `limit` at most, unless `epoch` no longer leads."""

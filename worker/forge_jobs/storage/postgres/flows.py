@@ -1,0 +1,429 @@
+"""Flows in PostgreSQL. What ends a node hands on by the triggers and functions of the schema; see there."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec.structs import replace
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.flow import (
+    ClaimedNode,
+    FlowChanges,
+    FlowNeeds,
+    FlowNode,
+    FlowState,
+    FlowStatus,
+    Input,
+    NewFlow,
+    NewNode,
+    NodeState,
+    decoded,
+    encoded,
+    is_node,
+)
+from forge_jobs.model.job import Claim, End, State
+from forge_jobs.storage.postgres import groups, key_wait
+from forge_jobs.storage.postgres.bulk import enqueue_by_copy
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import again, tried_again
+from forge_jobs.storage.postgres.lane import Lane
+from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.moves import CANCEL_THESE
+from forge_jobs.storage.postgres.outcomes import FINISH_LINKED
+
+FAR = datetime(9000, 1, 1, tzinfo=UTC)
+"""When jobs are due that wait for others, while they are enqueued. Time limits that count from then count from when they are freed."""
+
+STEP = 5_000
+"""How many open nodes one step of the audit looks at."""
+
+CANCELLED_AT_ONCE = 500
+
+MAKE = """
+INSERT INTO {schema}.flow (name, created_at, deadline, nodes, state, ended_at)
+VALUES ($1, statement_timestamp(), statement_timestamp() + make_interval(secs => $2::double precision), $3::integer,
+        CASE WHEN $3::integer = 0 THEN 'done' ELSE 'running' END, CASE WHEN $3::integer = 0 THEN statement_timestamp() END)
+RETURNING id
+"""
+
+ADD = """
+INSERT INTO {schema}.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing)
+SELECT job_id, $1, $2::integer + number - 1, name, codec, plan, tolerated, delay, missing
+FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::double precision[], $9::integer[]) WITH ORDINALITY
+     AS given (job_id, name, codec, plan, tolerated, delay, missing, number)
+"""
+
+CONNECT = """
+INSERT INTO {schema}.flow_edge (from_job, to_job, position, on_dead)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[])
+"""
+
+BLOCK = """
+WITH gone AS (
+    DELETE FROM {schema}.scheduled WHERE job_id = ANY ($1::bigint[]) RETURNING job_id, queue_id, attempt, priority
+), waits AS (
+    INSERT INTO {schema}.blocked (job_id, group_id, pos, queue_id, attempt, priority)
+    SELECT job_id, NULL, {schema}.micros(statement_timestamp()), queue_id, attempt, priority FROM gone
+)
+INSERT INTO {schema}.tally (queue_id, scheduled, blocked) SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
+"""
+
+LIMIT_ALL = """
+UPDATE {schema}.time_limit SET deadline = flow.deadline, look_at = least(time_limit.start_by, flow.deadline)
+FROM {schema}.flow WHERE flow.id = $1 AND time_limit.job_id = ANY ($2::bigint[])
+"""
+
+OWNED = """
+SELECT FROM {schema}.claimed WHERE job_id = $1 AND worker_id = $2 AND attempt = $3 FOR UPDATE
+"""
+
+CHANGED = """
+SELECT flow.id, flow.nodes, flow.deadline, flow.cancel_requested_at IS NOT NULL AS is_cancelled
+FROM {schema}.flow_node JOIN {schema}.flow ON flow.id = flow_node.flow_id
+WHERE flow_node.job_id = $1 AND flow_node.state IS NULL FOR UPDATE OF flow
+"""
+
+GROW = "UPDATE {schema}.flow SET nodes = nodes + $2::integer WHERE id = $1"
+
+SUCCEED = "UPDATE {schema}.flow_edge SET from_job = $2 WHERE from_job = $1"
+
+LEAD = """
+UPDATE {schema}.flow_edge SET taken = (
+    SELECT node.name = ANY ($2::text[]) FROM {schema}.flow_node AS node WHERE node.job_id = flow_edge.to_job)
+WHERE from_job = $1
+"""
+
+_STATUS = (
+    """id, name, state, created_at, nodes, done, dead, skipped, deadline, cancel_requested_at, ended_at"""
+)
+
+ALL = f"""
+SELECT {_STATUS} FROM {{schema}}.flow
+WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR name = $2) AND ($3::bigint IS NULL OR id < $3)
+ORDER BY id DESC LIMIT $4
+"""
+
+GET = f"SELECT {_STATUS} FROM {{schema}}.flow WHERE id = $1"
+
+NODES = """
+SELECT node.job_id, node.number, node.name,
+       CASE WHEN node.state = 'skipped' THEN 'skipped' ELSE coalesce(jobs.state, node.state, 'dead') END AS state,
+       CASE WHEN node.state IS NULL THEN node.missing ELSE 0 END AS waits_for,
+       ARRAY(SELECT edge.from_job FROM {schema}.flow_edge AS edge WHERE edge.to_job = node.job_id ORDER BY edge.position) AS after,
+       coalesce(jobs.error, node.error) AS error
+FROM {schema}.flow_node AS node LEFT JOIN {schema}.jobs ON jobs.id = node.job_id
+WHERE node.flow_id = $1 AND node.number > $2 ORDER BY node.number LIMIT $3
+"""
+
+RESULTS = """
+SELECT name, codec, result FROM {schema}.flow_node AS node
+WHERE flow_id = $1 AND state = 'done' AND result IS NOT NULL
+  AND NOT EXISTS (SELECT FROM {schema}.flow_edge WHERE from_job = node.job_id) ORDER BY number
+"""
+
+CANCEL = "SELECT was, open_jobs FROM {schema}.cancel_flow($1)"
+
+RETRY = "SELECT was, gone FROM {schema}.retry_flow($1)"
+
+# Nodes whose job has ended or is gone; those that wait for nothing; and running jobs of flows that were cancelled.
+AUDIT = """
+WITH looked_at AS MATERIALIZED (
+    SELECT node.job_id, node.flow_id, node.missing FROM {schema}.flow_node AS node
+    WHERE node.state IS NULL AND node.job_id > $1 AND {leads} ORDER BY node.job_id LIMIT $2
+)
+SELECT (SELECT max(job_id) FROM looked_at) AS last,
+       ARRAY(SELECT job_id FROM looked_at
+             WHERE EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = looked_at.job_id)
+                OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = looked_at.job_id)) AS ended,
+       ARRAY(SELECT job_id FROM looked_at
+             WHERE missing = 0 AND EXISTS (
+                 SELECT FROM {schema}.blocked WHERE blocked.job_id = looked_at.job_id AND blocked.group_id IS NULL)) AS free,
+       ARRAY(SELECT job_id FROM looked_at JOIN {schema}.flow ON flow.id = looked_at.flow_id
+             WHERE flow.cancel_requested_at IS NOT NULL AND NOT EXISTS (
+                 SELECT FROM {schema}.claimed
+                 WHERE claimed.job_id = looked_at.job_id AND claimed.cancel_requested_at IS NOT NULL)) AS unwanted
+""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
+
+END = "SELECT {schema}.end_nodes($1)"
+FREE = "SELECT {schema}.free_nodes($1)"
+SETTLE = "SELECT {schema}.settle_nodes()"
+
+FORGET = """
+WITH gone AS MATERIALIZED (
+    SELECT id FROM {schema}.flow
+    WHERE ended_at IS NOT NULL AND {leads} AND NOT EXISTS (
+        SELECT FROM {schema}.flow_node JOIN {schema}.job ON job.id = flow_node.job_id WHERE flow_node.flow_id = flow.id)
+    ORDER BY ended_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), nodes AS (
+    DELETE FROM {schema}.flow_node WHERE flow_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING job_id
+), edges AS (
+    DELETE FROM {schema}.flow_edge WHERE to_job = ANY (ARRAY(SELECT job_id FROM nodes))
+)
+DELETE FROM {schema}.flow WHERE id = ANY (ARRAY(SELECT id FROM gone))
+""".replace("{leads}", LEADS.replace("{epoch}", "$2"))
+
+READ = """
+SELECT node.flow_id, flow.name AS flow, node.name, node.plan,
+       CASE WHEN node.plan::jsonb ->> 'role' = 'branch' THEN ARRAY(
+           SELECT next.name FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS next ON next.job_id = edge.to_job
+           WHERE edge.from_job = node.job_id ORDER BY next.number) END AS successors
+FROM {schema}.flow_node AS node JOIN {schema}.flow ON flow.id = node.flow_id WHERE node.job_id = $1
+"""
+
+INPUTS = """
+SELECT before.name, before.job_id, before.codec, before.error,
+       CASE WHEN edge.taken THEN before.state ELSE 'skipped' END AS state,
+       CASE WHEN edge.taken THEN before.result END AS result
+FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS before ON before.job_id = edge.from_job
+WHERE edge.to_job = $1 ORDER BY edge.position
+"""
+
+NEEDS = """
+SELECT node.flow_id, before.job_id, before.name, node.missing - 1 AS others
+FROM {schema}.flow_node AS node
+JOIN {schema}.flow_edge AS edge ON edge.to_job = node.job_id
+JOIN {schema}.flow_node AS before ON before.job_id = edge.from_job AND before.state IS NULL
+WHERE node.job_id = $1 AND node.state IS NULL ORDER BY edge.position LIMIT 1
+"""
+
+
+class PostgresFlows:
+    """`Flows` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def start(self, flow: NewFlow, *, connection: Any = None) -> tuple[int, Sequence[int]]:
+        async def attempt() -> tuple[int, Sequence[int]]:
+            async with self._database.transaction(connection) as transaction:
+                seconds = None if flow.deadline is None else flow.deadline.total_seconds()
+                record = await self._database.fetchrow(
+                    MAKE, flow.name, seconds, len(flow.nodes), connection=transaction
+                )
+                assert record is not None
+                ids = await _add(
+                    self._database,
+                    record["id"],
+                    0,
+                    flow.nodes,
+                    transaction,
+                    is_limited=flow.deadline is not None,
+                )
+                return record["id"], ids
+
+        return await (again(attempt) if connection is None else attempt())
+
+    async def all(
+        self,
+        *,
+        state: FlowState | None = None,
+        name: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[FlowStatus]:
+        return [_status(record) for record in await self._database.fetch(ALL, state, name, before, limit)]
+
+    async def get(self, flow_id: int) -> FlowStatus | None:
+        record = await self._database.fetchrow(GET, flow_id)
+        return None if record is None else _status(record)
+
+    async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
+        records = await self._database.fetch(NODES, flow_id, after, limit)
+        return [FlowNode(**{**record, "after": tuple(record["after"])}) for record in records]
+
+    async def results(self, flow_id: int) -> Sequence[tuple[str, str, bytes]]:
+        return [tuple(record) for record in await self._database.fetch(RESULTS, flow_id)]
+
+    async def cancel(self, flow_id: int) -> FlowState | None:
+        record = await again(self._database.fetchrow, CANCEL, flow_id)
+        assert record is not None
+        await _cancel(self._database, record["open_jobs"] or ())
+        return None if record["was"] is None else FlowState(record["was"])
+
+    @tried_again
+    async def retry(self, flow_id: int) -> tuple[FlowState | None, int | None]:
+        record = await self._database.fetchrow(RETRY, flow_id)
+        assert record is not None
+        return None if record["was"] is None else FlowState(record["was"]), record["gone"]
+
+    async def audit(self, *, epoch: LeaderEpoch) -> int:
+        mended: int = await self._database.fetchval(SETTLE)
+        last = 0
+        while True:
+            record = await self._database.fetchrow(AUDIT, last, STEP, epoch)
+            assert record is not None
+            if record["last"] is None:
+                return mended
+            last = record["last"]
+            for statement in (END, FREE):
+                found = record["ended" if statement is END else "free"]
+                if found:
+                    mended += len(found)
+                    await again(self._database.fetchval, statement, found)
+            await _cancel(self._database, record["unwanted"])
+
+    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> None:
+        await self._database.execute(FORGET, limit, epoch)
+
+
+def leave_payloads(claims: Sequence[Claim]) -> None:
+    """Of nodes the payloads are read when they begin, together with what their predecessors returned; see `read`."""
+    for claim in claims:
+        if is_node(claim.links):
+            claim.payload = None
+
+
+async def read(lane: Lane, claim: Claim) -> None:
+    """The claim of a node says what its flow says of it."""
+    nodes = await lane.fetch(READ, claim.job_id)
+    if not nodes:  # its flow was forgotten
+        return
+    [node] = nodes
+    inputs = [
+        Input(
+            name=one["name"],
+            job_id=one["job_id"],
+            state=NodeState(one["state"]),
+            codec=one["codec"],
+            result=one["result"],
+            error=one["error"],
+        )
+        for one in await lane.fetch(INPUTS, claim.job_id)
+    ]
+    claim.node = ClaimedNode(
+        node["flow_id"], node["flow"], node["name"], decoded(node["plan"]), inputs, node["successors"] or ()
+    )
+
+
+async def finish_all(
+    database: PostgresDatabase, ends: Sequence[End], others: Callable[[Sequence[End]], Awaitable[list[int]]]
+) -> list[int]:
+    """All of these jobs have ended, those that change their flows each by itself; return the ids of those whose claim was lost."""
+    lost = await others([end for end in ends if end.changes is None])
+    for end in ends:
+        lost += await finish(database, end) if end.changes is not None else []
+    return lost
+
+
+async def finish(database: PostgresDatabase, end: End) -> list[int]:
+    """The node is done, and its flow is changed as it says, or nothing is; return its id when its claim was lost."""
+
+    async def attempt() -> list[int]:
+        claim, changes = end.claim, end.changes
+        assert changes is not None
+        async with database.transaction() as connection:
+            proof = (claim.job_id, claim.worker_id, claim.attempt)
+            if not await database.fetch(OWNED, *proof, connection=connection):
+                return [claim.job_id]
+            flow = await database.fetchrow(CHANGED, claim.job_id, connection=connection)
+            if flow is not None and not flow["is_cancelled"]:
+                await _change(database, claim.job_id, flow, changes, connection)
+            facts = (
+                [claim.job_id],
+                [claim.worker_id],
+                [claim.attempt],
+                [end.state is State.DEAD],
+                [end.duration],
+            )
+            record = await database.fetchrow(
+                FINISH_LINKED,
+                *facts,
+                [end.result],
+                [end.error],
+                [end.keep],
+                [claim.key is not None],
+                connection=connection,
+            )
+        assert record is not None
+        await groups.admit(database, record["again"])
+        return []
+
+    return await again(attempt)
+
+
+async def needs(database: PostgresDatabase, job_id: int) -> FlowNeeds | None:
+    """Return for what the job waits, if it is a node that waits for others."""
+    record = await database.fetchrow(NEEDS, job_id)
+    return None if record is None else FlowNeeds(**record)
+
+
+async def _change(
+    database: PostgresDatabase, job_id: int, flow: Any, changes: FlowChanges, connection: Any
+) -> None:
+    if changes.nodes:
+        await database.execute(GROW, flow["id"], len(changes.nodes), connection=connection)
+        is_limited = flow["deadline"] is not None
+        ids = await _add(
+            database, flow["id"], flow["nodes"], changes.nodes, connection, is_limited=is_limited
+        )
+        if changes.successor is not None:
+            await database.execute(SUCCEED, job_id, ids[changes.successor], connection=connection)
+    if changes.taken is not None:
+        await database.execute(LEAD, job_id, list(changes.taken), connection=connection)
+
+
+async def _add(
+    database: PostgresDatabase,
+    flow_id: int,
+    first: int,
+    nodes: Sequence[NewNode],
+    connection: Any,
+    *,
+    is_limited: bool,
+) -> Sequence[int]:
+    """The nodes are in the flow, numbered from `first` on; return the ids of their jobs."""
+    if not nodes:
+        return []
+    jobs = [_job(node, is_limited=is_limited) for node in nodes]
+    ids = [answer.id for answer in await enqueue_by_copy(database, jobs, connection)]
+    await database.execute(
+        ADD,
+        flow_id,
+        first,
+        ids,
+        [node.name for node in nodes],
+        [node.job.codec for node in nodes],
+        [encoded(node.plan) for node in nodes],
+        [node.tolerated for node in nodes],
+        [None if node.delay is None else node.delay.total_seconds() for node in nodes],
+        [len(node.after) for node in nodes],
+        connection=connection,
+    )
+    edges = [
+        (ids[edge.index], job_id, position, edge.on_dead.value)
+        for job_id, node in zip(ids, nodes, strict=True)
+        for position, edge in enumerate(node.after)
+    ]
+    if edges:
+        await database.execute(CONNECT, *map(list, zip(*edges, strict=True)), connection=connection)
+        waiting = [job_id for job_id, node in zip(ids, nodes, strict=True) if node.after]
+        await database.execute(BLOCK, waiting, connection=connection)
+    if is_limited:
+        await database.execute(LIMIT_ALL, flow_id, ids, connection=connection)
+    return ids
+
+
+def _job(node: NewNode, *, is_limited: bool) -> Any:
+    job = replace(node.job, is_node=True, delay=node.delay)
+    if is_limited:
+        job = replace(job, deadline=timedelta(1))  # until it gets that of the flow
+    return replace(job, delay=None, run_at=FAR) if node.after else job
+
+
+async def _cancel(database: PostgresDatabase, job_ids: Sequence[int]) -> None:
+    """These jobs, as far as they have not ended, are dead, or their workers are told."""
+    for start in range(0, len(job_ids), CANCELLED_AT_ONCE):
+        part = list(job_ids[start : start + CANCELLED_AT_ONCE])
+
+        async def attempt(part: list[int] = part) -> Any:
+            async with database.transaction() as connection:
+                await key_wait.bound(connection)
+                return await database.fetchrow(CANCEL_THESE, part, connection=connection)
+
+        record = await again(attempt)
+        await groups.admit(database, record["again"])
+
+
+def _status(record: Any) -> FlowStatus:
+    return FlowStatus(**{**record, "state": FlowState(record["state"])})

@@ -1,0 +1,342 @@
+"""Flows in SQLite. What ends a node hands on by `nodes`."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from msgspec.structs import replace
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.flow import (
+    ClaimedNode,
+    FlowNode,
+    FlowState,
+    FlowStatus,
+    Input,
+    NewFlow,
+    NewNode,
+    NodeState,
+    Role,
+    decoded,
+    encoded,
+)
+from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, NewJob, State
+from forge_jobs.storage.sqlite import moves, nodes, outcomes
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.enqueue import enqueue
+from forge_jobs.storage.sqlite.leadership import leads
+from forge_jobs.storage.sqlite.micros import later, moment
+from forge_jobs.storage.sqlite.tally import count_move
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
+
+MAKE = """
+INSERT INTO flow (name, created_at, deadline, nodes, state, ended_at) VALUES (?, ?, ?, ?, ?, ?) RETURNING id
+"""
+
+ADD = """
+INSERT INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+CONNECT = "INSERT INTO flow_edge (from_job, to_job, position, on_dead) VALUES (?, ?, ?, ?)"
+
+UNPLAN = "DELETE FROM scheduled WHERE job_id = ? RETURNING queue_id, attempt, priority"
+
+BLOCK = (
+    "INSERT INTO blocked (job_id, group_id, pos, queue_id, attempt, priority) VALUES (?, NULL, ?, ?, ?, ?)"
+)
+
+LIMIT_ALL = """
+UPDATE time_limit SET deadline = :deadline, look_at = min(coalesce(start_by, :deadline), :deadline)
+WHERE job_id IN (SELECT value FROM json_each(:ids))
+"""
+
+CHANGED = """
+SELECT flow.id, flow.nodes, flow.deadline, flow.cancel_requested_at IS NOT NULL AS is_cancelled
+FROM flow_node JOIN flow ON flow.id = flow_node.flow_id WHERE flow_node.job_id = ? AND flow_node.state IS NULL
+"""
+
+LEAD = """
+UPDATE flow_edge SET taken = (
+    SELECT node.name IN (SELECT value FROM json_each(:names)) FROM flow_node AS node WHERE node.job_id = flow_edge.to_job)
+WHERE from_job = :job_id
+"""
+
+_STATUS = "id, name, state, created_at, nodes, done, dead, skipped, deadline, cancel_requested_at, ended_at"
+
+ALL = f"""
+SELECT {_STATUS} FROM flow
+WHERE (:state IS NULL OR state = :state) AND (:name IS NULL OR name = :name) AND (:before IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit
+"""
+
+NODES = """
+SELECT node.job_id, node.number, node.name,
+       iif(node.state = 'skipped', 'skipped', coalesce(jobs.state, node.state, 'dead')) AS state,
+       iif(node.state IS NULL, node.missing, 0) AS waits_for,
+       coalesce(jobs.error, node.error) AS error
+FROM flow_node AS node LEFT JOIN jobs ON jobs.id = node.job_id
+WHERE node.flow_id = ? AND node.number > ? ORDER BY node.number LIMIT ?
+"""
+
+RESULTS = """
+SELECT name, codec, result FROM flow_node AS node
+WHERE flow_id = ? AND state = 'done' AND result IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM flow_edge WHERE from_job = node.job_id) ORDER BY number
+"""
+
+AFTER = "SELECT from_job FROM flow_edge WHERE to_job = ? ORDER BY position"
+
+OPEN = "SELECT job_id FROM flow_node WHERE flow_id = ? AND state IS NULL ORDER BY job_id"
+
+AGAIN = """
+SELECT job_id, tolerated FROM flow_node
+WHERE flow_id = ? AND state = 'dead' AND (NOT tolerated OR ?) ORDER BY job_id
+"""
+
+REVIVE = "DELETE FROM finished WHERE job_id = ? AND state <> 'done' RETURNING queue_id, state"
+
+REOPEN = """
+UPDATE flow_node SET (missing, fed) = (
+    SELECT coalesce(sum(other.state IS NULL), 0),
+           coalesce(sum(other.state IS NOT NULL AND edge.taken AND other.state <> 'skipped'
+                        AND NOT (other.state = 'dead' AND edge.on_dead = 'skip')), 0)
+    FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job WHERE edge.to_job = flow_node.job_id)
+WHERE job_id = ? RETURNING missing
+"""
+
+LEFT = """
+SELECT job_id FROM flow_node
+WHERE state IS NULL AND (job_id IN (SELECT job_id FROM finished) OR job_id NOT IN (SELECT id FROM job))
+"""
+
+FREE = """
+SELECT job_id FROM flow_node
+WHERE state IS NULL AND missing = 0 AND job_id IN (SELECT job_id FROM blocked WHERE group_id IS NULL)
+"""
+
+OVER = """
+SELECT id FROM flow WHERE ended_at IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM flow_node JOIN job ON job.id = flow_node.job_id WHERE flow_node.flow_id = flow.id)
+ORDER BY ended_at LIMIT ?
+"""
+
+READ = """
+SELECT node.flow_id, flow.name AS flow, node.name, node.plan
+FROM flow_node AS node JOIN flow ON flow.id = node.flow_id WHERE node.job_id = ?
+"""
+
+SUCCESSORS = """
+SELECT next.name FROM flow_edge AS edge JOIN flow_node AS next ON next.job_id = edge.to_job
+WHERE edge.from_job = ? ORDER BY next.number
+"""
+
+INPUTS = """
+SELECT other.name, other.job_id, iif(edge.taken, other.state, 'skipped') AS state, other.codec,
+       iif(edge.taken, other.result, NULL) AS result, other.error
+FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job
+WHERE edge.to_job = ? ORDER BY edge.position
+"""
+
+
+class SqliteFlows:
+    """`Flows` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def start(self, flow: NewFlow, *, connection: Any = None) -> tuple[int, Sequence[int]]:
+        if connection is not None:
+            return await self._database.within(connection, lambda transaction: _start(transaction, flow))
+        return await self._database.write(lambda transaction: _start(transaction, flow))
+
+    async def all(
+        self,
+        *,
+        state: FlowState | None = None,
+        name: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[FlowStatus]:
+        wanted = {"state": state, "name": name, "before": before, "limit": limit}
+        records = await self._database.read(lambda transaction: transaction.records(ALL, wanted))
+        return [_status(record) for record in records]
+
+    async def get(self, flow_id: int) -> FlowStatus | None:
+        record = await self._database.read(
+            lambda transaction: transaction.record(f"SELECT {_STATUS} FROM flow WHERE id = ?", (flow_id,))
+        )
+        return None if record is None else _status(record)
+
+    async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
+        def read(transaction: Transaction) -> list[FlowNode]:
+            return [
+                FlowNode(
+                    **record, after=tuple(one for (one,) in transaction.rows(AFTER, (record["job_id"],)))
+                )
+                for record in transaction.records(NODES, (flow_id, after, limit))
+            ]
+
+        return await self._database.read(read)
+
+    async def results(self, flow_id: int) -> Sequence[tuple[str, str, bytes]]:
+        return await self._database.read(
+            lambda transaction: [(*record,) for record in transaction.records(RESULTS, (flow_id,))]
+        )
+
+    async def cancel(self, flow_id: int) -> FlowState | None:
+        return await self._database.write(lambda transaction: _cancel(transaction, flow_id))
+
+    async def retry(self, flow_id: int) -> tuple[FlowState | None, int | None]:
+        return await self._database.write(lambda transaction: _retry(transaction, flow_id))
+
+    async def audit(self, *, epoch: LeaderEpoch) -> int:
+        def left(transaction: Transaction) -> list[int]:
+            return [one for statement in (LEFT, FREE) for (one,) in transaction.rows(statement)]
+
+        def audit(transaction: Transaction) -> int:
+            if not leads(transaction, epoch):
+                return 0
+            mended = nodes.end(transaction, [one for (one,) in transaction.rows(LEFT)])
+            return mended + nodes.free(transaction, [one for (one,) in transaction.rows(FREE)])
+
+        # so that looking keeps no writer waiting
+        return await self._database.write(audit) if await self._database.read(left) else 0
+
+    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> None:
+        def forget(transaction: Transaction) -> None:
+            for (flow_id,) in transaction.rows(OVER, (limit,)) if leads(transaction, epoch) else ():
+                transaction.execute(
+                    "DELETE FROM flow_edge WHERE to_job IN (SELECT job_id FROM flow_node WHERE flow_id = ?)",
+                    (flow_id,),
+                )
+                transaction.execute("DELETE FROM flow_node WHERE flow_id = ?", (flow_id,))
+                transaction.execute("DELETE FROM flow WHERE id = ?", (flow_id,))
+
+        await self._database.write(forget)
+
+
+def read(transaction: Transaction, claim: Claim) -> None:
+    """The claim of a node says what its flow says of it."""
+    node = transaction.record(READ, (claim.job_id,))
+    if node is None:  # its flow was forgotten
+        return
+    plan = decoded(node["plan"])
+    inputs = [
+        Input(**{**one, "state": NodeState(one["state"])})
+        for one in transaction.records(INPUTS, (claim.job_id,))
+    ]
+    successors = transaction.rows(SUCCESSORS, (claim.job_id,)) if plan.role is Role.BRANCH else ()
+    claim.node = ClaimedNode(
+        node["flow_id"], node["flow"], node["name"], plan, inputs, [name for (name,) in successors]
+    )
+
+
+def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
+    """As `outcomes.finish`; nodes that are done change their flows as they say, or nothing is done."""
+    for end in ends:
+        if end.changes is None or transaction.row(outcomes.OWNED, outcomes.proof(end.claim)) is None:
+            continue
+        flow = transaction.record(CHANGED, (end.claim.job_id,))
+        if flow is None or flow["is_cancelled"]:
+            continue
+        changes = end.changes
+        transaction.execute(
+            "UPDATE flow SET nodes = nodes + ? WHERE id = ?", (len(changes.nodes), flow["id"])
+        )
+        ids = _add(transaction, flow["id"], flow["nodes"], changes.nodes, flow["deadline"])
+        if changes.successor is not None:
+            heir = (ids[changes.successor], end.claim.job_id)
+            transaction.execute("UPDATE flow_edge SET from_job = ? WHERE from_job = ?", heir)
+        if changes.taken is not None:
+            names = json.dumps(changes.taken)
+            transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
+    return outcomes.finish(transaction, ends)
+
+
+def _start(transaction: Transaction, flow: NewFlow) -> tuple[int, Sequence[int]]:
+    now = transaction.now
+    deadline = None if flow.deadline is None else later(now, flow.deadline)
+    state, ended_at = (FlowState.RUNNING, None) if flow.nodes else (FlowState.DONE, now)
+    made = transaction.row(MAKE, (flow.name, now, deadline, len(flow.nodes), state.value, ended_at))
+    assert made is not None
+    return made[0], _add(transaction, made[0], 0, flow.nodes, deadline)
+
+
+def _add(
+    transaction: Transaction, flow_id: int, first: int, added: Sequence[NewNode], deadline: int | None
+) -> list[int]:
+    """The nodes are in the flow, numbered from `first` on; return the ids of their jobs."""
+    jobs = [_job(node, is_limited=deadline is not None) for node in added]
+    ids = [answer.id for answer in enqueue(transaction, jobs)] if jobs else []
+    for number, (job_id, node) in enumerate(zip(ids, added, strict=True), start=first):
+        delay = None if node.delay is None else node.delay.total_seconds()
+        facts = (node.name, node.job.codec, encoded(node.plan), node.tolerated, delay, len(node.after))
+        transaction.execute(ADD, (job_id, flow_id, number, *facts))
+        for position, edge in enumerate(node.after):
+            transaction.execute(CONNECT, (ids[edge.index], job_id, position, edge.on_dead.value))
+        if node.after:
+            place = transaction.row(UNPLAN, (job_id,))
+            assert place is not None
+            transaction.execute(BLOCK, (job_id, transaction.now, *place))
+            count_move(transaction, [place[0]], "scheduled", "blocked")
+    if deadline is not None:
+        transaction.execute(LIMIT_ALL, {"deadline": deadline, "ids": json.dumps(ids)})
+    return ids
+
+
+def _job(node: NewNode, *, is_limited: bool) -> NewJob:
+    job = replace(node.job, is_node=True, delay=node.delay)
+    if is_limited:
+        job = replace(job, deadline=timedelta(1))  # until it gets that of the flow
+    return replace(job, delay=None, run_at=nodes.FAR) if node.after else job
+
+
+def _cancel(transaction: Transaction, flow_id: int) -> FlowState | None:
+    was = transaction.value("SELECT state FROM flow WHERE id = ?", (flow_id,))
+    if was != FlowState.RUNNING:
+        return None if was is None else FlowState(was)
+    transaction.execute(
+        "UPDATE flow SET cancel_requested_at = coalesce(cancel_requested_at, ?) WHERE id = ?",
+        (transaction.now, flow_id),
+    )
+    waiting = [one for (one,) in transaction.rows(OPEN, (flow_id,))]
+    nodes.hand_on(transaction, nodes.end_waiting(transaction, waiting, NodeState.DEAD, CANCELLED_BY_USER))
+    moves.cancel_each(transaction, [one for (one,) in transaction.rows(OPEN, (flow_id,))])
+    return FlowState.RUNNING
+
+
+def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, int | None]:
+    was = transaction.value("SELECT state FROM flow WHERE id = ?", (flow_id,))
+    if was not in (FlowState.DEAD, FlowState.CANCELLED):
+        return None if was is None else FlowState(was), None
+    again = transaction.rows(AGAIN, (flow_id, was == FlowState.CANCELLED))
+    for job_id, _ in again:
+        if transaction.value("SELECT 1 FROM job WHERE id = ?", (job_id,)) is None:
+            return FlowState(was), job_id
+    for job_id, _ in again:
+        if ended := transaction.row(REVIVE, (job_id,)):
+            queue_id, state = ended
+            priority = transaction.value("SELECT priority FROM job WHERE id = ?", (job_id,))
+            transaction.execute(BLOCK, (job_id, transaction.now, queue_id, 0, priority))
+            count_move(transaction, [queue_id], "expired" if state == State.EXPIRED else "dead", "blocked")
+        transaction.execute(
+            "UPDATE flow_node SET state = NULL, error = NULL, failed_by = NULL WHERE job_id = ?", (job_id,)
+        )
+    transaction.execute(
+        """
+        UPDATE flow SET state = 'running', ended_at = NULL, cancel_requested_at = NULL, deadline = NULL,
+            dead = dead - ?, failed = failed - ? WHERE id = ?
+        """,
+        (len(again), sum(not tolerated for _, tolerated in again), flow_id),
+    )
+    missing = [(job_id, transaction.value(REOPEN, (job_id,))) for job_id, _ in again]
+    nodes.free(transaction, [job_id for job_id, count in missing if not count])
+    nodes.end(transaction, [job_id for job_id, _ in again])  # those that people have run again meanwhile
+    return FlowState(was), None
+
+
+def _status(record: Record) -> FlowStatus:
+    moments = ("created_at", "deadline", "cancel_requested_at", "ended_at")
+    facts: dict[str, Any] = {**record, **{name: moment(record[name]) for name in moments}}
+    return FlowStatus(**{**facts, "state": FlowState(record["state"])})

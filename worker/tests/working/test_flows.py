@@ -1,0 +1,382 @@
+"""Flows, as programs declare and workers run them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from forge_jobs import (
+    Context,
+    Flow,
+    FlowDead,
+    FlowNotFound,
+    FlowState,
+    Forge,
+    InvalidInput,
+    State,
+    WaitTimeout,
+    WrongFlowState,
+)
+from tests.working.test_context import run
+
+
+@pytest.fixture
+def steps(forge: Forge) -> dict[str, Any]:
+    """Handlers by their kinds."""
+
+    async def add(number: int, more: int = 1) -> int:
+        return number + more
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    async def count_to(number: int) -> list[int]:
+        return list(range(number))
+
+    async def even(number: int) -> int | None:
+        return number if number % 2 == 0 else None
+
+    async def join(left: int, right: int) -> list[int]:
+        return [left, right]
+
+    async def shown(value: int) -> str:
+        return f"<{value}>"
+
+    functions = (add, double, total, count_to, even, join, shown)
+    return {function.__name__: forge.handler(max_attempts=1)(function) for function in functions}
+
+
+async def result(forge: Forge, flow: Flow, *given: Any, **options: Any) -> Any:
+    """Run the flow to its end; return what its last nodes returned."""
+    started = await flow.start(*given, **options)
+    await run(forge)
+    return await forge.flows.wait(started, timeout=10)
+
+
+async def test_each_step_of_a_chain_gets_what_the_one_before_returned(forge: Forge, steps: Any) -> None:
+    flow = Flow("sums").and_then(steps["add"]).and_then(steps["double"]).and_then(steps["shown"])
+
+    assert await result(forge, flow, 1) == {"shown": "<4>"}
+
+
+async def test_a_step_gets_what_it_is_given_besides(forge: Forge, steps: Any) -> None:
+    assert await result(forge, Flow("f").and_then(steps["add"], more=10).and_then(steps["double"]), 1) == {
+        "double": 22
+    }
+
+
+async def test_a_join_gets_the_results_in_the_order_in_which_it_names_them(forge: Forge, steps: Any) -> None:
+    flow = Flow("f")
+    one, two = flow.node(steps["add"]), flow.node(steps["double"])
+    flow.node(steps["join"]).depends_on(two, one)
+
+    assert await result(forge, flow, 5) == {"join": [10, 6]}
+    assert await result(forge, flow, inputs=[1, 2]) == {"join": [4, 2]}
+
+
+async def test_a_node_may_get_all_results_as_a_list(forge: Forge, steps: Any) -> None:
+    flow = Flow("f")
+    nodes = [flow.node(steps["double"], name=f"n{number}", number=number) for number in range(30)]
+    flow.node(steps["total"]).collects(*nodes)
+
+    assert await result(forge, flow) == {"total": sum(2 * number for number in range(30))}
+
+
+async def test_each_item_becomes_a_job_and_what_they_returned_is_a_list(forge: Forge, steps: Any) -> None:
+    flow = Flow("f").and_then(steps["count_to"]).map(steps["double"]).and_then(steps["total"])
+
+    assert await result(forge, flow, 4) == {"total": 12}
+    assert await result(forge, flow, 0) == {"total": 0}
+
+
+async def test_what_is_none_is_left_out(forge: Forge, steps: Any) -> None:
+    flow = Flow("f").and_then(steps["count_to"]).filter_map(steps["even"])
+
+    assert await result(forge, flow, 6) == {"even[]": [0, 2, 4]}
+
+
+async def test_a_dead_item_may_be_left_out(forge: Forge, steps: Any) -> None:
+    async def picky(number: int) -> int:
+        if number == 1:
+            raise ValueError("not this one")
+        return number
+
+    handler = forge.handler(max_attempts=1)(picky)
+    chain = Flow("f").and_then(steps["count_to"])
+    assert await result(forge, chain.filter_map(handler, on_dead="skip"), 3) == {"picky[]": [0, 2]}
+
+    started = await Flow("f").and_then(steps["count_to"]).map(handler).start(3)
+    await run(forge)
+    with pytest.raises(FlowDead, match=r"picky\[1\]: ValueError: not this one"):
+        await forge.flows.wait(started)
+
+
+async def test_items_are_folded_one_after_the_other(forge: Forge, steps: Any) -> None:
+    async def append(so_far: str, item: int) -> str:
+        return f"{so_far}{item}"
+
+    flow = Flow("f").and_then(steps["count_to"]).fold(forge.handler(append), ":")
+
+    assert await result(forge, flow, 4) == {"append[3]": ":0123"}
+    assert await result(forge, flow, 0) == {"append": ":"}
+
+
+async def test_a_node_is_repeated_while_it_returns_none(forge: Forge, steps: Any) -> None:
+    async def poll(ctx: Context, number: int) -> int | None:
+        return number * 100 + ctx.flow.iteration if ctx.flow.iteration == 3 else None
+
+    handler = forge.handler(max_attempts=1)(poll)
+    assert await result(
+        forge, Flow("f").and_then(steps["add"]).repeat(handler).and_then(steps["shown"]), 1
+    ) == {"shown": "<203>"}
+    started = await Flow("f").repeat(handler, most=2).start(1)
+    await run(forge)
+    with pytest.raises(FlowDead, match="poll#2: poll#2 returned None 2 times"):
+        await forge.flows.wait(started)
+
+
+@pytest.mark.parametrize(("number", "shown"), [(1, "<2>"), (10, "<11>")])
+async def test_a_branch_leads_to_one_of_its_routes(forge: Forge, steps: Any, number: int, shown: str) -> None:
+    async def choose(number: int) -> str:
+        return "small" if number < 5 else "large"
+
+    flow = (
+        Flow("f")
+        .and_then(steps["even"].forge.handler(kind="same")(_same))
+        .branch(
+            forge.handler(choose), {"small": steps["double"], "large": Flow("sub").and_then(steps["add"])}
+        )
+        .and_then(steps["shown"])
+    )
+
+    assert await result(forge, flow, number) == {"shown": shown}
+
+
+async def _same(number: int) -> int:
+    return number
+
+
+async def test_a_branch_that_leads_nowhere_is_dead(forge: Forge, steps: Any) -> None:
+    async def choose(number: int) -> str:
+        return "nowhere"
+
+    flow = (
+        Flow("f")
+        .and_then(steps["add"])
+        .branch(forge.handler(max_attempts=1)(choose), {"one": steps["double"]})
+    )
+    started = await flow.start(1)
+    await run(forge)
+
+    with pytest.raises(FlowDead, match="choose leads to 'nowhere', allowed is one of one"):
+        await forge.flows.wait(started)
+
+
+async def test_a_flow_may_be_a_node(forge: Forge, steps: Any) -> None:
+    inner = Flow("inner").and_then(steps["add"]).and_then(steps["double"])
+    flow = Flow("outer")
+    first = flow.node(steps["add"])
+    both = [flow.node(inner, name=name).depends_on(first) for name in ("left", "right")]
+    flow.node(steps["join"]).depends_on(*both)
+
+    assert await result(forge, flow, 1) == {"join": [6, 6]}
+    assert await result(forge, Flow("f").and_then(inner).and_then(steps["shown"]), 1) == {"shown": "<4>"}
+
+
+async def test_a_handler_adds_nodes_that_others_wait_for(forge: Forge, steps: Any) -> None:
+    async def plan(ctx: Context, number: int) -> None:
+        parts = [ctx.flow.add(steps["double"], name=str(part), number=part) for part in range(number)]
+        ctx.flow.add(steps["total"], is_answer=True).collects(*parts)
+
+    flow = Flow("f").and_then(forge.handler(plan)).and_then(steps["shown"])
+
+    assert await result(forge, flow, 4) == {"shown": "<12>"}
+
+
+async def test_what_a_failed_attempt_has_added_is_never_there(forge: Forge, steps: Any) -> None:
+    async def plan(ctx: Context, number: int) -> None:
+        ctx.flow.add(steps["double"], number=number)
+        if ctx.attempt == 1:
+            raise ValueError("once")
+
+    await forge.queues.set("default", backoff_enabled=False)
+    started = await Flow("f").and_then(forge.handler(max_attempts=2)(plan)).start(1)
+    await run(forge)
+
+    assert (await forge.flows.get(started.id)).nodes == 2
+
+
+async def test_a_delay_is_kept(forge: Forge, steps: Any) -> None:
+    started = (
+        await Flow("f")
+        .and_then(steps["add"])
+        .delay_for(timedelta(hours=1))
+        .and_then(steps["double"])
+        .start(1)
+    )
+    await run(forge)
+
+    job = await forge.jobs.get(started.jobs["double"])
+    assert job.state is State.SCHEDULED
+    assert job.run_at is not None
+    assert timedelta(minutes=59) < job.run_at - await forge.storage.now() <= timedelta(hours=1)
+
+
+async def test_a_failed_flow_goes_on_from_what_failed(forge: Forge, steps: Any) -> None:
+    ran: list[str] = []
+
+    async def fragile(number: int) -> int:
+        ran.append("fragile")
+        if len(ran) == 1:
+            raise ValueError("once")
+        return number
+
+    flow = (
+        Flow("f")
+        .and_then(steps["add"])
+        .and_then(forge.handler(max_attempts=1)(fragile))
+        .and_then(steps["shown"])
+    )
+    started = await flow.start(1)
+    await run(forge)
+    with pytest.raises(FlowDead, match=f"Flow {started.id} is dead: fragile: ValueError: once"):
+        await forge.flows.wait(started)
+
+    status = await forge.flows.retry(started.id)
+    assert (status.state, status.left) == (FlowState.RUNNING, 2)
+    await run(forge)
+
+    assert await forge.flows.wait(started) == {"shown": "<2>"}
+    with pytest.raises(WrongFlowState, match=f"Flow {started.id} is done and was not retried"):
+        await forge.flows.retry(started.id)
+
+
+async def test_a_dead_node_may_be_passed_over(forge: Forge, steps: Any) -> None:
+    async def broken(number: int) -> int:
+        raise ValueError("no")
+
+    async def last(ctx: Context, left: int | None, right: int) -> list[object]:
+        return [left, right, dict(ctx.flow.errors)]
+
+    flow = Flow("f")
+    left = flow.node(forge.handler(max_attempts=1)(broken), on_dead="continue")
+    right = flow.node(steps["add"])
+    flow.node(forge.handler(last)).depends_on(left, right)
+
+    assert await result(forge, flow, 1) == {"last": [None, 2, {"broken": "ValueError: no"}]}
+
+
+async def test_why_says_for_what_a_node_waits(forge: Forge, steps: Any) -> None:
+    flow = Flow("f")
+    nodes = [flow.node(steps["double"], name=f"n{number}", number=number) for number in range(3)]
+    flow.node(steps["total"]).collects(*nodes)
+    started = await flow.start()
+
+    why = await forge.jobs.why(started.jobs["total"])
+
+    assert list(why.reasons) == [
+        f"It waits for job {started.jobs['n0']} (n0) and 2 others of flow {started.id}."
+    ]
+
+
+async def test_flows_are_looked_at_and_cancelled(forge: Forge, steps: Any) -> None:
+    started = await Flow("f").and_then(steps["add"]).and_then(steps["double"]).start(1)
+    assert [one.id for one in await forge.flows.list(state="running", name="f")] == [started.id]
+    with pytest.raises(
+        WaitTimeout, match=f"Flow {started.id} did not end within 0.01 s: 2 nodes have not ended"
+    ):
+        await forge.flows.wait(started, timeout=0.01)
+
+    status = await forge.flows.cancel(started.id)
+
+    assert (status.state, status.dead) == (FlowState.CANCELLED, 2)
+    with pytest.raises(WrongFlowState):
+        await forge.flows.cancel(started.id)
+    for call in (forge.flows.get, forge.flows.cancel, forge.flows.retry, forge.flows.nodes):
+        with pytest.raises(FlowNotFound, match="There is no flow 999"):
+            await call(999)
+
+
+async def test_a_flow_starts_with_a_transaction_or_not_at_all(forge: Forge, steps: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"connection is a builtins\.int"):
+        await Flow("f").and_then(steps["add"]).start(1, connection=1)
+    assert await forge.flows.list() == []
+
+
+def test_pictures_show_nodes_and_edges(steps: Any) -> None:
+    flow = Flow('a "b"').and_then(steps["count_to"]).map(steps["double"])
+
+    assert flow.to_mermaid() == 'flowchart TD\n    n0["count_to"]\n    n1["double (map)"]\n    n0 --> n1\n'
+    assert flow.to_dot() == (
+        'digraph "a \\"b\\"" {\n    n0 [label="count_to"];\n    n1 [label="double (map)"];\n    n0 -> n1;\n}\n'
+    )
+
+
+def _circle(steps: Any) -> Flow:
+    flow = Flow("f")
+    one, two = flow.node(steps["add"], name="a"), flow.node(steps["add"], name="b")
+    one.depends_on(two)
+    two.depends_on(one)
+    return flow
+
+
+def _wrong_type(steps: Any) -> Flow:
+    flow = Flow("f")
+    flow.node(steps["double"]).depends_on(flow.node(steps["shown"]))
+    return flow
+
+
+def _too_many(steps: Any) -> Flow:
+    flow = Flow("f")
+    flow.node(steps["double"], name="last").depends_on(*(flow.node(steps["add"], name=name) for name in "ab"))
+    return flow
+
+
+def _too_few(steps: Any) -> Flow:
+    flow = Flow("f")
+    flow.node(steps["join"]).depends_on(flow.node(steps["add"]))
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (_circle, "goes in a circle: a -> b -> a"),
+        (_wrong_type, "Node 'double' gets str from 'shown' as number, allowed is int"),
+        (_too_many, "Node 'last' depends on 2 nodes and its function takes 1 more argument: number"),
+        (_too_few, "Node 'join' is not given right"),
+        (lambda steps: Flow("f"), "has no nodes"),
+        (lambda steps: Flow("f").and_then(steps["add"]).and_then(steps["add"]), "two nodes 'add'"),
+        (
+            lambda steps: Flow("f").and_then(steps["add"]).map(steps["double"]),
+            "which is int, allowed is a list",
+        ),
+        (
+            lambda steps: Flow("f").and_then(steps["add"], nonsense=1),
+            "is given 'nonsense', its function takes",
+        ),
+        (lambda steps: Flow("f").and_then(steps["add"], on_dead="maybe"), "on_dead is 'maybe'"),
+        (lambda steps: Flow("f").and_then("add"), "does 'add', allowed is a handler, or a flow"),
+        (lambda steps: Flow(""), "A flow is named ''"),
+        (lambda steps: Flow("f").and_then(steps["add"].options(key="k")), "key is given to a node"),
+        (lambda steps: Flow("f").branch(steps["add"], {}), "routes is {}"),
+        (lambda steps: Flow("f").repeat(steps["add"], most=0), "most is 0"),
+        (lambda steps: Flow("f").fold(steps["double"], 0), "folds with a function that takes number"),
+    ],
+)
+def test_a_flow_that_cannot_be_run_is_refused_in_one_sentence(steps: Any, wrong: Any, message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        wrong(steps).validate()
+    assert message in str(refused.value)
+
+
+async def test_a_flow_is_started_with_as_many_inputs_as_it_has_start_nodes(forge: Forge, steps: Any) -> None:
+    flow = Flow("f")
+    flow.node(steps["join"]).depends_on(flow.node(steps["add"]), flow.node(steps["double"]))
+
+    with pytest.raises(InvalidInput, match="has 2 start nodes and got 3 inputs"):
+        await flow.start(inputs=[1, 2, 3])
+    assert await forge.flows.list() == []
