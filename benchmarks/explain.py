@@ -145,7 +145,7 @@ class Explainer:
         finish = (WORKER_ID, taken, [FIRST_ATTEMPT] * len(taken), [0.0] * len(taken), None)
         await self.explain("finish", FINISH_PLAIN, finish, WALKS)
         await asyncio.sleep(DUE_SECONDS)
-        await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity"), {})
+        await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity", None), {})
         await self.explain("sweep of permits", SWEEP_PERMITS, (SWEPT,), {})
         await self.explain("sweep of keys", SWEEP_KEYS, (*FIRST_KEY, SWEPT), {})
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)

@@ -10,6 +10,7 @@ from forge_jobs import Context, Forge, Worker
 from forge_jobs.cli import progress
 from forge_jobs.cli.bulk import bulk_report
 from forge_jobs.client.operations import Bulk
+from forge_jobs.model.kind import Kind
 from tests.command_line import CommandLine, migrated
 
 
@@ -544,7 +545,10 @@ def test_an_operation_is_begun_looked_at_waited_for_and_cancelled(cli: CommandLi
     assert begun["sample"] == [3, 2, 1]
     id = str(begun["id"])
     shown = cli("operations", "show", id).out
-    assert "3 jobs that are scheduled or retrying or blocked or pending or in_progress with tags a" in shown
+    assert (
+        "3 jobs that are scheduled or retrying or blocked or waiting or pending or in_progress with tags a"
+        in shown
+    )
     assert "@" in shown.splitlines()[3]
     assert cli.fine("operations", "wait", id) == {"cancelled": 3, "running": 0, "skipped": 0, "locked": 0}
     [listed] = cli.fine("operations", "list")
@@ -606,3 +610,28 @@ def test_a_kind_by_a_slip_of_the_hand_is_warned_of(cli: CommandLine):
         "did you mean echo?\n"
     )
     assert json.loads(cli("enqueue", "ehco", "--json").error)["warning"] + "\n" == answer.error
+
+
+def test_no_command_shows_what_is_redacted(cli: CommandLine):
+    async def declare(forge: Forge) -> None:
+        await forge.storage.kinds.declare([Kind("pay", redact=("card",))], by="a test")
+
+    cli.using(declare)
+    payload = '{"order": 7, "card": "4111-1111"}'
+
+    said = [
+        cli("enqueue", "pay", payload),
+        cli("cron", "set", "nightly", "0 3 * * *", "--kind", "pay", "--payload", payload, "--json"),
+    ]
+    cli.fine("jobs", "complete", "1", "--result", payload)
+    for command in (
+        *(("jobs", "show", "1"), ("jobs", "wait", "1"), ("jobs", "watch", "1"), ("jobs", "why", "1")),
+        *(("jobs", "list"), ("cron", "list"), ("cron", "disable", "nightly"), ("cron", "enable", "nightly")),
+    ):
+        said += [cli(*command), cli(*command, "--json")]
+
+    assert [answer for answer in said if answer.code or "4111" in answer.out + answer.error] == []
+    shown = cli.fine("jobs", "show", "1")
+    assert (shown["payload"], shown["result"]) == ({"order": 7, "card": "(redacted)"},) * 2
+    assert shown["redacted"] == ["card"]
+    assert cli.fine("cron", "list")[0]["payload"] == {"order": 7, "card": "(redacted)"}
