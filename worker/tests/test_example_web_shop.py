@@ -67,7 +67,7 @@ async def uvicorn(
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
             await eventually(lambda: socket.exists() or server.returncode is not None)
-            assert server.returncode is None, "uvicorn has ended, and said why above"
+            assert server.returncode is None, "uvicorn has ended by itself"
             yield client, server
     finally:
         if server.returncode is None:

@@ -213,6 +213,7 @@ async def test_a_worker_that_runs_beside_is_not_lost_when_the_clock_jumps_and_do
         beats = await forge.storage.workers.beats()
         assert list(beats.at) == [before]
         assert abs(beats.now - datetime.now(UTC)) < timedelta(minutes=1)
+        assert await forge.workers.sweep() == []
         assert await led()
         worker.stop()
         await running
@@ -301,3 +302,20 @@ async def test_inline_jobs_have_run_when_they_are_enqueued_and_what_they_enqueue
         await asyncio.gather(invite.enqueue(users=1))
         assert {job.state for job in await forge.jobs.list()} == {State.DONE}
         assert len(await forge.jobs.list(kind="remind")) == 10
+
+
+async def test_the_clock_may_be_moved_in_the_thread_of_a_handler_and_when_its_database_is_gone(
+    forge: Forge, own_database: UsedDatabase
+) -> None:
+    @forge.handler(queue="mail")
+    def wait() -> None:
+        clock.advance(days=1)
+
+    async with own_database(forge, now=START) as clock:
+        await wait.enqueue()
+        await run_due_jobs(forge, raise_on_failure=True)
+        assert await forge.storage.now() == clock.now == START + timedelta(days=1)
+    clock.advance(days=1)
+    assert clock.now == START + timedelta(days=2)
+    with pytest.raises(InvalidInput, match="This clock belongs to no database"):
+        await clock.run_until(timedelta(days=1))

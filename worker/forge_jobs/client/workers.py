@@ -47,7 +47,7 @@ class Workers:
         silence = max(self._stale, QUIET) if stale is None else as_duration(stale, "stale")
         if silence is None or silence < QUIET:
             raise InvalidInput(f"stale is {stale!r}, allowed is {in_words(QUIET)} or more.")
-        now = await self._storage.now()
+        now = (await self._storage.workers.beats()).now
         silent = [
             worker
             for worker in await self._storage.workers.all()

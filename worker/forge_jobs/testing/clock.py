@@ -25,7 +25,7 @@ class Clock:
         self._since = time.monotonic()
         self._pace = 0.0
         self._forge: Forge | None = None
-        self._moved: Moved = lambda now, pace: None
+        self._moved: Moved = _nobody
 
     def __call__(self) -> datetime:
         return self.now
@@ -102,9 +102,17 @@ class Clock:
         self._forge, self._moved = forge, moved
         moved(self.now, self._pace)
 
+    def is_alone(self) -> None:
+        """Its database is gone: nobody is told of its moves, and nothing can run."""
+        self._forge, self._moved = None, _nobody
+
     def _move(self, now: datetime, pace: float) -> None:
         self._moved(now, pace)
         self._at, self._since, self._pace = now, time.monotonic(), pace
+
+
+def _nobody(now: datetime, pace: float) -> None:
+    """Tell nobody."""
 
 
 def _aware(moment: datetime, name: str) -> datetime:

@@ -54,6 +54,7 @@ async def use_test_database(
 
         clock.belongs_to(forge, moved)
         stack.push_async_callback(ticker.stop)
+        stack.callback(clock.is_alone)
         await stack.enter_async_context(forge)
         await declare_crons(forge)
         _clocks[forge] = clock
@@ -124,7 +125,10 @@ class _Ticker:
         self._task: asyncio.Task[None] | None = None
 
     def moved(self, pace: float) -> None:
-        """The clock was moved, and goes on by itself unless `pace` is 0."""
+        """The clock was moved, perhaps in the thread of a handler, and goes on by itself unless `pace` is 0."""
+        self._loop.call_soon_threadsafe(self._begin, pace)
+
+    def _begin(self, pace: float) -> None:
         if self._task is not None:
             self._task.cancel()
         self._task = self._loop.create_task(self._tick() if pace else self._tell())
