@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Union
 
 from msgspec.structs import replace
 
-from forge_jobs.codecs.encoded import Encoded
-from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers import flow_pictures
-from forge_jobs.handlers.flow_types import check_inputs, inputs_of, named_as
+from forge_jobs.handlers.flow_nodes import built
+from forge_jobs.handlers.flow_types import check_inputs, named_as
 from forge_jobs.handlers.handler import Handler, HandlerWithOptions
 from forge_jobs.handlers.options import OptionValues
-from forge_jobs.model.flow import MOST_NODES, Edge, NewFlow, NewNode, NodePlan, OnDead, Role
+from forge_jobs.model.flow import MOST_NODES, NewFlow, NodePlan, OnDead, Role
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.words import count
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 Step = Union[Handler[Any, Any], HandlerWithOptions[Any, Any], "Flow"]
 NOT_FOR_NODES = ("key", "key_mode", "unique", "run_at", "delay", "connection")
 """Options of jobs that nodes cannot have: they begin when their flow says."""
-
-OF_ITEMS = (Role.MAP, Role.FILTER_MAP, Role.FOLD)
-"""Roles of nodes that get a list, and whose functions get its items."""
 
 
 class Node:
@@ -44,6 +40,7 @@ class Node:
         self.edges: dict[
             Node, OnDead
         ] = {}  # where it says itself what the death of one means on which it depends
+        self.is_callback = False  # it gets nothing of those on which it depends
         self.chooser: Node | None = None  # the branch that leads to it
         self.is_joint = (
             False  # it gets what one of those returned on which it depends, the one that was not skipped
@@ -208,6 +205,14 @@ class Flow:
         self._tail = ends
         return self
 
+    def on_success(self, step: Step, /, *, name: str | None = None, **arguments: Any) -> "Flow":
+        """This is done when all nodes are done, but for those that the flow can do without; else it is dead. Returns the flow."""
+        return self._called_back(step, name, arguments, OnDead.FAIL)
+
+    def on_complete(self, step: Step, /, *, name: str | None = None, **arguments: Any) -> "Flow":
+        """This is done when all nodes have ended, whatever became of them: `ctx.flow.errors` says. Returns the flow."""
+        return self._called_back(step, name, arguments, OnDead.CONTINUE)
+
     def validate(self) -> "Flow":
         """Raise InvalidInput when the flow cannot be started; else return it."""
         self._sorted()
@@ -247,7 +252,7 @@ class Flow:
         starts = {node: given if inputs is None else (inputs[number],) for number, node in enumerate(roots)}
         ordered = self._sorted()
         places = {node: number for number, node in enumerate(ordered)}
-        return NewFlow(self.name, [_built(node, starts.get(node), places) for node in ordered], self.deadline)
+        return NewFlow(self.name, [built(node, starts.get(node), places) for node in ordered], self.deadline)
 
     def start(
         self, *given: Any, inputs: Sequence[Any] | None = None, connection: Any = None
@@ -309,6 +314,15 @@ class Flow:
         self._tail = [last]
         return self
 
+    def _called_back(
+        self, step: Step, name: str | None, arguments: Mapping[str, Any], rule: OnDead
+    ) -> "Flow":
+        node = self._new(step, name, OnDead.FAIL, arguments)
+        node.is_callback = True
+        node.after = [one for one in self.nodes if not one.is_callback]
+        node.edges = {one: rule if one.on_dead is OnDead.FAIL else OnDead.CONTINUE for one in node.after}
+        return self
+
     def _mapped(
         self, role: Role, step: Step, name: str | None, on_dead: OnDead | str, arguments: Mapping[str, Any]
     ) -> "Flow":
@@ -352,7 +366,7 @@ class Flow:
                 node.on_dead,
                 node.delay,
             )
-            copy.is_joint = node.is_joint
+            copy.is_joint, copy.is_callback = node.is_joint, node.is_callback
             copy.chooser = None if node.chooser is None else copies[node.chooser]
             copy.after = [copies[before] for before in node.after]
             copy.edges = {copies[before]: rule for before, rule in node.edges.items()}
@@ -410,29 +424,3 @@ def _on_dead(on_dead: object) -> OnDead:
         return OnDead(on_dead)  # type: ignore[arg-type]  # that is found out here
     except ValueError:
         raise InvalidInput(f"on_dead is {on_dead!r}, allowed is one of {', '.join(OnDead)}.") from None
-
-
-def _built(node: Node, start: Sequence[Any] | None, places: Mapping[Node, int]) -> NewNode:
-    handler, plan = node.handler, node.plan
-    if node.after and plan.collects is None and plan.role is not Role.FOLD:
-        plan = replace(plan, into=tuple(inputs_of(node).values()))
-    arguments = dict(node.arguments)
-    if start is not None:
-        wanted = [plan.item] if plan.role in OF_ITEMS else node.free()
-        if len(start) > len(wanted):
-            takes = ", ".join(str(name) for name in wanted) or "none"
-            raise InvalidInput(
-                f"Node {node.name!r} is started with {count(len(start), 'argument')}, allowed: {takes}."
-            )
-        arguments |= dict(zip(map(str, wanted), start, strict=False))
-    payload: Any = arguments
-    if start is None or plan.role in OF_ITEMS:  # more comes when it begins
-        payload = Encoded(encode(arguments, handler.codec), handler.codec)
-    return NewNode(
-        node.name,
-        handler.forge.job(handler.kind, payload, **node.options),
-        plan,
-        tuple(Edge(places[before], node.edges.get(before, before.on_dead)) for before in node.after),
-        delay=node.delay,
-        tolerated=node.on_dead is not OnDead.FAIL,
-    )

@@ -36,7 +36,7 @@ def inputs_of(node: "Node") -> "dict[Node, str]":
     fed = [before for before in node.after if before is not node.chooser]
     free = node.free()
     into = dict.fromkeys(node.after, "")
-    if node.plan.collects is not None or not free:
+    if node.plan.collects is not None or node.is_callback or not free:
         return into
     if node.plan.item is not None and len(fed) > 1 and not node.is_joint:
         raise InvalidInput(f"Node {node.name!r} gets the lists of {len(fed)} nodes, allowed is one.")

@@ -269,6 +269,38 @@ async def test_a_dead_node_may_be_passed_over(forge: Forge, steps: Any) -> None:
     assert await result(forge, flow, 1) == {"last": [None, 2, {"broken": "ValueError: no"}]}
 
 
+@pytest.mark.parametrize("broken", [False, True])
+async def test_callbacks_are_called_when_all_have_ended(forge: Forge, broken: bool) -> None:
+    called: list[object] = []
+
+    async def row(number: int) -> int:
+        if broken and number == 1:
+            raise ValueError("not this one")
+        return number
+
+    async def celebrate(note: str) -> None:
+        called.append(note)
+
+    async def report(ctx: Context) -> None:
+        called.append((sorted(ctx.flow.results), dict(ctx.flow.errors)))
+
+    handler = forge.handler(max_attempts=1)(row)
+    flow = Flow("rows")
+    for number in range(3):
+        flow.node(handler, name=f"row {number}", number=number)
+    flow.on_success(forge.handler(celebrate), note="all are in").on_complete(forge.handler(report))
+    started = await flow.start()
+    await run(forge)
+
+    status = await forge.flows.get(started.id)
+    if broken:
+        assert called == [(["row 0", "row 2"], {"row 1": "ValueError: not this one"})]
+        assert (status.state, status.done, status.dead) == (FlowState.DEAD, 3, 2)
+    else:
+        assert sorted(map(str, called)) == sorted(map(str, ["all are in", (["row 0", "row 1", "row 2"], {})]))
+        assert (status.state, status.done) == (FlowState.DONE, 5)
+
+
 async def test_why_says_for_what_a_node_waits(forge: Forge, steps: Any) -> None:
     flow = Flow("f")
     nodes = [flow.node(steps["double"], name=f"n{number}", number=number) for number in range(3)]

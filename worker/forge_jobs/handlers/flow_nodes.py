@@ -1,0 +1,46 @@
+"""Nodes of flows as they are stored: what a job is given at once, and what it gets when it begins."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.codecs.plain import encode
+from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.flow_types import inputs_of
+from forge_jobs.model.flow import Edge, NewNode, OnDead, Role
+from forge_jobs.rules.words import count
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.flow import Node
+
+OF_ITEMS = (Role.MAP, Role.FILTER_MAP, Role.FOLD)
+"""Roles of nodes that get a list, and whose functions get its items."""
+
+
+def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]") -> NewNode:
+    """Return the node; `start` is what it is started with, None of one that depends on others. Raises InvalidInput, InvalidPayload."""
+    handler, plan = node.handler, node.plan
+    if node.after and plan.collects is None and plan.role is not Role.FOLD:
+        plan = replace(plan, into=tuple(inputs_of(node).values()))
+    arguments = dict(node.arguments)
+    if start is not None:
+        wanted = [plan.item] if plan.role in OF_ITEMS else node.free()
+        if len(start) > len(wanted):
+            takes = ", ".join(str(name) for name in wanted) or "none"
+            raise InvalidInput(
+                f"Node {node.name!r} is started with {count(len(start), 'argument')}, allowed: {takes}."
+            )
+        arguments |= dict(zip(map(str, wanted), start, strict=False))
+    payload: Any = arguments
+    if start is None or plan.role in OF_ITEMS:  # more comes when it begins
+        payload = Encoded(encode(arguments, handler.codec), handler.codec)
+    return NewNode(
+        node.name,
+        handler.forge.job(handler.kind, payload, **node.options),
+        plan,
+        tuple(Edge(places[before], node.edges.get(before, before.on_dead)) for before in node.after),
+        delay=node.delay,
+        tolerated=node.on_dead is not OnDead.FAIL,
+    )
