@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|fairness|signals|idle|sqlite|explain]`."""
+"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|fairness|flows|signals|idle|sqlite|explain]`."""
 
 import tempfile
 import time
@@ -14,6 +14,7 @@ from benchmarks import (
     enqueue,
     explain,
     fairness,
+    flows,
     idle,
     keys,
     machine,
@@ -43,6 +44,7 @@ class What(StrEnum):
     PINNED = "pinned"
     KEYS = "keys"
     FAIRNESS = "fairness"
+    FLOWS = "flows"
     SIGNALS = "signals"
     IDLE = "idle"
     SQLITE = "sqlite"
@@ -56,6 +58,7 @@ MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
     What.PINNED: pinned.measure,
     What.KEYS: keys.measure,
     What.FAIRNESS: fairness.measure,
+    What.FLOWS: flows.measure,
     What.SIGNALS: waits.measure,
     What.IDLE: idle.measure,
     What.SQLITE: sqlite.measure,
