@@ -59,6 +59,12 @@ def not_changed(job_id: int, state: str) -> WrongState:
     return WrongState(job_id, state, "only a job that waits can be changed")
 
 
+def not_timed(job_id: int) -> WrongState:
+    """Return the refusal to say when a job runs that waits for others."""
+    why = "it waits for other nodes of its flow, and not for a time that can be changed"
+    return WrongState(job_id, State.BLOCKED, why)
+
+
 def managed_queue(name: str, owner: str) -> Managed:
     """Return the refusal to change a queue that belongs to this owner."""
     return Managed(f"Queue {name!r}", owner)

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.errors import WrongState
 from forge_jobs.model.completion import Completion, Fate
+from forge_jobs.model.correction import Correction
 from forge_jobs.model.flow import Edge, FlowChanges, FlowState, NewFlow, NewNode, NodePlan, OnDead, Role
 from forge_jobs.model.group import Group
 from forge_jobs.model.group import encoded as groups_of
@@ -510,6 +512,20 @@ async def test_a_blocked_node_knows_for_what_it_waits(storage):
     waiting = await storage.jobs.waiting(ids[3])
 
     assert (waiting.needs.job_id, waiting.needs.name, waiting.needs.others) == (ids[0], "a", 2)
+
+
+async def test_a_node_that_waits_stays_behind_the_others_whatever_is_changed_of_it(storage):
+    me = await worker(storage)
+    _, ids = await start(storage, node("a"), node("b", 0))
+
+    await storage.corrections.change(ids[1], Correction(priority=-7, timeout=timedelta(seconds=5)))
+    with pytest.raises(WrongState, match="it waits for other nodes of its flow"):
+        await storage.corrections.change(ids[1], Correction(delay=timedelta(0)))
+
+    assert await states(storage, ids) == [State.PENDING, State.BLOCKED]
+    await run(storage, me)
+    [claimed] = await claim(storage, me)
+    assert (claimed.job_id, claimed.priority) == (ids[1], -7)
 
 
 async def test_a_node_that_ends_by_hand_hands_on(storage):

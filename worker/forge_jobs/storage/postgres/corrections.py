@@ -66,6 +66,10 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved,
     ),
 )
 
+FOR_OTHERS = """($5::boolean AND EXISTS (
+           SELECT FROM {schema}.blocked WHERE blocked.job_id = $1 AND blocked.group_id IS NULL))"""
+"""A time is said of a node of a flow that waits for others."""
+
 # The row of the job's state is made anew, so that a claim, or another move, that looked before finds nothing to take. A job
 # that stands in the line of a group at another priority from now on asks for its places as one that is due just now.
 CHANGE = filled(
@@ -81,7 +85,7 @@ WITH target AS MATERIALIZED (
     DELETE FROM {schema}.scheduled WHERE job_id = (SELECT job_id FROM meant)
     RETURNING job_id, queue_id, attempt, priority, run_at, reason
 ), unblocked AS (
-    DELETE FROM {schema}.blocked WHERE job_id = (SELECT job_id FROM meant)
+    DELETE FROM {schema}.blocked WHERE job_id = (SELECT job_id FROM meant) AND NOT ($5::boolean AND group_id IS NULL)
     RETURNING job_id, queue_id, attempt, priority, pos, group_id, groups
 ), unwaited AS (
     DELETE FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting})) AND job_id = (SELECT job_id FROM meant) AND NOT $5::boolean
@@ -91,7 +95,7 @@ WITH target AS MATERIALIZED (
            coalesce($4::integer, place.attempt) AS attempt, coalesce($3::smallint, place.priority) AS priority,
            place.pos, place.since, place.group_id, place.groups, place.step, place.until, place.for_job, place.state, job.links,
            CASE WHEN $5::boolean THEN coalesce($6::timestamptz, now() + make_interval(secs => $7::double precision))
-                WHEN place.state = 'blocked' AND place.priority <> $3::smallint THEN now()
+                WHEN place.group_id IS NOT NULL AND place.priority <> $3::smallint THEN now()
                 ELSE place.run_at END AS run_at,
            coalesce(place.reason, 'rescheduled') AS reason
     FROM (
@@ -134,7 +138,8 @@ WITH target AS MATERIALIZED (
         timeout = CASE WHEN $9::boolean THEN $10::double precision ELSE job.timeout END
     FROM gone WHERE job.id = gone.job_id
 ), {tallied}
-SELECT {state}, (SELECT count(*) FROM gone) AS moved, $2::text IS NOT NULL AND NOT EXISTS (SELECT FROM target) AS is_refused,
+SELECT {state}, (SELECT count(*) FROM gone) AS moved, $2::text IS NOT NULL AND NOT EXISTS (SELECT FROM target)
+           OR {for_others} AS is_refused, {for_others} AS is_for_others,
        (SELECT count({schema}.wake(queue_id)) FROM placed) AS woken, (SELECT {schema}.tell('due:') FROM put_off) AS told,
        EXISTS (SELECT FROM gone WHERE state = 'blocked' AND run_at <= now()) AS due,
        {schema}.leave_groups(
@@ -143,6 +148,7 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved, $2::text IS NOT NULL AND N
 """,
     state=_STATE,
     waiting=OF_WAITING,
+    for_others=FOR_OTHERS,
     tallied=endings.tallied(
         """(SELECT old_queue_id AS queue_id, state, -1 AS jobs FROM gone
           UNION ALL SELECT queue_id, CASE WHEN run_at IS NULL THEN state ELSE 'scheduled' END, 1 FROM gone) AS moves""",
@@ -186,6 +192,8 @@ class PostgresCorrections:
             None if timeout is None else timeout.total_seconds(),
             possible=WAITING - {State.WAITING} if correction.has_time else WAITING,
         )
+        if record["is_for_others"]:
+            raise refusals.not_timed(job_id)
         if record["is_refused"]:
             raise await unknown_queue(self._database, correction.queue or "")
         if not record["moved"]:

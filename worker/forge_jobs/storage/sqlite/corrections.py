@@ -115,7 +115,10 @@ def _change(transaction: Transaction, place: Place, queue_id: int, correction: C
         "timeout": None if timeout is None else timeout.total_seconds(),
     }
     transaction.execute(REWRITE, changed)
-    run_at = _due(transaction, place, priority, correction)
+    for_others = place.state is State.BLOCKED and stood["group_id"] is None
+    if for_others and correction.has_time:
+        raise refusals.not_timed(place.id)
+    run_at = None if for_others else _due(transaction, place, priority, correction)
     if run_at is None and "run_at" in stood.keys():
         run_at = stood["run_at"]
     if run_at is not None:
