@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from forge_jobs.rules.retries import Retries
     from forge_jobs.rules.why import Why
     from forge_jobs.settings.environment import Settings
+    from forge_jobs.sync.sync_forge import SyncForge
     from forge_jobs.worker.worker import Worker
 else:
     __getattr__ = offering(
@@ -135,6 +136,7 @@ else:
         "rules.why",
         "client.flows",
         "client.operations",
+        "sync.sync_forge",
         "worker.worker",
     )
 
@@ -222,6 +224,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "StorageUnusable",
+    "SyncForge",
     "TenantStatus",
     "Throttled",
     "Times",

@@ -1,7 +1,6 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
 import asyncio
-import sys
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -21,9 +20,10 @@ from forge_jobs import client
 from forge_jobs.client.closing import closing
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
+from forge_jobs.client.made_ready import check_schema, made_ready
 from forge_jobs.client.signals import Signaller
 from forge_jobs.client.strange_kinds import StrangeKinds
-from forge_jobs.errors import InvalidInput, SchemaOutdated, SchemaTooNew
+from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.context import T, answered
 from forge_jobs.handlers.decorator import HandlerDecorator
 from forge_jobs.handlers.handler import Handlers
@@ -35,9 +35,10 @@ from forge_jobs.plugins.extending import Extensible
 from forge_jobs.plugins.plugins import Plugins
 from forge_jobs.rules import names
 from forge_jobs.storage.home import Home, Turn
+from forge_jobs.sync.forge_databases import ForgeDatabases
+from forge_jobs.system.begun import require_begun
 from forge_jobs.telemetry.events import (
     DatabaseCaveat,
-    DatabaseMoved,
     MigrationWaits,
 )
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
 
 
-class Forge(Producer, Signaller, HandlerDecorator, Extensible):
+class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
     """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
 
     `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE
@@ -63,9 +64,7 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
         settings: "Settings | None" = None,
         storage: "Storage | None" = None,
     ) -> None:
-        self._url, self._schema = url, schema
-        self._settings = settings
-        self._storage = storage
+        ForgeDatabases.__init__(self, url, schema, settings, storage)
         self._opened = 0
         self._held = 0  # how often, of these, by workers that run
         self._home: Home | None = None  # where it is open; None: nowhere
@@ -77,34 +76,6 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
         self.plugins, self.dependencies = Plugins(self.telemetry), Dependencies(self.telemetry)
         self.strange_kinds = StrangeKinds(self.telemetry)
         self._declarations = Declarations(self.handlers, self.telemetry)
-
-    @property
-    def settings(self) -> "Settings":
-        """The settings, read when first asked for. Raises InvalidSetting."""
-        if self._settings is None:
-            from forge_jobs.settings.environment import Settings
-
-            self._settings = Settings.load()
-        return self._settings
-
-    @property
-    def storage(self) -> "Storage":
-        """The database. Raises InvalidSetting when the settings do not say which."""
-        if self._storage is None:
-            from forge_jobs.settings.environment import pool_options
-            from forge_jobs.storage import open_storage
-
-            self._storage = open_storage(
-                self._url if self._url is not None else self.settings.database_url,
-                schema=self.settings.schema if self._schema is None else self._schema,
-                url_changed=lambda url: self.telemetry.emit(DatabaseMoved(url)),
-                **(
-                    pool_options(self.settings.max_connections)
-                    if self._url is not None
-                    else self.settings.storage_options
-                ),
-            )
-        return self._storage
 
     @property
     def jobs(self) -> "client.Jobs":
@@ -196,7 +167,7 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
         open; a child that was forked, or a loop that comes after one that ended, opens it anew.
         Raises InvalidInput in a process that was started for one function and only imports the program.
         """
-        _require_begun()
+        require_begun()
         async with self._entered():
             if not self._opened:
                 try:
@@ -210,11 +181,8 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
         await self.storage.open()
         if self.storage.caveat is not None:
             self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
-        if migrate if migrate is not None else self.settings.auto_migrate:
-            await self.storage.schema.create()
-            await self.storage.schema.migrate(waits=self._migration_waits)
-        else:
-            await self.check_schema()
+        allowed = self.settings.auto_migrate if migrate is None else migrate
+        await made_ready(self.storage, migrate=allowed, waits=self._migration_waits)
         if declare:
             await self.ensure_queues()
             await self.publish()
@@ -248,14 +216,7 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
 
     async def check_schema(self) -> None:
         """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""
-        status = await self.storage.schema.status()
-        if status.required > status.known:
-            raise SchemaTooNew(status.found, status.known)
-        if status.found < status.known:
-            raise SchemaOutdated(
-                f"The database is at migration {status.found}, this release needs {status.known}; "
-                "run: forge-jobs db migrate"
-            )
+        await check_schema(self.storage)
 
     async def ensure_queues(self, *more: str) -> None:
         """The queues that handlers name, and `more`, exist.
@@ -335,11 +296,13 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
             raise InvalidInput(
                 "This Forge is open, allowed is another database before `open` or after `close`."
             )
-        before, self._storage, self._waits = self._storage, storage, None
+        before = self._storage, self._storage_given, self._sync
+        self._storage, self._storage_given, self._sync, self._waits = storage, True, {}, None
         try:
             yield
         finally:
-            self._storage, self._waits = before, None
+            self._storage, self._storage_given, self._sync = before
+            self._waits = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -437,13 +400,3 @@ class Forge(Producer, Signaller, HandlerDecorator, Extensible):
             self._waits = Waits(self.storage, self.telemetry, lambda: self._opened > 0)
         ends = await self._waits.ended(job_ids, limit, self.jobs.why)
         return results(job_ids, ends, returns, return_exceptions=return_exceptions)
-
-
-def _require_begun() -> None:
-    """Raise InvalidInput while this process, which multiprocessing or a worker started, imports its parent's program."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and getattr(process.current_process(), "_inheriting", False):
-        raise InvalidInput(
-            "The program opens its Forge while a child process imports it; "
-            "allowed is to open it below if __name__ == '__main__'."
-        )

@@ -48,7 +48,9 @@ def test_a_call_that_nobody_awaits_is_said_with_its_line(what: str) -> None:
     [warning] = warned
     assert (warning.filename, warning.lineno) == (__file__, make.__code__.co_firstlineno)
     assert (
-        str(warning.message) == f"{what}(...) was not awaited and has done nothing; write: await {what}(...)"
+        str(warning.message)
+        == f"{what}(...) was not awaited and has done nothing; write: await {what}(...), "
+        f"or without an event loop: forge.sync.{what.removeprefix('forge.')}(...)"
     )
 
 

@@ -278,7 +278,7 @@ def test_every_error_can_be_imported_from_the_package() -> None:
     assert raised - set(forge_jobs.__all__) == {"WorkerLost"}, "a worker that is lost is told by its session"
 
 
-ROOMS = ("", ".client", ".handlers", ".model", ".settings", ".storage", ".telemetry")
+ROOMS = ("", ".client", ".handlers", ".model", ".settings", ".storage", ".sync", ".telemetry")
 FACADES = (Crons, Jobs, Kinds, Limits, Operations, Owners, Queues, Versions, Workers)
 
 

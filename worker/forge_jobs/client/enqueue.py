@@ -46,6 +46,11 @@ class Producer:
         """Overwritten by Forge."""
         raise NotImplementedError
 
+    @property
+    def _of_sync(self) -> "Producer":
+        """What enqueues without an event loop, on connections of its own. Overwritten by Forge."""
+        raise NotImplementedError
+
     def enqueue(
         self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
     ) -> Coroutine[Any, Any, Enqueued]:
@@ -81,24 +86,31 @@ class Producer:
     def enqueue_sync(
         self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
     ) -> Enqueued:
-        """As `enqueue`, in the transaction of a `connection` whose calls are not awaited, and without an event loop.
+        """As `enqueue`, without an event loop, and with nothing to await; the forge need not be open.
 
-        It is psycopg's, sqlite3's, SQLAlchemy's or Django's; the forge need not be open. Call it in the thread to which the
-        connection belongs.
+        With a `connection` of psycopg, sqlite3, SQLAlchemy or Django it is in the transaction of that one: call it in the
+        thread to which this belongs. Without one it is as by `forge.sync`, and refused in an event loop.
         """
-        work = self._enqueue(kind, payload, **options)
-        return _at_once("enqueue_sync", options.get("connection"), work)
+        connection = options.get("connection")
+        work = self._without_loop(connection)._enqueue(kind, payload, **options)
+        return _at_once("enqueue_sync", connection, work)
 
     def enqueue_many_sync(
         self, kind: str, payloads: Sequence[Payload], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
         """As `enqueue_many`, in the way of `enqueue_sync`."""
-        work = self._enqueue_many(kind, payloads, **options)
-        return _at_once("enqueue_many_sync", options.get("connection"), work)
+        connection = options.get("connection")
+        work = self._without_loop(connection)._enqueue_many(kind, payloads, **options)
+        return _at_once("enqueue_many_sync", connection, work)
 
-    def enqueue_batch_sync(self, jobs: Iterable[NewJob], *, connection: Any) -> list[Enqueued]:
+    def enqueue_batch_sync(self, jobs: Iterable[NewJob], *, connection: Any = UNSET) -> list[Enqueued]:
         """As `enqueue_batch`, in the way of `enqueue_sync`."""
-        return _at_once("enqueue_batch_sync", connection, self._enqueue_batch(jobs, connection))
+        given = None if connection is UNSET else connection
+        work = self._without_loop(given)._enqueue_batch(jobs, connection)
+        return _at_once("enqueue_batch_sync", given, work)
+
+    def _without_loop(self, connection: Any) -> "Producer":
+        return self._of_sync if connection is None else self
 
     def job(self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]) -> NewJob:
         """Return a job for `enqueue_batch`, with the options that it has there. Nothing is enqueued. Raises as `enqueue`."""
@@ -197,11 +209,10 @@ class Producer:
 
 
 def _at_once(what: str, connection: Any, work: Coroutine[Any, Any, T]) -> T:
-    if not is_sync(connection):
+    if connection is not None and not is_sync(connection):
         work.close()
-        given = "not given" if connection is None else f"a {named(connection)}"
         raise InvalidInput(
-            f"connection is {given}, allowed in {what} is one whose calls are not awaited: "
+            f"connection is a {named(connection)}, allowed in {what} is one whose calls are not awaited: "
             "of psycopg 3, sqlite3, SQLAlchemy or Django."
         )
     return at_once(work)

@@ -4,7 +4,6 @@ An operation is a row with its filter as it was when it was asked for. It is wor
 the leader of the workers, so that it goes on when the one who asked is gone.
 """
 
-import asyncio
 import getpass
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from forge_jobs.rules import names
 from forge_jobs.rules.checks import MAX_ID, choice, number, whole
 from forge_jobs.rules.operations import MOST_A_SECOND
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.pausing import paused
 
 MOST_LISTED = 10_000
 
@@ -147,7 +147,7 @@ class Operations:
             if operation.state is not OperationState.WORKING:
                 return operation
             if stepped is None:
-                await asyncio.sleep(LOOK_EVERY)
+                await paused(LOOK_EVERY)
 
     async def _sample(
         self, states: Sequence[State], queue: str | None, kind: str | None, with_tags: tuple[str, ...]

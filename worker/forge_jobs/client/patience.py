@@ -1,7 +1,8 @@
 """How long to keep trying while other transactions hold locks."""
 
-import asyncio
 import time
+
+from forge_jobs.storage.pausing import paused
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds
 
@@ -21,6 +22,6 @@ class Patience:
             self._until = now + self._seconds
         if now >= self._until:
             return False
-        await asyncio.sleep(min(self._pause, self._until - now))
+        await paused(min(self._pause, self._until - now))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return True

@@ -1,5 +1,6 @@
 """Calls that are to be awaited: one that nobody awaits has done nothing, and says so, with the line that made it."""
 
+import asyncio
 import sys
 import warnings
 from collections.abc import Coroutine, Generator
@@ -11,10 +12,13 @@ T = TypeVar("T")
 class AwaitedCall(Coroutine[Any, Any, T]):
     """The call of `what`, whose `work` is done once it is awaited, or made a task."""
 
-    __slots__ = ("_file", "_is_begun", "_line", "_what", "_work")
+    __slots__ = ("_file", "_is_begun", "_line", "_twin", "_what", "_work")
 
     def __init__(self, work: Coroutine[Any, Any, T], what: str) -> None:
         self._work, self._what = work, what
+        # Where no event loop runs, the program may have none at all.
+        may_be_sync = what.startswith("forge.") and asyncio._get_running_loop() is None
+        self._twin = f", or without an event loop: forge.sync.{what[6:]}(...)" if may_be_sync else ""
         self._is_begun = False
         frame = sys._getframe(1)
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forge_jobs."):
@@ -45,7 +49,7 @@ class AwaitedCall(Coroutine[Any, Any, T]):
             return
         self.close()  # so that Python does not say it too, without the line
         warnings.warn_explicit(
-            f"{self._what}(...) was not awaited and has done nothing; write: await {self._what}(...)",
+            f"{self._what}(...) was not awaited and has done nothing; write: await {self._what}(...){self._twin}",
             RuntimeWarning,
             self._file,
             self._line,

@@ -295,6 +295,14 @@ class Handler(Generic[P, R, Q, V]):
         """A job with these arguments waits; to be awaited, except in a plain handler. Raises InvalidPayload when they do not fit the function."""
         return self.forge.enqueue(self.kind, self.payload(args, payload))
 
+    def enqueue_sync(self, *args: P.args, **payload: P.kwargs) -> Enqueued[R]:
+        """As `enqueue`, without an event loop: it is done when this returns. Raises InvalidInput in an event loop."""
+        return self.forge.enqueue_sync(self.kind, self.payload(args, payload))
+
+    def enqueue_many_sync(self, payloads: Sequence[Payload]) -> list[Enqueued[R]]:
+        """As `enqueue_many`, in the way of `enqueue_sync`."""
+        return self.forge.enqueue_many_sync(self.kind, payloads)
+
     def ensure(self, *args: P.args, **payload: P.kwargs) -> Coroutine[Any, Any, Enqueued[R]]:
         """The one living job of a singleton is there: the one that was, or a new one with these arguments.
 
@@ -338,9 +346,13 @@ class HandlerWithOptions(Generic[P, R]):
         return self.handler.forge.enqueue_many(self.handler.kind, payloads, **self.values)
 
     def enqueue_sync(self, *args: P.args, **payload: P.kwargs) -> Enqueued[R]:
-        """As `enqueue`, in the transaction of the `connection` among the options, whose calls are not awaited."""
+        """As `enqueue`, without an event loop; with a `connection` among the options, in the transaction of that one."""
         handler = self.handler
         return handler.forge.enqueue_sync(handler.kind, handler.payload(args, payload), **self.values)
+
+    def enqueue_many_sync(self, payloads: Sequence[Payload]) -> list[Enqueued[R]]:
+        """As `enqueue_many`, in the way of `enqueue_sync`."""
+        return self.handler.forge.enqueue_many_sync(self.handler.kind, payloads, **self.values)
 
     def job(self, *args: P.args, **payload: P.kwargs) -> NewJob:
         """Return a job with these arguments and options, for `forge.enqueue_batch`."""

@@ -24,6 +24,7 @@ def open_storage(
     synchronous: str = "NORMAL",
     url_file: Path | None = None,
     url_changed: Callable[[str], None] = lambda url: None,
+    is_sync: bool = False,
 ) -> "Storage":
     """Return the storage that `url` names; nothing is connected before its `open`.
 
@@ -31,14 +32,15 @@ def open_storage(
     sqlite://:memory:. `schema`, `pool_size` and `command_timeout` concern PostgreSQL only,
     `synchronous` SQLite only. `url_file` is a file in which another URL may be written later: it is read
     when PostgreSQL refuses a connection, and `url_changed(url)` is called, without the password, when
-    PostgreSQL answers by the URL in it. Raises InvalidInput.
+    PostgreSQL answers by the URL in it. With `is_sync` no call of the storage suspends, and any thread may make it.
+    Raises InvalidInput.
     """
     if not is_database_url(url):
         raise InvalidInput(f"The database URL is {redact(str(url))!r}, allowed is {ALLOWED}.")
     if url.startswith("sqlite:"):
         from forge_jobs.storage.sqlite import SqliteStorage
 
-        return SqliteStorage(url, synchronous=synchronous)
+        return SqliteStorage(url, synchronous=synchronous, is_sync=is_sync)
     from forge_jobs.storage.postgres import PostgresStorage
 
     return PostgresStorage(
@@ -48,6 +50,7 @@ def open_storage(
         command_timeout=command_timeout,
         url_file=url_file,
         url_changed=url_changed,
+        is_sync=is_sync,
     )
 
 

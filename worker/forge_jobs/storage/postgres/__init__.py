@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
+from forge_jobs.errors import InvalidInput
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.ageing import PostgresAgeing
@@ -48,6 +49,19 @@ from forge_jobs.storage.postgres.wakeups import PostgresWakeups
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 
 
+def _class_of_database(*, is_sync: bool, own_clock: bool) -> type[PostgresDatabase]:
+    if not is_sync:
+        return ClockedDatabase if own_clock else PostgresDatabase
+    try:
+        from forge_jobs.storage.postgres.sync_database import SyncPostgresDatabase
+    except ImportError as error:
+        raise InvalidInput(
+            f"Without an event loop PostgreSQL is reached by psycopg 3, which cannot be imported ({error}); "
+            "run: pip install 'forge-jobs[sync]'"
+        ) from error
+    return SyncPostgresDatabase
+
+
 class PostgresStorage(Storage):
     """A PostgreSQL database that holds jobs in one schema; with `own_clock` by the time of that schema's `SchemaClock`."""
 
@@ -61,12 +75,15 @@ class PostgresStorage(Storage):
         url_file: Path | None = None,
         url_changed: Callable[[str], None] = lambda url: None,
         own_clock: bool = False,
+        is_sync: bool = False,
     ) -> None:
+        """With `is_sync`, no call suspends, and any thread may make it. Raises InvalidInput, also when psycopg is missing."""
+
         def changed(url: str) -> None:
             self.url = url
             url_changed(url)
 
-        database = (ClockedDatabase if own_clock else PostgresDatabase)(
+        database = _class_of_database(is_sync=is_sync, own_clock=own_clock)(
             url,
             schema=schema,
             pool_size=pool_size,

@@ -3,13 +3,13 @@
 The server has undone them by then, so that nothing is done twice.
 """
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from forge_jobs.errors import StorageContended
+from forge_jobs.storage.pausing import paused
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,7 +25,7 @@ async def again(call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwa
         try:
             return await call(*args, **options)
         except StorageContended:
-            await asyncio.sleep(random.uniform(0, pause))  # so that two tries do not meet again
+            await paused(random.uniform(0, pause))  # so that two tries do not meet again
             pause *= 2
     return await call(*args, **options)
 

@@ -20,6 +20,7 @@ import asyncpg
 from forge_jobs.errors import StorageBusy, StorageUnusable
 from forge_jobs.storage.interface.schema import Waits
 from forge_jobs.storage.migrate import Migration, missing
+from forge_jobs.storage.pausing import paused
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 from forge_jobs.storage.postgres.inherited_rights import inherited
@@ -203,8 +204,7 @@ class Migrator:
             for statement in step.statements:
                 if index := _INDEX.search(statement):
                     await self._drop_half_made(beside, index.group(1))
-                building = asyncio.ensure_future(beside.execute(self._database.sql(statement)))
-                await self._watch(building, beside.get_server_pid())
+                await self._build(beside, self._database.sql(statement))
         finally:
             await self._database.disconnect(beside)
 
@@ -213,6 +213,13 @@ class Migrator:
             await beside.execute(f"SET lock_timeout = '{LOCK_WAIT * 1000:.0f}ms'")
             await beside.execute(self._database.sql(f'DROP INDEX {{schema}}."{name}"'))
             await beside.execute("SET lock_timeout = 0")  # RESET would bring back what the role says
+
+    async def _build(self, beside: asyncpg.Connection, statement: str) -> None:
+        if asyncio._get_running_loop() is None:  # nobody can look meanwhile what it waits for
+            await beside.execute(statement)
+        else:
+            building = asyncio.ensure_future(beside.execute(statement))
+            await self._watch(building, beside.get_server_pid())
 
     async def _watch(self, building: "asyncio.Future[str]", pid: int) -> None:
         try:
@@ -237,7 +244,7 @@ class Migrator:
         pause = self._pause * random.uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._report(sentence, pause, error)
-        await asyncio.sleep(pause)
+        await paused(pause)
 
     async def _wait_for_turn(self) -> None:
         """Wait a moment for another process that migrates. A longer wait is reported, and does not go on for ever."""
@@ -247,7 +254,7 @@ class Migrator:
             holder = await self._connection.fetchrow(HAS_THE_TURN, self._key)
             self._report(_sentence(self._database, "waits for that of", holder), TURN_PAUSE)
             self._look_at = now + LOOK_EVERY
-        await asyncio.sleep(random.uniform(0.5, 1) * TURN_PAUSE)
+        await paused(random.uniform(0.5, 1) * TURN_PAUSE)
 
     def _report(self, sentence: str, pause: float, error: Exception | None = None) -> None:
         if time.monotonic() + pause > self._until:

@@ -1,4 +1,4 @@
-"""A caller's connection of psycopg 3, sync or async, which runs our statements as asyncpg's would.
+"""A connection of psycopg 3, a caller's or one of `forge.sync`, which runs our statements as asyncpg's would.
 
 Placeholders are the server's own ($1), rows are ours, whatever row factory the caller has, and errors become those that
 asyncpg has for the same SQLSTATE. On a sync connection no method waits for the event loop.
@@ -6,9 +6,9 @@ asyncpg has for the same SQLSTATE. On a sync connection no method waits for the 
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -35,6 +35,13 @@ class PsycopgRow(tuple[Any, ...]):
         return self[name] if name in self.names else default
 
 
+class ServerVersion(NamedTuple):
+    """The version of a server, as asyncpg has it."""
+
+    major: int
+    minor: int
+
+
 def is_psycopg(connection: Any) -> bool:
     """Whether this is a connection of psycopg 3."""
     psycopg = sys.modules.get("psycopg")
@@ -42,9 +49,9 @@ def is_psycopg(connection: Any) -> bool:
 
 
 class PsycopgConnection:
-    """The part of asyncpg's connection that our statements need, on one of psycopg's."""
+    """The part of asyncpg's connection that our statements need, on one of psycopg's, which may be our own."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, is_own: bool = False) -> None:
         psycopg = sys.modules["psycopg"]
         if not hasattr(psycopg, "RawCursor"):
             raise InvalidInput(
@@ -55,10 +62,35 @@ class PsycopgConnection:
         self._cursor = psycopg.AsyncRawCursor if is_async else psycopg.RawCursor
         self._error: type[Exception] = psycopg.Error
         self._idle = psycopg.pq.TransactionStatus.IDLE
+        self._is_own = is_own
+        if is_own:
+            for name, loader in (_loaders() | _loaders_of_own()).items():
+                connection.adapters.register_loader(name, loader)
 
     def is_in_transaction(self) -> bool:
         """Whether what is run now is committed by the caller."""
         return not self.inner.autocommit or self.inner.info.transaction_status != self._idle
+
+    def is_closed(self) -> bool:
+        """Whether nothing can be run on it any more."""
+        return bool(self.inner.closed)
+
+    def get_server_pid(self) -> int:
+        """Return the id of the server's process, as that, or a pooler, said it when the connection was made."""
+        pid: int = self.inner.info.backend_pid
+        return pid
+
+    def get_server_version(self) -> ServerVersion:
+        """Return the version of the server."""
+        return ServerVersion(*divmod(self.inner.info.server_version, 10_000))
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """The connection is closed. That never waits, so there is nothing for a `timeout` to end."""
+        self.terminate()
+
+    def terminate(self) -> None:
+        """The connection is closed."""
+        self.inner.close()
 
     async def fetch(self, sql: str, *args: Any) -> list[PsycopgRow]:
         """Return all rows."""
@@ -76,8 +108,9 @@ class PsycopgConnection:
         rows = await self.fetch(sql, *args)
         return rows[0][0] if rows else None
 
-    async def execute(self, sql: str, *args: Any) -> str:
-        """Run a statement (without `args`: any number of them); return the server's status."""
+    async def execute(self, sql: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement (without `args`: any number of them); return the server's status. The connection says how long
+        that may take, whatever the `timeout`."""
         with self._translating():
             cursor = await self._executed(sql, args)
             return str(cursor.statusmessage)
@@ -99,23 +132,27 @@ class PsycopgConnection:
                     await awaited(copy.write_row(record))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self, *, isolation: str | None = None) -> AsyncIterator[None]:
         """What runs inside is committed, on a connection that commits each statement by itself."""
-        await self.execute("BEGIN")
+        level = "" if isolation is None else f" ISOLATION LEVEL {isolation.replace('_', ' ')}"
+        await self.execute(f"BEGIN{level}")
         try:
             yield
         except BaseException:
-            await self.execute("ROLLBACK")
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError):  # a lost connection
+                await self.execute("ROLLBACK")
             raise
         await self.execute("COMMIT")
 
     async def _executed(self, sql: str, args: Sequence[Any]) -> Any:
         cursor = self._cursor(self.inner, row_factory=_rows)
-        for name, loader in _loaders().items():  # whatever loaders the caller's connection has
-            cursor.adapters.register_loader(name, loader)
+        if not self._is_own:
+            for name, loader in _loaders().items():  # whatever loaders the caller's connection has
+                cursor.adapters.register_loader(name, loader)
         # An array is a list to psycopg; a tuple would be a row.
         lists = [list(value) if isinstance(value, tuple) else value for value in args]
-        await awaited(cursor.execute(sql, lists or None))
+        # Several statements cannot be prepared.
+        await awaited(cursor.execute(sql, lists or None, prepare=None if lists else False))
         return cursor
 
     @asynccontextmanager
@@ -166,6 +203,12 @@ def _loaders() -> dict[str, Any]:
         "bool": types.bool.BoolLoader,
         **dict.fromkeys(("text", "name"), types.string.TextLoader),
     }
+
+
+@lru_cache
+def _loaders_of_own() -> dict[str, Any]:
+    """Return the loaders of types that only our own connections read: text where asyncpg has text."""
+    return dict.fromkeys(("json", "jsonb"), sys.modules["psycopg"].types.string.TextLoader)
 
 
 def _rows(cursor: Any) -> Placed:

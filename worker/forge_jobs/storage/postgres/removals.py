@@ -5,7 +5,6 @@ would cost time. Therefore all transactions are waited for that were open when t
 committed: they may have found the old one.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.operations import BATCH
+from forge_jobs.storage.pausing import paused
 from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
@@ -195,7 +195,7 @@ async def _wait_for_others(database: PostgresDatabase, name: str) -> None:
                 name,
                 f"a transaction that was open before may still enqueue to it (process of the server: {pids})",
             )
-        await asyncio.sleep(pause)
+        await paused(pause)
         pause = min(pause * 2, 0.2)
         still = dict(await database.fetch(OPEN_TRANSACTIONS))
         waited_for = {transaction: pid for transaction, pid in waited_for.items() if transaction in still}

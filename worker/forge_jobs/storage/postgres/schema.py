@@ -3,7 +3,6 @@
 Each call makes a connection of its own, so that all of them work before `Storage.open`, too.
 """
 
-import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +15,7 @@ from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Schema, Waits
 from forge_jobs.storage.migrate import migrations
+from forge_jobs.storage.pausing import paused
 from forge_jobs.storage.postgres import rights
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.migrator import HAS_THE_TURN, Migrator, found
@@ -25,6 +25,7 @@ MAINTENANCE_DATABASES = ("postgres", "template1")
 
 CREATE_PATIENCE = 60.0  # seconds for which others who create a database are waited for
 CREATE_PAUSE = 0.1  # seconds
+VERSION = "SHOW server_version"
 TAKE_TURN = "SELECT pg_try_advisory_lock($1)"
 
 
@@ -48,7 +49,7 @@ class PostgresSchema(Schema):
             while not await connection.fetchval(TAKE_TURN, lock_key("create database")):
                 if time.monotonic() >= until:
                     raise await self._is_kept_from_creating(name, connection)
-                await asyncio.sleep(CREATE_PAUSE)
+                await paused(CREATE_PAUSE)
             if not await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name
             ):
@@ -75,7 +76,7 @@ class PostgresSchema(Schema):
                 found=newest,
                 known=migrations("postgres")[-1].number,
                 required=required,
-                server=f"PostgreSQL {connection.get_settings().server_version.split()[0]}",
+                server=f"PostgreSQL {(await connection.fetchval(VERSION)).split()[0]}",
             )
 
     def grants(self, role: str, purpose: Purpose) -> list[str]:

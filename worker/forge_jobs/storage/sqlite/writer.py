@@ -6,7 +6,6 @@ fails does not undo its neighbours.
 """
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
@@ -18,20 +17,15 @@ from typing import Any
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.storage.sqlite import era, notices
-from forge_jobs.storage.sqlite.file import OpenedFile, is_there, who_writes, writer_of
+from forge_jobs.storage.sqlite.file import OpenedFile, is_there
 from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
+from forge_jobs.storage.sqlite.write_lock import BUSY_STEP, begin_to_write
 
 GROUP_LIMIT = 256
 """How many calls one transaction has at most, so that other processes get their turn."""
 
 LOOK_SECONDS = 0.1
 """Seconds between two looks whether another process has written."""
-
-BUSY_STEP = 1.0
-"""Seconds after which it is looked up who has the write lock that is waited for."""
-
-OWN_PATIENCE = 5.0
-"""Seconds for which a transaction of another connection of this process is waited for."""
 
 
 @dataclass(slots=True)
@@ -228,7 +222,7 @@ class Writer:
         told: dict[Notice, None] = {}
         _roll_back(connection)  # a transaction that could not be rolled back when it failed
         try:
-            self._begin(connection)
+            begin_to_write(connection, self._path, self._patience)
             for call in calls:
                 if not call.future.cancelled():
                     self._attempt(connection, call, told)
@@ -243,24 +237,6 @@ class Writer:
             self._known = notices.KnownNotices(notices.last(connection))
         self._known.told(numbers)
         return list(told)
-
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        """Begin a transaction in which nobody else writes. One of this process, which may wait for us, is not waited for long."""
-        began = time.monotonic()
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                waited = time.monotonic() - began
-                is_own = writer_of(self._path) == os.getpid()
-                if waited < (min(OWN_PATIENCE, self._patience) if is_own else self._patience):
-                    continue
-                raise StorageUnavailable(
-                    f"The database {self._path} cannot be written, after {waited:.0f} s of waiting for {who_writes(self._path)}."
-                ) from error
 
     def _attempt(self, connection: sqlite3.Connection, call: Submission, told: dict[Notice, None]) -> None:
         connection.execute("SAVEPOINT one_call")
