@@ -1,0 +1,1 @@
+"""forge-jobs in other frameworks, one package each."""
