@@ -110,3 +110,12 @@ async def test_who_waits_hears_of_a_job_that_is_completed_by_hand(tmp_path: Path
         await forge.jobs.complete(job, 7)
 
         assert await waiting == 7
+
+
+def test_the_history_of_a_job_is_shown(cli: CommandLine):
+    id = enqueued(cli, "--delay", "1h")
+    cli.fine("jobs", "fail", id, "--reason", "withdrawn")
+
+    first, last = cli.fine("jobs", "history", id)
+    assert (first["what"], last["what"], last["note"]) == ("enqueued", "dead", "withdrawn")
+    assert "withdrawn" in cli("jobs", "history", id).out

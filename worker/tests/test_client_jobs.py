@@ -39,7 +39,17 @@ async def claimed(forge: Forge, worker: WorkerInfo, queue: str) -> list[int]:
 
 def calls_of_one_job(forge: Forge) -> list[Callable[..., Awaitable[Any]]]:
     jobs = forge.jobs
-    return [jobs.get, jobs.why, jobs.cancel, jobs.retry, jobs.run_now, jobs.delete, jobs.complete, jobs.fail]
+    return [
+        jobs.get,
+        jobs.why,
+        jobs.cancel,
+        jobs.retry,
+        jobs.run_now,
+        jobs.delete,
+        jobs.complete,
+        jobs.fail,
+        jobs.history,
+    ]
 
 
 @pytest.mark.parametrize("id", [0, -1, 2**63, "1", True, None, 1.0])

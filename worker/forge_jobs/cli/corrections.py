@@ -1,4 +1,4 @@
-"""The commands of `forge-jobs jobs` that end or change single jobs by hand."""
+"""The commands of `forge-jobs jobs` that end or change single jobs by hand, and show what was done to one."""
 
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,11 +10,14 @@ from forge_jobs.cli.jobs import each
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
+from forge_jobs.cli.table import Rows
+from forge_jobs.client.document import document
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import FAILED_BY_USER, LAST_ATTEMPT, State
 from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
+from forge_jobs.rules.words import first_line, to_the_second
 
 SomeIds = Annotated[
     list[int],
@@ -27,6 +30,33 @@ def register(jobs: CommandGroup) -> None:
     command(jobs, "complete")(complete)
     command(jobs, "fail")(fail)
     command(jobs, "change")(change)
+    command(jobs, "history")(history)
+
+
+async def history(
+    call: Call,
+    id: Annotated[
+        int,
+        Argument(
+            help="The job's id.", metavar="ID", parser=values.whole("The job's id", least=1, most=MAX_ID)
+        ),
+    ],
+) -> Report:
+    """Show what is still known of a job, moment by moment: its failed attempts, its steps, its end."""
+    async with opened(call) as forge:
+        entries = await forge.jobs.history(id)
+    rows = [
+        [
+            to_the_second(entry.at),
+            entry.what.value,
+            "" if entry.attempt is None else str(entry.attempt),
+            entry.worker or "",
+            values.shortened(first_line(entry.note)) if entry.note else "",
+        ]
+        for entry in entries
+    ]
+    table = Rows(["at", "what", "attempt", "worker", "note"], rows, right=frozenset({"attempt"}))
+    return Report([document(entry) for entry in entries], [table])
 
 
 async def complete(

@@ -18,6 +18,7 @@ from forge_jobs.model.checkup import Checkup
 from forge_jobs.model.cron import CronConfig, LoadedCron
 from forge_jobs.model.flow import FlowNode, FlowStatus
 from forge_jobs.model.group import GroupStatus
+from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job, JobProgress
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.operation import Operation
@@ -37,6 +38,7 @@ Fact = (
     Checkup
     | Job
     | Failure
+    | HistoryEntry
     | JobProgress
     | JobStep
     | Counts

@@ -20,6 +20,7 @@ from forge_jobs.errors import InvalidInput, StorageUnavailable, UnknownQueue, Wr
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import encoded
+from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.job import (
     ENDED,
     FAILED_BY_USER,
@@ -44,6 +45,7 @@ from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules import names
 from forge_jobs.rules.checks import choice, whole
 from forge_jobs.rules.duration import checked_duration
+from forge_jobs.rules.history import history
 from forge_jobs.rules.returned import LONGEST_RESULT
 from forge_jobs.rules.why import Why, explain
 from forge_jobs.storage.interface.storage import Storage
@@ -155,6 +157,10 @@ class Jobs:
         waiting = await self._storage.jobs.waiting(job.id)
         paused = (kind for kind in await self._storage.kinds.paused() if kind.kind == job.kind)
         return replace(waiting, paused_kind=next(paused, None))
+
+    async def history(self, job_id: int | Enqueued) -> Sequence[HistoryEntry]:
+        """Return what is still known of the job, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""
+        return history(await self.get(job_id))
 
     async def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.facts import Moved
     from forge_jobs.model.flow import NewFlow
     from forge_jobs.model.group import MOST_PLACES
+    from forge_jobs.model.history import Happened, HistoryEntry
     from forge_jobs.model.job import FOREVER, Claim, NewJob
     from forge_jobs.model.match import Move
     from forge_jobs.model.operation import Operation, OperationState
@@ -35,6 +36,7 @@ else:
         "epoch",
         "facts",
         "flow",
+        "history",
         "match",
         "operation",
         "owner",
@@ -58,6 +60,8 @@ __all__ = [
     "CronChange",
     "Decision",
     "Epoch",
+    "Happened",
+    "HistoryEntry",
     "Leader",
     "LeaderEpoch",
     "LoadedCron",

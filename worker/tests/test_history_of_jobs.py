@@ -1,0 +1,73 @@
+"""The history of a job is what is kept of it, in order."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs import Context, Enqueued, Forge, Worker
+from forge_jobs.errors import JobNotFound
+from forge_jobs.model.history import Happened
+
+
+@pytest.fixture
+async def forge() -> AsyncIterator[Forge]:
+    async with Forge("sqlite://:memory:") as forge:
+        yield forge
+
+
+async def whats(forge: Forge, job: Enqueued) -> list[Happened]:
+    return [entry.what for entry in await forge.jobs.history(job)]
+
+
+async def test_it_begins_with_the_enqueue_and_ends_with_the_end(forge: Forge):
+    @forge.handler
+    async def charge(ctx: Context) -> None:
+        await ctx.step("pay", pay)
+        await ctx.progress(0.5, "half")
+
+    async def pay() -> int:
+        return 1
+
+    job = await charge.enqueue()
+    assert await whats(forge, job) == [Happened.ENQUEUED]
+
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    entries = await forge.jobs.history(job)
+    assert [entry.what for entry in entries] == [
+        *(Happened.ENQUEUED, Happened.STARTED, Happened.STEP, Happened.PROGRESS, Happened.DONE),
+    ]
+    assert [entry.at for entry in entries] == sorted(entry.at for entry in entries)
+    assert (entries[2].note, entries[3].note) == ("pay", "50% half")
+    assert entries[-1].worker is not None
+
+
+async def test_failed_attempts_say_why_and_when_the_next_one_is(forge: Forge):
+    @forge.handler(max_attempts=3)
+    async def charge() -> None:
+        raise ValueError("no money")
+
+    job = await charge.enqueue()
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    _, failed, due = await forge.jobs.history(job)
+    assert (failed.what, failed.attempt) == (Happened.FAILED, 1)
+    assert failed.note is not None and failed.note.startswith("ValueError: no money")
+    assert (due.what, due.note) == (Happened.DUE, "retry")
+
+
+async def test_a_job_that_was_ended_by_hand_says_the_reason(forge: Forge):
+    @forge.handler
+    async def charge() -> None: ...
+
+    job = await charge.options(delay=timedelta(hours=1)).enqueue()
+    await forge.jobs.fail(job, "withdrawn")
+
+    last = (await forge.jobs.history(job))[-1]
+    assert (last.what, last.note) == (Happened.DEAD, "withdrawn")
+
+
+async def test_a_job_that_is_not_there_has_no_history(forge: Forge):
+    with pytest.raises(JobNotFound):
+        await forge.jobs.history(7)
