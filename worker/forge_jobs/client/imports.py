@@ -58,11 +58,13 @@ class Import:
         self._dead = dead
         self._tell = tell
         self._queues: set[str] = set()  # that are known to exist here
+        self._sealed: set[str] = set()  # kinds whose payloads nobody may see here
         self._held: set[str] = set()  # tokens of jobs that stay aside, since others have their keys
         self._report = ImportReport()
 
     async def run(self, *, dry_run: bool = False) -> ImportReport:
         """All jobs that wait there wait here; return what was done, or what would be. Raises InvalidInput, StorageUnavailable."""
+        self._sealed = {kind.kind for kind in await self._storage.kinds.all() if kind.sealed}
         if self._url is None:
             there = self._storage.imports.here(self._package, self._schema)
             await there.check()
@@ -111,7 +113,7 @@ class Import:
         meant = []
         for job in found:
             token = secrets.token_hex(16)
-            answer = foreign_jobs.imported(job, self._queue, dead=self._dead, token=None)
+            answer = foreign_jobs.imported(job, self._queue, dead=self._dead, sealed=self._sealed)
             if isinstance(answer, str):
                 self._report.left[answer] += 1
             else:

@@ -1,22 +1,26 @@
 """What becomes of the jobs of other packages: which of them are taken over, and as what."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.foreign_job import ForeignJob, ImportedJob
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import NewJob
+from forge_jobs.model.moments import as_moment
 from forge_jobs.rules import groups, names
 
 RUNS = "it runs there, or another one of its line does"
 FAILED = "it has failed for good there; --dead takes these too"
 NO_PAYLOAD = "its payload is no JSON object and no array"
+IS_SEALED = "its kind is sealed here, and its payload is not"
 HAS_KEY = "a job with its key has not ended here"
 
 
-def imported(job: ForeignJob, queue: str, *, dead: bool, token: str | None = None) -> ImportedJob | str:
+def imported(
+    job: ForeignJob, queue: str, *, dead: bool, sealed: Container[str] = (), token: str | None = None
+) -> ImportedJob | str:
     """Return what the job is here, in `queue` unless it says one; or in a few words why it stays where it is."""
     if job.is_busy:
         return RUNS
@@ -24,6 +28,8 @@ def imported(job: ForeignJob, queue: str, *, dead: bool, token: str | None = Non
         return FAILED
     if not _is_payload(job.payload):
         return NO_PAYLOAD
+    if job.kind in sealed:
+        return IS_SEALED
     try:
         new = NewJob(
             names.kind(job.kind),
@@ -32,7 +38,7 @@ def imported(job: ForeignJob, queue: str, *, dead: bool, token: str | None = Non
             priority=max(names.SMALLEST_PRIORITY, min(job.priority, names.LARGEST_PRIORITY)),
             max_attempts=job.max_attempts,
             key=None if job.key is None or job.is_failed else names.key(job.key),
-            run_at=None if job.is_failed else job.run_at,
+            run_at=None if job.is_failed or job.run_at is None else as_moment(job.run_at, "run_at"),
             groups=None if job.line is None or job.is_failed else encoded([Group(groups.name(job.line))]),
             tags=_tags(job.tags),
         )

@@ -14,6 +14,7 @@ from forge_jobs.client.imports import Import
 from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.model.foreign_job import ForeignQueue
 from forge_jobs.model.job import State
+from forge_jobs.model.kind import Kind
 from forge_jobs.rules import foreign_jobs
 from forge_jobs.storage.postgres.foreign_jobs import PostgresForeignJobs
 from tests.elsewhere.databases import foreign_database, rows, run
@@ -199,6 +200,24 @@ async def test_a_program_that_is_killed_again_and_again_takes_each_job_over_once
     numbers = [json.loads(job.payload)["n"] for job in await storage.jobs.find(kind="many", limit=10_000)]
     assert sorted(numbers) == list(range(1, 2001))
     assert await rows(graphile, ASIDE) == [(0,)]
+
+
+async def test_jobs_of_a_kind_that_is_sealed_here_stay_there(storage, graphile):
+    await storage.kinds.declare([Kind("notify", codec="sealed+json", sealed=True)], by="me")
+
+    report = await Import(storage, GRAPHILE, url=graphile).run()
+
+    assert (report.count, report.left[foreign_jobs.IS_SEALED]) == (6, 1)
+    assert await rows(graphile, ASIDE) == [(0,)]
+
+
+async def test_a_job_that_is_never_to_run_there_is_not_lost(storage, graphile):
+    await run(graphile, "UPDATE graphile_worker._private_jobs SET run_at = 'infinity' WHERE id = 1")
+
+    await Import(storage, GRAPHILE, url=graphile).run()
+
+    [email] = await by_kind(storage, "send_email")
+    assert email.run_at.year == 9999
 
 
 async def test_a_database_without_such_tables_is_said(storage, procrastinate):

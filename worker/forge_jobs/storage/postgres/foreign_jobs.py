@@ -23,10 +23,13 @@ class Tables:
     find: str
 
 
+# What is for ever, or since ever, is no moment to a driver.
+_MOMENT = "CASE WHEN isfinite({at}) THEN {at} WHEN {at} > now() THEN timestamptz '9999-01-01 00:00:00+00' END"
+
 # Who takes a job there locks its row, and passes over those that are locked: while we have the row, nobody takes it.
 _GRAPHILE = """
 SELECT job.id, task.identifier AS kind, job.payload::text AS payload, NULL AS queue, line.queue_name AS line, job.key,
-       job.priority::integer AS priority, job.run_at, job.attempts::integer AS attempts,
+       job.priority::integer AS priority, {run_at} AS run_at, job.attempts::integer AS attempts,
        job.max_attempts::integer AS max_attempts, job.last_error AS error,
        job.locked_at IS NOT NULL OR line.locked_at IS NOT NULL AS is_busy, job.attempts >= job.max_attempts AS is_failed,
        ARRAY(SELECT jsonb_object_keys(job.flags)) AS tags
@@ -34,11 +37,11 @@ FROM {foreign}._private_jobs AS job
 JOIN {foreign}._private_tasks AS task ON task.id = job.task_id
 LEFT JOIN {foreign}._private_job_queues AS line ON line.id = job.job_queue_id
 WHERE job.id > $1 ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
-"""
+""".replace("{run_at}", _MOMENT.replace("{at}", "job.run_at"))
 
 _PROCRASTINATE = """
 SELECT job.id, job.task_name AS kind, job.args::text AS payload, job.queue_name AS queue, job.lock AS line,
-       job.queueing_lock AS key, -job.priority::bigint AS priority, job.scheduled_at AS run_at, job.attempts,
+       job.queueing_lock AS key, -job.priority::bigint AS priority, {run_at} AS run_at, job.attempts,
        NULL::integer AS max_attempts, NULL AS error,
        job.status <> 'failed' AND (job.status = 'doing' OR EXISTS (
            SELECT FROM {foreign}.procrastinate_jobs AS other WHERE other.lock = job.lock AND other.status = 'doing')) AS is_busy,
@@ -46,7 +49,7 @@ SELECT job.id, job.task_name AS kind, job.args::text AS payload, job.queue_name 
 FROM {foreign}.procrastinate_jobs AS job
 WHERE job.id > $1 AND job.status IN ('todo', 'doing', 'failed')
 ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
-"""
+""".replace("{run_at}", _MOMENT.replace("{at}", "job.scheduled_at"))
 
 TABLES: Mapping[ForeignQueue, Tables] = {
     ForeignQueue.GRAPHILE: Tables("_private_jobs", "graphile_worker", _GRAPHILE),
