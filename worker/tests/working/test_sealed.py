@@ -13,7 +13,9 @@ from forge_jobs import (
     Context,
     Dead,
     Encoded,
+    Flow,
     Forge,
+    ForgeError,
     InvalidInput,
     InvalidPayload,
     State,
@@ -325,3 +327,25 @@ async def test_bulk_operations_move_sealed_jobs_as_they_are(forge: Forge) -> Non
 
     assert (await forge.jobs.retry_all(kind="pay")).changed == 3
     assert len(await forge.jobs.list(state=State.PENDING)) == 3
+
+
+async def test_what_the_nodes_of_a_flow_give_each_other_is_sealed(forge: Forge, database: Database) -> None:
+    @forge.handler(codec="sealed")
+    async def split(card: str) -> list[str]:
+        return [f"{card}-{number}" for number in range(2)]
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def charge(part: str) -> str:
+        return f"paid with {part}"
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def mail(parts: list[str]) -> None:
+        raise ValueError(f"cannot mail {parts[0]}")
+
+    started = await Flow("pay").and_then(split).map(charge).and_then(mail).start(SECRET)
+    await run(forge)
+
+    with pytest.raises(ForgeError) as dead:
+        await forge.flows.wait(started, timeout=30)
+    assert "cannot mail (redacted)" in str(dead.value)
+    assert SECRET not in await everything(database)
