@@ -129,7 +129,7 @@ class PsycopgConnection:
         with self._translating():
             async with self._copying(f'COPY "{schema_name}"."{table}" ({into}) FROM STDIN') as copy:
                 for record in records:
-                    await awaited(copy.write_row(record))
+                    await awaited(copy.write_row(_with_lists(record)))
 
     @asynccontextmanager
     async def transaction(self, *, isolation: str | None = None) -> AsyncIterator[None]:
@@ -149,8 +149,7 @@ class PsycopgConnection:
         if not self._is_own:
             for name, loader in _loaders().items():  # whatever loaders the caller's connection has
                 cursor.adapters.register_loader(name, loader)
-        # An array is a list to psycopg; a tuple would be a row.
-        lists = [list(value) if isinstance(value, tuple) else value for value in args]
+        lists = _with_lists(args)
         # Several statements cannot be prepared.
         await awaited(cursor.execute(sql, lists or None, prepare=None if lists else False))
         return cursor
@@ -171,6 +170,11 @@ class PsycopgConnection:
             yield
         except self._error as error:
             raise as_of_asyncpg(error) from error
+
+
+def _with_lists(values: Sequence[Any]) -> list[Any]:
+    """Return the values as psycopg takes them: to it an array is a list, and a tuple would be a row."""
+    return [list(value) if isinstance(value, tuple) else value for value in values]
 
 
 def as_of_asyncpg(error: Any) -> asyncpg.PostgresError | asyncpg.InterfaceError:
