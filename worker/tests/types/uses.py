@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from forge_jobs import Batch, BatchJob, Context, Enqueued, Forge, Handler, KeyLimit, Step, Unique
+from forge_jobs import Batch, BatchJob, Context, Enqueued, Forge, Handler, Job, KeyLimit, Step, Unique
 
 forge = Forge()
 
@@ -141,3 +141,16 @@ async def wrong_steps(ctx: Context) -> None:
     await ctx.step("price", price, "7")  # wrong: the type
     await ctx.step("price", price)  # wrong: it is missing
     (await ctx.step("price", price, 7)).upper()  # wrong: it is a number
+
+
+def without_a_loop() -> None:
+    job = send_email.enqueue_sync("ada", subject="Hi")
+    assert_type(job, Enqueued[int])
+    assert_type(forge.sync.wait(job, timeout=5), int)
+    assert_type(forge.sync.wait_all(greet.options(delay=5).enqueue_many_sync([{"to": "ada"}])), list[str])
+    assert_type(forge.sync.jobs.get(job), Job)
+    forge.sync.enqueue("send_email", {"to": "ada"}, priority=3)
+    send_email.enqueue_sync(to=3)  # wrong: the type
+    forge.sync.enqueue("send_email", {}, dealy=5)  # wrong: there is no such option
+    forge.sync.jobs.list(limit="ten")  # wrong: the type
+    forge.sync.queues.set(5)  # wrong: the type
