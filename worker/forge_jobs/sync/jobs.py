@@ -7,16 +7,8 @@ from typing import Any
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.codecs.encoded import Payload
-from forge_jobs.model.job import (
-    FAILED_BY_USER,
-    Cancelled,
-    Counts,
-    Enqueued,
-    Job,
-    Removed,
-    State,
-    Unhandled,
-)
+from forge_jobs.model.history import HistoryEntry
+from forge_jobs.model.job import FAILED_BY_USER, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
 from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules.why import Why
 from forge_jobs.sync.noun import SyncNoun
@@ -75,6 +67,10 @@ class SyncJobs(SyncNoun[Jobs]):
     def why(self, job_id: int | Enqueued) -> Why:
         """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""
         return self._do(self._noun.why(job_id))
+
+    def history(self, job_id: int | Enqueued) -> Sequence[HistoryEntry]:
+        """Return what is still known of the job, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""
+        return self._do(self._noun.history(job_id))
 
     def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""
