@@ -1,5 +1,6 @@
 """The examples of docs/flows.md do what they say."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,3 +39,22 @@ def test_the_examples_of_flows_run(tmp_path: Path, name: str, said: list[str]) -
     )
 
     assert ran.stdout.splitlines() == said, ran.stderr
+
+
+def test_a_flow_is_shown_by_the_command_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "FORGE_DATABASE_URL": f"sqlite:///{tmp_path / 'queue.sqlite'}"}
+
+    def ran(*command: str) -> "subprocess.CompletedProcess[str]":
+        command = (sys.executable, *command)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+
+    ran(str(EXAMPLES / "user_etl.py"))
+    [listed] = json.loads(ran("-m", "forge_jobs", "--json", "flows", "list").stdout)
+    shown = json.loads(ran("-m", "forge_jobs", "--json", "flows", "show", str(listed["id"])).stdout)
+    refused = ran("-m", "forge_jobs", "flows", "retry", str(listed["id"]))
+
+    assert (listed["name"], listed["state"], listed["done"]) == ("user-etl", "done", 4)
+    assert [node["name"] for node in shown["of_nodes"]] == ["get_name", "get_age", "get_address", "collector"]
+    assert "is done and was not retried, allowed is a dead or a cancelled one" in refused.stderr

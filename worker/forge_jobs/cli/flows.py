@@ -56,7 +56,7 @@ async def show(
         Option(
             metavar="N",
             help="Only nodes with a greater number.",
-            parser=values.whole("--after", least=0, most=2**31 - 1),
+            parser=values.whole("--after", least=-1, most=2**31 - 1),
         ),
     ] = -1,
     limit: Limit = 1000,
