@@ -261,7 +261,7 @@ class Claimer:
 
     async def _look(self, wanted: int) -> None:
         now = time.monotonic()
-        due = [queue for queue in self._order if queue.look_at <= now]
+        due = sorted((queue for queue in self._order if queue.look_at <= now), key=ServedQueue.is_full)
         # another queue is asked first each time, so that none is always last
         self._order = [*self._order[1:], *self._order[:1]]
         least = self._hand.worth_a_claim

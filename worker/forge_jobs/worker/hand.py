@@ -19,7 +19,7 @@ from forge_jobs.worker.served_queue import ServedQueue
 
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 1000  # jobs
-SHARES = 10  # queues, of as many as there may be, that what is claimed ahead comes from
+SHARES = 3  # queues, of as many as there may be, that what is claimed ahead comes from
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 WEIGHT = 0.05  # of one job in the mean
 

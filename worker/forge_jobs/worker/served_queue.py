@@ -86,6 +86,10 @@ class ServedQueue:
         """The name of the queue."""
         return self.config.name
 
+    def is_full(self) -> bool:
+        """Whether the last look found as many jobs as it asked for: such queues are asked after those that have few."""
+        return self.full_since is not None
+
     def left_alone_now(self, now: float) -> list[str]:
         """Return the kinds that this worker does not begin at this moment."""
         return [*self.paused_kinds, *(kind for kind, until in self.left_alone.items() if until > now)]

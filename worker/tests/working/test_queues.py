@@ -148,6 +148,40 @@ async def test_of_many_queues_with_short_jobs_each_has_its_turn_and_gives_many_a
     assert set(turns[:third]) == set(turns), "a queue had its third turn before another had its first"
 
 
+async def test_a_job_of_a_queue_that_was_empty_waits_for_no_round_of_the_queues_that_are_full(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = [f"q{number}" for number in range(30)]
+    claim = forge.storage.claims.claim
+    gave: list[str] = []  # the queue of each claim that found jobs
+    names: dict[int, str] = {}
+
+    async def noted(queue_id: int, *given: Any, **options: Any) -> Any:
+        jobs = await claim(queue_id, *given, **options)
+        if jobs:
+            gave.append(names[queue_id])
+        return jobs
+
+    monkeypatch.setattr(forge.storage.claims, "claim", noted)
+    began, enqueued_after = 0, 0
+
+    @forge.handler
+    async def work(is_alone: bool = False) -> None:
+        nonlocal began, enqueued_after
+        began += 1
+        if began == 7000:
+            await work.options(queue="light").enqueue(is_alone=True)
+            enqueued_after = len(gave)
+
+    await forge.queues.ensure("light", *queues)
+    names |= {queue.id: queue.name for queue in await forge.queues.list()}
+    for queue in queues:
+        await forge.enqueue_many("work", [{}] * 400, queue=queue)
+    await Worker(forge, queues=[*queues, "light"], concurrency=10).run(until_empty=True)
+
+    assert gave.index("light") - enqueued_after < 10
+
+
 async def test_however_many_queues_there_are_one_scout_is_on_its_way_at_a_time(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
