@@ -366,7 +366,7 @@ def test_a_version_that_went_back_gives_its_jobs_back_also_when_it_is_not_asked_
 # --- whatever the rollout and the load ---
 
 
-@settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(
     how=st.sampled_from(sorted(BROKEN)),
     arrivals=st.sampled_from((0.5, 2.0, 6.0)),
@@ -414,7 +414,7 @@ def test_no_version_that_is_broken_is_ever_promoted_and_no_job_is_lost(
     assert all_jobs_are_there(world)
 
 
-@settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(
     arrivals=st.sampled_from((0.5, 2.0, 6.0)),
     length=st.sampled_from((0.5, 1.0, 5.0, 90.0)),
