@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forge_operator import naming
@@ -22,6 +22,7 @@ def spec(**said: Any) -> WorkersSpec:
     return read(WorkersSpec, workers() | said, "spec.workers")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_a_deployment_has_a_dns_label_of_at_most_46_characters_that_ends_in_the_id(
     prefix: str, version: str
@@ -35,6 +36,7 @@ def test_a_deployment_has_a_dns_label_of_at_most_46_characters_that_ends_in_the_
     assert name.endswith(f"-{id_}")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=200))
 def test_any_text_becomes_a_value_that_a_label_may_have(text: str) -> None:
     found = naming.label_value(text)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forge_jobs import Counts, CronConfig, QueueConfig, Unhandled, WorkerInfo
@@ -229,6 +229,7 @@ def test_a_clock_that_was_set_back_holds_nothing_up_for_longer_than_its_windows(
 numbers = st.integers(0, 10_000)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     load=st.builds(
         Load,
@@ -261,6 +262,7 @@ def test_a_decision_is_within_its_bounds_and_never_below_what_runs(
         assert load.in_progress == 0
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(total=st.integers(0, 10_000), weight=st.integers(1, 99))
 def test_a_split_gives_both_versions_a_pod_and_adds_at_most_two(total: int, weight: int) -> None:
     new, old = split(total, weight)
