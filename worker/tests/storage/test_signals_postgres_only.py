@@ -10,7 +10,7 @@ from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
 from forge_jobs.model.signal import NewSignal, NewWait, Recipient, Signalled
-from tests.storage.factories import awaiting, claim_ids, move_all, parked, running, state, worker
+from tests.storage.factories import awaiting, claim_ids, enqueue, move_all, parked, running, state, worker
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -33,6 +33,25 @@ async def test_a_sender_that_reads_an_older_snapshot_is_refused(storage, databas
         await connection.close()
     assert await state(storage, first.job_id) is State.WAITING
     assert (await storage.signals.send(Recipient(first.job_id), APPROVED))[0][1] is Signalled.WOKEN
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_sender_that_does_not_see_the_same_signal_is_refused(storage, database, isolation):
+    job_id = await enqueue(storage)
+    await storage.signals.send(Recipient(job_id), NewSignal("other"))
+    by_token = NewSignal("approved", token="7f")
+    connection = await asyncpg.connect(database.url)
+    try:
+        async with connection.transaction(isolation=isolation):
+            await connection.fetchval("SELECT count(*) FROM forge_jobs.job")
+            assert (await storage.signals.send(Recipient(job_id), by_token))[0][1] is Signalled.KEPT
+            with pytest.raises(StorageUnavailable):
+                await storage.signals.send(Recipient(job_id), by_token, connection=connection)
+    except asyncpg.PostgresError:
+        pass  # the transaction is lost
+    finally:
+        await connection.close()
+    assert [signal.name for signal in await storage.signals.of_job(job_id)] == ["other", "approved"]
 
 
 async def test_a_job_begins_to_wait_once_it_is_known_whether_it_was_signalled(storage, database):

@@ -2159,7 +2159,8 @@ $$;
 
 -- Sends a signal to a job and says what became of it: it has 'woken' the job, or is 'kept' for its next wait; or nothing was sent,
 -- since it is a 'duplicate' (the job was sent one of this name, and the mode is 'first'), the token was 'used', the job has as many
--- signals as it may (it is 'full'), has 'ended', or is 'unknown'.
+-- signals as it may (it is 'full'), has 'ended', or is 'unknown'. The row in `job` is updated each time: a transaction that reads one
+-- snapshot, and so does not see this signal, is refused when it sends the job one, which may be the same.
 CREATE FUNCTION "forge_jobs".send(
     job_id bigint, name text, value bytea, codec text, mode text, token text, late boolean
 ) RETURNS text LANGUAGE plpgsql AS $$
@@ -2184,8 +2185,7 @@ BEGIN
     END IF;
     INSERT INTO "forge_jobs".signal (job_id, name, value, codec, at, token)
     VALUES (send.job_id, send.name, send.value, send.codec, statement_timestamp(), send.token);
-    UPDATE "forge_jobs".job SET links = coalesce(job.links, 0) | 4
-    WHERE job.id = send.job_id AND coalesce(job.links & 4, 0) = 0;
+    UPDATE "forge_jobs".job SET links = coalesce(job.links, 0) | 4 WHERE job.id = send.job_id;
     RETURN CASE WHEN "forge_jobs".end_wait(send.job_id, late) THEN 'woken' ELSE 'kept' END;
 END
 $$;
