@@ -166,7 +166,9 @@ class Signaller:
 
     async def _signal_by_token(self, token: str, value: Any, connection: Any) -> Signalled:
         callback = await self._read_callback(token)
-        signal = NewSignal(callback.signal, _encoded(callback.signal, value), token=callback.use)
+        # A use of its own is one signal more; the common one of the signal is the same as what others send by its name.
+        mode = SignalMode.FIRST if callback.use == callback.signal else SignalMode.APPEND
+        signal = NewSignal(callback.signal, _encoded(callback.signal, value), mode=mode, token=callback.use)
         return await self._sent_to_one(Recipient(callback.job_id), signal, connection)
 
 

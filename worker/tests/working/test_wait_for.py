@@ -455,13 +455,26 @@ async def test_a_plain_handler_gets_its_callback_token_at_once(signing: Forge) -
 
 
 async def test_tokens_for_other_uses_send_beside_each_other(signing: Forge) -> None:
+    @signing.handler
+    async def order(ctx: Context) -> list[Any]:
+        return [await ctx.wait_for("approved", step=step) for step in ("first", "second")]
+
     job = await signing.enqueue("order")
     boss, cfo = [
         await signing.callback_token(job, "approved", expires=60, use=use) for use in ("boss", "cfo")
     ]
-    assert await signing.signal_by_token(boss) is Signalled.KEPT
-    assert await signing.signal_by_token(cfo) is Signalled.DUPLICATE
-    assert await signing.signal_by_token(boss) is Signalled.USED
+    assert await signing.signal_by_token(boss, "boss") is Signalled.KEPT
+    assert await signing.signal_by_token(boss, "again") is Signalled.USED
+    assert await signing.signal_by_token(cfo, "cfo") is Signalled.KEPT
+    await run(signing)
+    assert await signing.wait(job, timeout=30) == ["boss", "cfo"]
+
+
+async def test_a_token_without_a_use_of_its_own_sends_no_signal_a_second_time(signing: Forge) -> None:
+    job = await signing.enqueue("order")
+    token = await signing.callback_token(job, "approved", expires=60)
+    assert await signing.signal("approved", job=job) is Signalled.KEPT
+    assert await signing.signal_by_token(token) is Signalled.DUPLICATE
 
 
 async def test_a_token_that_is_not_ours_or_too_old_sends_nothing(signing: Forge, clock: Clock) -> None:
