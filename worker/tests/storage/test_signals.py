@@ -525,3 +525,17 @@ async def test_jobs_whose_waits_time_out_soon_are_upcoming(storage):
         await awaiting(storage, me, timeout=timeout)
     jobs, _ = (await storage.schedule.upcoming(HOUR))["default"]
     assert jobs == 1
+
+
+async def test_jobs_whose_waits_for_other_jobs_are_over_are_upcoming(storage):
+    me = await worker(storage)
+    other = await running(storage, me)
+    await awaiting(storage, me, for_job=other.job_id)
+    assert await storage.schedule.upcoming(NOW) == {}
+    await storage.claims.finish([done(other)])
+    await awaiting(storage, me)
+    jobs, _ = (await storage.schedule.upcoming(NOW))["default"]
+    assert jobs == 1  # whoever ends once nothing is left to do does not leave it behind
+    await storage.signals.end_waits(epoch=await leader(storage))
+    await storage.schedule.make_pending()
+    assert await storage.schedule.upcoming(NOW) == {}

@@ -15,14 +15,18 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
 
 # One walk of the index `scheduled_queue`, however much is scheduled. It passes over jobs that nobody could run: ?4 is
-# a JSON list of the kinds that are handled, null where those are not known.
+# a JSON list of the kinds that are handled, null where those are not known. A wait for a job that has ended is due now.
 UPCOMING = """
 SELECT count(*), min(run_at)
 FROM (
     SELECT first.run_at
     FROM (SELECT * FROM (SELECT job_id, run_at FROM scheduled WHERE queue_id = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT 100000)
           UNION ALL
-          SELECT job_id, until FROM waiting WHERE queue_id = ?1 AND until <= ?2) AS first
+          SELECT job_id, until FROM waiting WHERE queue_id = ?1 AND until <= ?2
+          UNION ALL
+          SELECT job_id, ?5 FROM waiting
+          WHERE queue_id = ?1 AND for_job IS NOT NULL AND (EXISTS (SELECT 1 FROM finished WHERE finished.job_id = waiting.for_job)
+                                                           OR NOT EXISTS (SELECT 1 FROM job WHERE job.id = waiting.for_job))) AS first
     WHERE iif(?4 IS NULL,
               (SELECT kind FROM job WHERE job.id = first.job_id) NOT IN (SELECT kind FROM paused_kind),
               (SELECT kind FROM job WHERE job.id = first.job_id) IN (SELECT value FROM json_each(?4)))
@@ -56,9 +60,8 @@ class SqliteSchedule:
             until = later(transaction.now, within)
             due: dict[str, tuple[int, datetime]] = {}
             for queue in transaction.records(QUEUES):
-                [(jobs, first)] = transaction.rows(
-                    UPCOMING, (queue["id"], until, UPCOMING_LIMIT, queue["kinds"])
-                )
+                wanted = (queue["id"], until, UPCOMING_LIMIT, queue["kinds"], transaction.now)
+                [(jobs, first)] = transaction.rows(UPCOMING, wanted)
                 if jobs:
                     due[queue["name"]] = jobs, moment(first)
             return due
