@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,8 @@ settings.configure(
             "OPTIONS": {"DATABASE": os.environ.get("JOBS_ALIAS", "default"), "MAX_ATTEMPTS": 1},
         }
     },
-    USE_TZ=True,
+    USE_TZ="JOBS_WITHOUT_TZ" not in os.environ,
+    TIME_ZONE="America/New_York",
 )
 django.setup()
 
@@ -128,5 +130,47 @@ def outcomes() -> Any:
     ]
 
 
+def threads() -> Any:
+    barrier = threading.Barrier(8)
+    first = note.enqueue("first")
+
+    def enqueued(number: int) -> Any:
+        barrier.wait(30)
+        result = note.enqueue(number)
+        is_same = tasks.task_backends["default"].forge is backend.forge
+        return [note.get_result(result.id).args, note.get_result(first.id).args, is_same]
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(enqueued, range(8)))
+
+
+def results_by_path() -> Any:
+    result = note.enqueue("known by its path")
+    del backend._tasks[note.module_path]  # as in a process that has not imported its module
+    args = note.get_result(result.id).args
+    unknown = []
+    for name in ("-1", "0", "9" * 30, "x"):
+        try:
+            note.get_result(name)
+        except TaskResultDoesNotExist:
+            unknown.append(name)
+    return [args, unknown]
+
+
+def without_time_zones() -> Any:
+    at = timezone.now() + timedelta(seconds=-1)
+    made = note.using(run_after=at).enqueue("now")
+    later = note.using(run_after=at + timedelta(hours=1)).enqueue("in an hour")
+    work()
+    moments = []
+    for result in (made, later):
+        before = result.enqueued_at
+        result.refresh()
+        moments += [result.enqueued_at, result.started_at, result.finished_at, result.last_attempted_at]
+        assert abs(result.enqueued_at - before) < timedelta(minutes=1)
+    return [ran, all(timezone.is_naive(moment) for moment in moments if moment), later.status]
+
+
 call_command("migrate", database=ALIAS, verbosity=0)
-print(json.dumps({"transactions": transactions, "order": order, "outcomes": outcomes}[sys.argv[1]]()))
+scenes = [transactions, order, outcomes, threads, results_by_path, without_time_zones]
+print(json.dumps({scene.__name__: scene for scene in scenes}[sys.argv[1]]()))

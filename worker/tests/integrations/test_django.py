@@ -54,8 +54,10 @@ def databases(database: Database, tmp_path: Path) -> dict[str, Any]:
     return {"default": first, "jobs": {"ENGINE": POSTGRES, **jobs}}
 
 
-def scene(name: str, databases: dict[str, Any]) -> Any:
-    [answer] = said([str(PROGRAM), name], JOBS_DATABASES=json.dumps(databases), JOBS_ALIAS="jobs")
+def scene(name: str, databases: dict[str, Any], **environment: str) -> Any:
+    [answer] = said(
+        [str(PROGRAM), name], JOBS_DATABASES=json.dumps(databases), JOBS_ALIAS="jobs", **environment
+    )
     return json.loads(answer)
 
 
@@ -85,6 +87,22 @@ def test_results_and_errors_are_what_django_says(databases: dict[str, Any]) -> N
         [5, 5, 5],
         True,
     ]
+
+
+def test_threads_share_what_is_known_of_tasks(databases: dict[str, Any]) -> None:
+    assert scene("threads", databases) == [[[number], ["first"], True] for number in range(8)]
+
+
+def test_a_result_is_found_by_the_path_of_its_task_and_a_strange_id_has_none(
+    databases: dict[str, Any],
+) -> None:
+    assert scene("results_by_path", databases) == [["known by its path"], ["-1", "0", "9" * 30, "x"]]
+
+
+def test_without_time_zones_moments_are_those_of_the_project(databases: dict[str, Any]) -> None:
+    answer = scene("without_time_zones", databases, JOBS_WITHOUT_TZ="1", TZ="America/New_York")
+
+    assert answer == [["now"], True, "READY"]
 
 
 def test_the_example_of_a_shop_runs(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """The backend of Django's TASKS that keeps tasks as jobs, enqueued on Django's own connection, in its transaction."""
 
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import close_old_connections, connections
+from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from forge_jobs.errors import InvalidInput, JobNotFound
 from forge_jobs.forge import Forge
@@ -20,6 +24,12 @@ from forge_jobs.integrations.django.tasks_api import (
 )
 
 OPTIONS = {"DATABASE", "MAX_ATTEMPTS", "SCHEMA", "TIMEOUT"}
+
+# Django makes a backend anew for each thread. What they know is the process's: tasks by the alias of their backend
+# and their paths, which are the kinds of their jobs, and forges by what TASKS says and their URL, which tests change.
+_tasks: dict[str, dict[str, Any]] = {}
+_forges: dict[tuple[str, str], Forge] = {}
+_declaring = threading.RLock()
 
 
 class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types here
@@ -40,19 +50,20 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
                 f"OPTIONS of TASKS[{alias!r}] has {unknown[0]!r}, allowed are {', '.join(sorted(OPTIONS))}."
             )
         self.database: str = self.options.get("DATABASE", "default")
-        self._tasks: dict[str, Any] = {}  # by their paths, which are the kinds of their jobs
-        self._forges: dict[str, Forge] = {}  # by URL: while tests run, Django's database is another one
+        self._tasks = _tasks.setdefault(alias, {})
+        self._said = f"{alias} {params!r}"
 
     @property
     def forge(self) -> Forge:
         """The forge on the database that Django has under its alias now, with a handler for each task. Raises InvalidInput."""
         url = database_url(self.database, connections[self.database].settings_dict)
-        forge = self._forges.get(url)
-        if forge is None:
-            forge = self._forges[url] = Forge(url, schema=self.options.get("SCHEMA"))
-        for path, task in self._tasks.items():
-            if path not in forge.handlers:
-                self._declare(forge, path, task)
+        with _declaring:
+            forge = _forges.get((self._said, url))
+            if forge is None:
+                forge = _forges[self._said, url] = Forge(url, schema=self.options.get("SCHEMA"))
+            for path, task in list(self._tasks.items()):
+                if path not in forge.handlers:
+                    self._declare(forge, path, task)
         return forge
 
     def migrate(self) -> None:
@@ -73,7 +84,8 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         payload = {"args": normalize_json(list(args)), "kwargs": normalize_json(dict(kwargs))}
         options: dict[str, Any] = {"queue": task.queue_name, "priority": -task.priority}
         if task.run_after is not None:
-            options["run_at"] = task.run_after
+            is_naive = timezone.is_naive(task.run_after)  # which Django allows without USE_TZ
+            options["run_at"] = timezone.make_aware(task.run_after) if is_naive else task.run_after
         connection = connections[self.database]
         made = self.forge.enqueue_sync(task.module_path, payload, connection=connection, **options)
         result = _waiting(made.id, task, payload, self.alias)
@@ -84,10 +96,17 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         """Return the result of a committed task as it stands. Raises TaskResultDoesNotExist."""
         try:
             job = self.forge.sync.jobs.get(int(result_id))
-            task = self._tasks[job.kind]
-        except (JobNotFound, KeyError, ValueError) as error:
+            task = self._task(job.kind)
+        except (ImportError, InvalidInput, JobNotFound, KeyError, ValueError) as error:
             raise TaskResultDoesNotExist(result_id) from error
         return result_of(job, task, self.alias)
+
+    def _task(self, path: str) -> Any:
+        """Return the task with this path, whose module this process may not have imported yet. Raises KeyError, ImportError."""
+        task = self._tasks.get(path) or import_string(path)
+        if getattr(task, "module_path", None) != path:
+            raise KeyError(path)
+        return task
 
     def _declare(self, forge: Forge, path: str, task: Any) -> None:
         """Jobs of the task are run by calling it, in a thread whose connections are Django's, and in order."""
@@ -119,8 +138,6 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
 
 
 def _waiting(job_id: int, task: Any, payload: Mapping[str, Any], backend: str) -> Any:
-    from django.utils import timezone
-
     from forge_jobs.integrations.django.tasks_api import TaskResult, TaskResultStatus
 
     return TaskResult(
@@ -145,3 +162,13 @@ def backends() -> Iterator[ForgeBackend]:
         backend = tasks.task_backends[alias]
         if isinstance(backend, ForgeBackend):
             yield backend
+
+
+def _declare_anew() -> None:
+    """In a forked child: no thread is declaring tasks."""
+    global _declaring
+    _declaring = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_declare_anew)

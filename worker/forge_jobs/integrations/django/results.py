@@ -2,7 +2,11 @@
 
 import builtins
 import json
+from datetime import datetime
 from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
 
 from forge_jobs.integrations.django.tasks_api import TaskError, TaskResult, TaskResultStatus
 from forge_jobs.model.job import Job, State
@@ -23,14 +27,15 @@ def result_of(job: Job, task: Any, backend: str) -> Any:
     workers = [failure.worker or "" for failure in failures]
     if job.state in (State.IN_PROGRESS, State.DONE) and job.worker:
         workers.append(job.worker)
+    started = job.started_at or job.claimed_at
     result = TaskResult(
         task=task,
         id=str(job.id),
         status=STATUS.get(job.state, TaskResultStatus.READY),
-        enqueued_at=job.created_at,
-        started_at=job.started_at or job.claimed_at,
-        finished_at=job.finished_at,
-        last_attempted_at=job.started_at or job.claimed_at or (failures[-1].at if failures else None),
+        enqueued_at=as_django_has_it(job.created_at),
+        started_at=as_django_has_it(started),
+        finished_at=as_django_has_it(job.finished_at),
+        last_attempted_at=as_django_has_it(started or (failures[-1].at if failures else None)),
         args=payload["args"],
         kwargs=payload["kwargs"],
         backend=backend,
@@ -40,6 +45,14 @@ def result_of(job: Job, task: Any, backend: str) -> Any:
     if job.state is State.DONE:
         object.__setattr__(result, "_return_value", None if job.result is None else json.loads(job.result))
     return result
+
+
+def as_django_has_it(moment: datetime | None) -> datetime | None:
+    """Return the moment without a time zone, in that of the project, where Django uses none (USE_TZ)."""
+    if moment is None or settings.USE_TZ:
+        return moment
+    naive: datetime = timezone.make_naive(moment)
+    return naive
 
 
 def error_of(said: str) -> Any:
