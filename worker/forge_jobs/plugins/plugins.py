@@ -1,5 +1,6 @@
 """The plugins that a forge uses, and which of their methods they override."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,7 +155,7 @@ class Plugins:
 
         try:
             with HookTimer(hook, self._telemetry):
-                await plugin.around_enqueue(jobs, call)
+                await _in_loop_or_at_once(plugin.around_enqueue(jobs, call))
         except Exception as error:
             if made is None and (error is of_call or isinstance(error, NotEnqueued)):
                 raise
@@ -166,6 +167,21 @@ class Plugins:
         if made is None:
             raise failed or NotEnqueued(f"{hook} did not send it")
         return made
+
+
+async def _in_loop_or_at_once(work: Coroutine[Any, Any, None]) -> None:
+    """The work of a plugin is done. Raises InvalidInput where no event loop runs and it awaits more than it is given."""
+    if asyncio._get_running_loop() is not None:
+        await work
+        return
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    work.close()
+    raise InvalidInput(
+        "It awaits something without an event loop, allowed there is what it is given to call."
+    )
 
 
 def title(plugin: Plugin) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +20,8 @@ from forge_jobs import (
     InvalidPayload,
     JobDead,
     JobNotFound,
+    NotEnqueued,
+    Plugin,
     SchemaOutdated,
     Settings,
     State,
@@ -28,6 +30,7 @@ from forge_jobs import (
     Worker,
 )
 from forge_jobs.errors import StorageUnavailable
+from forge_jobs.model.job import NewJob
 from tests.storage.databases import Database
 
 
@@ -221,6 +224,35 @@ def test_threads_share_it(forge: Forge) -> None:
 
     assert len(set(ids)) == 180
     assert forge.sync.jobs.count(state=State.PENDING) == 180
+
+
+class Pausing(Plugin):
+    """Awaits what it is not given, before or after it sends."""
+
+    def __init__(self, *, before: bool) -> None:
+        self._before = before
+
+    async def around_enqueue(self, jobs: Sequence[NewJob], call: Any) -> None:
+        if self._before:
+            await asyncio.sleep(0)
+        await call()
+        await asyncio.sleep(0)
+
+
+def test_a_plugin_that_awaits_something_else_is_named_and_nothing_is_enqueued(forge: Forge) -> None:
+    forge.plugins.use(Pausing(before=True))
+
+    with pytest.raises(NotEnqueued, match=r"around_enqueue failed: .*awaits something without an event loop"):
+        forge.sync.enqueue("send")
+    assert forge.sync.jobs.counts()[0].pending == 0
+
+
+def test_a_plugin_that_awaits_something_after_it_sent_takes_no_answer_away(forge: Forge) -> None:
+    forge.plugins.use(Pausing(before=False))
+
+    made = forge.sync.enqueue("send")
+
+    assert forge.sync.jobs.get(made).kind == "send"
 
 
 def test_closed_it_opens_again_by_the_next_call(forge: Forge) -> None:
