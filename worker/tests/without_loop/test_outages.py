@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from forge_jobs import Forge, InvalidInput, State
 from forge_jobs.errors import StorageBusy, StorageUnavailable, StorageUnusable
 from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.model.job import NewJob
-from forge_jobs.storage.postgres import PostgresStorage, psycopg_connect
+from forge_jobs.storage.postgres import PostgresStorage, psycopg_connect, psycopg_pool
 from tests.storage.databases import PostgresDatabase
 from tests.storage_postgres.gate import Gate
 
@@ -124,6 +125,51 @@ async def test_a_server_that_falls_silent_is_given_up_and_found_again(
         await gate.reopen()
         assert (await in_a_thread(lambda: storage.jobs.enqueue(NewJob("send")))).id
         await in_a_thread(storage.close)
+
+
+async def test_of_connections_that_fell_silent_one_call_learns_for_all(
+    postgres: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg_connect, "ANSWER_LATE", 0.2)
+
+    async def in_a_thread(call: Callable[[], Any]) -> Any:
+        return await asyncio.to_thread(lambda: at_once(call()))
+
+    def four_at_once() -> None:
+        with ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(storage._database._connections.lent())
+
+    async with Gate(postgres.server.replace("/postgres?", f"/{postgres.name}?")) as gate:
+        storage = await asyncio.to_thread(
+            opened, f"{gate.url}?{'options=-csearch_path%3Dtest_clock'}", command_timeout=timedelta(seconds=1)
+        )
+        await asyncio.to_thread(four_at_once)
+        gate.swallow()
+        with pytest.raises(StorageUnavailable, match="did not answer in time"):
+            await in_a_thread(lambda: storage.jobs.enqueue(NewJob("send")))
+
+        assert not storage._database._connections._idle
+        await in_a_thread(storage.close)
+
+
+def test_a_connection_that_nobody_used_for_long_is_made_anew(
+    forge: Forge, postgres: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forge.sync, psycopg.connect(postgres.url, autocommit=True) as looking:
+
+        def server() -> int:
+            forge.sync.jobs.counts()
+            [[pid]] = looking.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'forge-jobs' AND datname = current_database() "
+                "ORDER BY backend_start DESC LIMIT 1"
+            ).fetchall()
+            return int(pid)
+
+        first = server()
+        assert server() == first
+        monkeypatch.setattr(psycopg_pool, "LONGEST_IDLE", 0.0)
+        assert server() != first
 
 
 def test_what_waiting_does_not_cure_is_told_apart(postgres: PostgresDatabase) -> None:

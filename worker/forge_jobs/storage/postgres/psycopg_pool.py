@@ -13,6 +13,9 @@ import psycopg
 from forge_jobs.errors import StorageBusy
 from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection
 
+LONGEST_IDLE = 300.0
+"""Seconds after which a connection that nobody used is not trusted: what lies between forgets it, and says nothing."""
+
 
 class PsycopgPool:
     """At most `size` connections, each made by the call that needs one. The one that was used last is used next.
@@ -29,7 +32,7 @@ class PsycopgPool:
 
     def _begin_anew(self) -> None:
         self._changed = threading.Condition()
-        self._idle: list[PsycopgConnection] = []
+        self._idle: list[tuple[PsycopgConnection, float]] = []  # each with the moment since when
         self._open = 0  # those that are lent included
         self._lent: dict[PsycopgConnection, int] = {}  # the number of the age in which each was lent
         self._age = 0
@@ -41,7 +44,7 @@ class PsycopgPool:
             idle, self._idle = self._idle, []
             self._open -= len(idle)
             self._changed.notify_all()
-        for connection in idle:
+        for connection, _ in idle:
             connection.terminate()
 
     @contextmanager
@@ -58,7 +61,7 @@ class PsycopgPool:
         while True:
             with self._changed:
                 if self._idle:
-                    connection = self._idle.pop()
+                    connection, idle_since = self._idle.pop()
                 elif self._open < self._size:
                     self._open += 1
                     age = self._age
@@ -70,7 +73,7 @@ class PsycopgPool:
                         f"Other threads use all {self._size} connections to the database {self._where()}."
                     )
                 self._lent[connection] = self._age
-            if _is_open(connection):
+            if time.monotonic() - idle_since < LONGEST_IDLE and _is_open(connection):
                 return connection
             self._discard(connection)
         try:
@@ -91,7 +94,7 @@ class PsycopgPool:
         with self._changed:
             if is_idle and self._lent[connection] == self._age:
                 del self._lent[connection]
-                self._idle.append(connection)
+                self._idle.append((connection, time.monotonic()))
                 self._changed.notify()
                 return
         self._discard(connection)

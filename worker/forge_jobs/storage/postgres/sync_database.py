@@ -83,11 +83,15 @@ class SyncPostgresDatabase(PostgresDatabase):
                 return
             self.require_open()
             with self._connections.lent() as lent:
-                if lent not in self._poolers:
-                    yield lent
-                else:
-                    async with transaction_begun_by(lent, self._begin_of(lent)):
+                try:
+                    if lent not in self._poolers:
                         yield lent
+                    else:
+                        async with transaction_begun_by(lent, self._begin_of(lent)):
+                            yield lent
+                except TimeoutError:
+                    self.doubt()  # a connection that has fallen silent is seldom alone
+                    raise
 
     @asynccontextmanager
     async def transaction(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
