@@ -436,7 +436,7 @@ async def test_a_connection_that_commits_each_statement_commits_each_call_and_co
     assert "The given connection is in no transaction" in ((await forge.jobs.get(job.id)).error or "")
 
 
-@pytest.mark.parametrize("wrong", [None, "a string", object()])
+@pytest.mark.parametrize("wrong", ["a string", object()])
 async def test_what_is_no_sync_connection_is_refused_in_one_sentence(forge: Forge, wrong: Any) -> None:
     for call in (
         lambda: forge.enqueue_sync("work", connection=wrong),
@@ -445,8 +445,20 @@ async def test_what_is_no_sync_connection_is_refused_in_one_sentence(forge: Forg
     ):
         with pytest.raises(InvalidInput, match=r"^connection is .*, allowed in enqueue_\w*sync is one"):
             call()
-    with pytest.raises(InvalidInput, match=r"^connection is not given, allowed in enqueue_sync"):
-        forge.enqueue_sync("work")
+
+
+async def test_without_a_connection_a_forge_that_was_given_a_storage_is_refused_in_one_sentence(
+    forge: Forge,
+) -> None:
+    for call in (
+        lambda: forge.enqueue_sync("work"),
+        lambda: forge.enqueue_sync("work", connection=None),
+        lambda: forge.enqueue_many_sync("work", [{}]),
+    ):
+        with pytest.raises(
+            InvalidInput, match=r"^forge\.sync is used of a Forge that was given a storage, allowed"
+        ):
+            call()
 
 
 async def test_an_async_connection_is_no_sync_one(forge: Forge, postgres: PostgresDatabase) -> None:
