@@ -215,12 +215,19 @@ def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
 
 def _callback_secrets(variables: "Variables") -> tuple[str, ...]:
     text = variables.text("FORGE_CALLBACK_SECRETS")
-    secrets = tuple(secret.strip() for secret in (text or "").split(",") if secret.strip())
-    for secret in secrets:
-        if len(secret) < LEAST_SECRET:
-            shown = f"a secret of {len(secret)} characters"
-            allowed = f"secrets of at least {LEAST_SECRET} characters, separated by commas"
-            raise InvalidSetting("FORGE_CALLBACK_SECRETS", shown, allowed)
+    if text is None:
+        return ()
+    secrets = tuple(secret.strip() for secret in text.split(",") if secret.strip())
+    wrong = [f"a secret of {len(secret)} characters" for secret in secrets if len(secret) < LEAST_SECRET]
+    if not secrets:
+        wrong = ["no secret"]
+    elif any(
+        "\ud800" <= character <= "\udfff" for character in text
+    ):  # as os.environ has bytes that are no text
+        wrong = ["a secret that is not UTF-8"]
+    if wrong:
+        allowed = f"secrets of at least {LEAST_SECRET} characters, in UTF-8, separated by commas"
+        raise InvalidSetting("FORGE_CALLBACK_SECRETS", wrong[0], allowed)
     return secrets
 
 

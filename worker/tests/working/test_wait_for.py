@@ -526,3 +526,10 @@ def test_a_secret_that_is_too_short_is_refused_and_not_shown() -> None:
         Settings.load({"FORGE_CALLBACK_SECRETS": "hunter2"})
     assert "hunter2" not in str(caught.value) and "32 characters" in str(caught.value)
     assert SECRETS[0] not in repr(Settings.load({"FORGE_CALLBACK_SECRETS": SECRETS[0]}))
+
+
+@pytest.mark.parametrize(("given", "said"), [(" , ", "no secret"), (40 * "hunter2\udcff", "not UTF-8")])
+def test_secrets_that_cannot_sign_are_refused_and_not_shown(given: str, said: str) -> None:
+    with pytest.raises(InvalidSetting, match=said) as caught:
+        Settings.load({"FORGE_CALLBACK_SECRETS": given})
+    assert "hunter2" not in repr(caught.value)
