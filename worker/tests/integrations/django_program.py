@@ -157,6 +157,13 @@ def results_by_path() -> Any:
     return [args, unknown]
 
 
+def first_look_in_a_transaction() -> Any:
+    before = note.enqueue("before")
+    with transaction.atomic(using=ALIAS):
+        note.enqueue("inside")
+        return note.get_result(before.id).status
+
+
 def without_time_zones() -> Any:
     at = timezone.now() + timedelta(seconds=-1)
     made = note.using(run_after=at).enqueue("now")
@@ -172,5 +179,13 @@ def without_time_zones() -> Any:
 
 
 call_command("migrate", database=ALIAS, verbosity=0)
-scenes = [transactions, order, outcomes, threads, results_by_path, without_time_zones]
+scenes = [
+    transactions,
+    order,
+    outcomes,
+    threads,
+    results_by_path,
+    first_look_in_a_transaction,
+    without_time_zones,
+]
 print(json.dumps({scene.__name__: scene for scene in scenes}[sys.argv[1]]()))

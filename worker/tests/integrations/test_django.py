@@ -99,6 +99,10 @@ def test_a_result_is_found_by_the_path_of_its_task_and_a_strange_id_has_none(
     assert scene("results_by_path", databases) == [["known by its path"], ["-1", "0", "9" * 30, "x"]]
 
 
+def test_the_first_look_at_a_result_waits_for_no_transaction_of_the_caller(databases: dict[str, Any]) -> None:
+    assert scene("first_look_in_a_transaction", databases) == "READY"
+
+
 def test_without_time_zones_moments_are_those_of_the_project(databases: dict[str, Any]) -> None:
     answer = scene("without_time_zones", databases, JOBS_WITHOUT_TZ="1", TZ="America/New_York")
 

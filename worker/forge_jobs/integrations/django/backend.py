@@ -94,8 +94,10 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
 
     def get_result(self, result_id: str) -> Any:
         """Return the result of a committed task as it stands. Raises TaskResultDoesNotExist."""
+        sync = self.forge.sync
+        sync.open(migrate=False, declare=False)  # nothing that waits for the caller's own transaction
         try:
-            job = self.forge.sync.jobs.get(int(result_id))
+            job = sync.jobs.get(int(result_id))
             task = self._task(job.kind)
         except (ImportError, InvalidInput, JobNotFound, KeyError, ValueError) as error:
             raise TaskResultDoesNotExist(result_id) from error
