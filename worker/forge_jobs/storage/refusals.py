@@ -33,6 +33,11 @@ def not_retried(job_id: int, state: str) -> WrongState:
     return WrongState(job_id, state, "only a dead or retrying job can be retried")
 
 
+def not_retried_alone(job_id: int, state: str) -> WrongState:
+    """Return the refusal to retry a node of a flow by itself."""
+    return WrongState(job_id, state, "it is a node of a flow, which goes on from it when the flow is retried")
+
+
 def not_run_now(job_id: int, state: str) -> WrongState:
     """Return the refusal to run a job in this state before its time."""
     return WrongState(job_id, state, "only a scheduled or retrying job can be run now")

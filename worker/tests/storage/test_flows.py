@@ -374,19 +374,6 @@ async def test_a_flow_of_which_a_dead_job_was_deleted_is_not_retried(storage):
     assert await state(storage, ids[1]) is State.DEAD
 
 
-async def test_a_node_that_people_have_run_again_counts_when_its_flow_is_retried(storage):
-    me = await worker(storage)
-    flow_id, ids = await start(storage, node("a"), node("b", 0))
-    await run(storage, me, dead)
-    await storage.jobs.retry(ids[0])
-    await run(storage, me)
-    assert await flow_state(storage, flow_id) is FlowState.DEAD
-
-    await storage.flows.retry(flow_id)
-
-    assert await states(storage, ids) == [State.DONE, State.PENDING]
-
-
 async def test_a_node_adds_others_when_it_is_done(storage):
     me = await worker(storage)
     flow_id, _ = await start(storage, node("a"), node("b", 0))

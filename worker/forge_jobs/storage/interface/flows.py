@@ -55,5 +55,7 @@ class Flows(Protocol):
         how many there were. Nothing is changed when `epoch` no longer leads.
         """
 
-    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> None:
-        """Flows that have ended and of which no job is kept are forgotten, `limit` at most, unless `epoch` no longer leads."""
+    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> int:
+        """Flows that have ended and of which no job is kept are forgotten, `limit` at most, unless `epoch` no longer leads; return
+        how many.
+        """

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.correction import Correction
+from forge_jobs.model.flow import FLOW
 from forge_jobs.model.job import ENDED, WAITING, State
 from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
@@ -39,7 +40,7 @@ WITH unqueued AS (
     INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links)
     SELECT job_id, worker_id, started_at, now(), queue_id, attempt, $2::text, $3::text, $4::bytea, {links} FROM gone
     WHERE (SELECT CASE $2::text WHEN 'done' THEN done_retention ELSE dead_retention END
-           FROM {schema}.queue WHERE queue.id = gone.queue_id) > interval '0'
+           FROM {schema}.queue WHERE queue.id = gone.queue_id) > interval '0' OR {links} & {flow} <> 0
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (
     SELECT job_id FROM gone EXCEPT SELECT job_id FROM kept
@@ -51,6 +52,7 @@ SELECT {state}, (SELECT count(*) FROM gone) AS moved,
     state=_STATE,
     waiting=OF_WAITING,
     links=endings.LINKS,
+    flow=str(FLOW),
     forgotten=endings.forgotten("unkept"),
     unkeyed=endings.unkeyed("gone"),
     unlimited=endings.unlimited("gone"),

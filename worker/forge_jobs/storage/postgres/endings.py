@@ -4,6 +4,7 @@ Each statement begins with a CTE `gone`: the jobs that it has taken out of the t
 from that is written here once, as further CTEs. `of` is what stands after FROM: `gone`, or a part of it.
 """
 
+from forge_jobs.model.flow import FLOW
 from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT, SUPERSEDED
 from forge_jobs.model.tenant import LET_IN
@@ -77,6 +78,7 @@ def cancelled(
     INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, links)
     SELECT job_id, {ran}, now(), queue_id, {attempt}, {state}, {error}, {LINKS} FROM gone
     WHERE {which} AND (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = gone.queue_id) > interval '0'
+       OR {which} AND {LINKS} & {FLOW} <> 0
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (
     SELECT job_id FROM gone WHERE {which} EXCEPT SELECT job_id FROM kept

@@ -159,8 +159,10 @@ WITH gone AS MATERIALIZED (
     DELETE FROM {schema}.flow_node WHERE flow_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING job_id
 ), edges AS (
     DELETE FROM {schema}.flow_edge WHERE to_job = ANY (ARRAY(SELECT job_id FROM nodes))
+), forgotten AS (
+    DELETE FROM {schema}.flow WHERE id = ANY (ARRAY(SELECT id FROM gone))
 )
-DELETE FROM {schema}.flow WHERE id = ANY (ARRAY(SELECT id FROM gone))
+SELECT count(*) FROM gone
 """.replace("{leads}", LEADS.replace("{epoch}", "$2"))
 
 READ = """
@@ -263,8 +265,9 @@ class PostgresFlows:
                     await again(self._database.fetchval, statement, found)
             await _cancel(self._database, record["unwanted"])
 
-    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> None:
-        await self._database.execute(FORGET, limit, epoch)
+    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> int:
+        forgotten: int = await self._database.fetchval(FORGET, limit, epoch)
+        return forgotten
 
 
 def leave_payloads(claims: Sequence[Claim]) -> None:

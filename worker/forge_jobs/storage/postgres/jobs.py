@@ -123,6 +123,8 @@ class PostgresJobs:
         record = await move(self._database, RETRY, job_id, possible=possible)
         if record["state"] not in possible:
             raise refusals.not_retried(job_id, record["state"])
+        if record["is_refused"]:
+            raise refusals.not_retried_alone(job_id, record["state"])
         await self._join(job_id, record["due"])
         return bool(record["moved"])
 

@@ -19,8 +19,10 @@ JOINED = """
 # Scheduled jobs that are dropped when they are due have ended.
 _DROPPED = "(SELECT linked.* FROM linked WHERE job_id = ANY (ARRAY(SELECT unnest(joined.dropped) FROM joined))) AS lost"
 DROPPED = f"""kept AS (
-    INSERT INTO {{schema}}.finished (job_id, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, now(), queue_id, attempt, 'dead', '{DROPPED_ERROR}' FROM {_DROPPED}
+    INSERT INTO {{schema}}.finished (job_id, finished_at, queue_id, attempt, state, error, links)
+    SELECT job_id, now(), queue_id, attempt, 'dead', '{DROPPED_ERROR}',
+           (SELECT job.links FROM {{schema}}.job WHERE job.id = lost.job_id)
+    FROM {_DROPPED}
     WHERE (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = lost.queue_id) > interval '0'
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (

@@ -16,6 +16,7 @@ import asyncpg
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.flow import FLOW
 from forge_jobs.model.job import ENDED, State
 from forge_jobs.model.match import Move
 from forge_jobs.storage.postgres import endings, key_wait
@@ -72,6 +73,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS
 
 _UNLINKED = f"gone WHERE {endings.ARE_NOT_LET_IN}"
 
+# Ended nodes of flows stay as they are: only their flows know whether what they need is there.
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
 # Keys are taken in one order, so that batches that need the same keys do not deadlock.
 _RETRY = (
@@ -80,7 +82,7 @@ WITH {pick}dead AS MATERIALIZED (
     {dead}
 ), wanted AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, kind, key FROM {schema}.job
-    WHERE id = ANY (ARRAY(SELECT job_id FROM dead))
+    WHERE id = ANY (ARRAY(SELECT job_id FROM dead)) AND coalesce(links & {flow}, 0) = 0
 ), held AS (
     INSERT INTO {schema}.job_key (kind, key, job_id)
     SELECT kind, key, job_id FROM wanted WHERE key IS NOT NULL ORDER BY kind, key, job_id
@@ -104,6 +106,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
 """.replace("{placed}", endings.placed(_UNLINKED))
     .replace("{due}", endings.due_now("0"))
     .replace("{told}", endings.TOLD_DUE)
+    .replace("{flow}", str(FLOW))
     .replace(
         "{tallied}",
         endings.tallied(
@@ -257,6 +260,10 @@ _KEY_IS_HELD = """EXISTS (
     SELECT FROM {schema}.job_key JOIN {schema}.job USING (kind, key)
     WHERE job.id = $1 AND job_key.job_id <> job.id)"""
 
+_IS_ENDED_NODE = f"""EXISTS (
+    SELECT FROM {{schema}}.finished JOIN {{schema}}.job ON job.id = finished.job_id
+    WHERE finished.job_id = $1 AND finished.state <> 'done' AND job.links & {FLOW} <> 0)"""
+
 
 # Its row in `job` is locked first, as whoever sends it a signal does.
 OF_WAITING = """SELECT job.id AS job_id FROM {schema}.job
@@ -281,7 +288,7 @@ def _of_one(statement: str, answer: str = "{state} AS state") -> str:
 
 
 CANCEL = _of_one(_CANCEL)
-RETRY = _of_one(_RETRY, "{state} AS state, " + _KEY_IS_HELD + " AS is_key_held")
+RETRY = _of_one(_RETRY, f"{{state}} AS state, {_KEY_IS_HELD} AS is_key_held, {_IS_ENDED_NODE} AS is_refused")
 DELETE = _of_one(_DELETE)
 RUN_NOW = _of_one(_RUN_NOW)
 

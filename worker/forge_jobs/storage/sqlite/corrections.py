@@ -81,7 +81,8 @@ def end_one(
     drop_limits(transaction, [place.id])
     transaction.execute("DELETE FROM job_key WHERE job_id = ?", (place.id,))
     retention = "done_retention" if state is State.DONE else "dead_retention"
-    if transaction.value(f"SELECT {retention} FROM queue WHERE id = ?", (place.queue_id,)):
+    keeps = transaction.value(f"SELECT {retention} FROM queue WHERE id = ?", (place.queue_id,))
+    if keeps or nodes.among(transaction, [place.id]):
         transaction.execute(
             """
             INSERT INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)

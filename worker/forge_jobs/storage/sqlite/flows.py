@@ -203,17 +203,19 @@ class SqliteFlows:
         # so that looking keeps no writer waiting
         return await self._database.write(audit) if await self._database.read(left) else 0
 
-    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> None:
-        def forget(transaction: Transaction) -> None:
-            for (flow_id,) in transaction.rows(OVER, (limit,)) if leads(transaction, epoch) else ():
+    async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> int:
+        def forget(transaction: Transaction) -> int:
+            over = transaction.rows(OVER, (limit,)) if leads(transaction, epoch) else ()
+            for (flow_id,) in over:
                 transaction.execute(
                     "DELETE FROM flow_edge WHERE to_job IN (SELECT job_id FROM flow_node WHERE flow_id = ?)",
                     (flow_id,),
                 )
                 transaction.execute("DELETE FROM flow_node WHERE flow_id = ?", (flow_id,))
                 transaction.execute("DELETE FROM flow WHERE id = ?", (flow_id,))
+            return len(over)
 
-        await self._database.write(forget)
+        return await self._database.write(forget)
 
 
 def read(transaction: Transaction, claim: Claim) -> None:
@@ -311,6 +313,9 @@ def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, in
     if was not in (FlowState.DEAD, FlowState.CANCELLED):
         return None if was is None else FlowState(was), None
     again = transaction.rows(AGAIN, (flow_id, was == FlowState.CANCELLED))
+    if not again:  # it was cancelled, and all of its nodes were done all the same
+        transaction.execute("UPDATE flow SET state = 'done' WHERE id = ?", (flow_id,))
+        return FlowState(was), None
     for job_id, _ in again:
         if transaction.value("SELECT 1 FROM job WHERE id = ?", (job_id,)) is None:
             return FlowState(was), job_id
@@ -332,7 +337,7 @@ def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, in
     )
     missing = [(job_id, transaction.value(REOPEN, (job_id,))) for job_id, _ in again]
     nodes.free(transaction, [job_id for job_id, count in missing if not count])
-    nodes.end(transaction, [job_id for job_id, _ in again])  # those that people have run again meanwhile
+    nodes.end(transaction, [job_id for job_id, _ in again])  # those that people have completed meanwhile
     return FlowState(was), None
 
 

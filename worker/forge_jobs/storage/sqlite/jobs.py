@@ -248,6 +248,8 @@ class SqliteJobs:
             place = places.place(transaction, job_id)
             if place.state not in (State.DEAD, State.EXPIRED, State.RETRYING):
                 raise refusals.not_retried(job_id, place.state)
+            if place.state is not State.RETRYING and nodes.among(transaction, [job_id]):
+                raise refusals.not_retried_alone(job_id, place.state)
             return moves.retry(transaction, [place]) == 1
 
         return await self._database.write(retry)

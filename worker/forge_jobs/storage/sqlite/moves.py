@@ -83,7 +83,8 @@ def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: Stat
     _drop_limits(transaction, [job.id for job in jobs])
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job.id,) for job in jobs])
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
-    kept = [job for job in jobs if retentions[job.queue_id]]
+    of_flows = nodes.among(transaction, [job.id for job in jobs])
+    kept = [job for job in jobs if retentions[job.queue_id] or job.id in of_flows]
     transaction.execute_many(
         """
         INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
@@ -93,7 +94,7 @@ def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: Stat
     )
     count_move(transaction, [job.queue_id for job in kept], None, COLUMNS[state])
     if len(kept) < len(jobs):
-        forget(transaction, [job.id for job in jobs if not retentions[job.queue_id]])
+        forget(transaction, sorted({job.id for job in jobs} - {job.id for job in kept}))
     nodes.end(transaction, [job.id for job in kept])
 
 
@@ -102,9 +103,17 @@ def _drop_limits(transaction: Transaction, job_ids: Iterable[int]) -> None:
 
 
 def retry(transaction: Transaction, places: Sequence[Place]) -> int:
-    """The jobs, all dead, all expired or all retrying, are pending with attempts at 0, except where another job holds the key; return how many."""
+    """The jobs, all dead, all expired or all retrying, are pending with attempts at 0, except where another job holds the key; return how many.
+
+    Ended nodes of flows stay as they are: only their flows know whether what they need is there.
+    """
     if places[0].state is not State.RETRYING:
-        places = [place for place in places if place.key is None or _takes_its_key(transaction, place)]
+        of_flows = nodes.among(transaction, [place.id for place in places])
+        places = [
+            place
+            for place in places
+            if place.id not in of_flows and (place.key is None or _takes_its_key(transaction, place))
+        ]
     take_out(transaction, places)
     _make_pending(transaction, [(place, 0) for place in places])
     return len(places)

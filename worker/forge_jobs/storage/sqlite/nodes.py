@@ -24,6 +24,8 @@ WHERE node.job_id IN (SELECT value FROM json_each(?)) AND node.state IS NULL
   AND (finished.job_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM job WHERE job.id = node.job_id))
 """
 
+NODES = "SELECT job_id FROM flow_node WHERE job_id IN (SELECT value FROM json_each(?))"
+
 HEARD = """
 SELECT edge.to_job, count(*) AS edges,
        sum(edge.taken AND node.state <> 'skipped' AND NOT (node.state = 'dead' AND edge.on_dead = 'skip')) AS fed,
@@ -80,6 +82,12 @@ LIMIT = """
 UPDATE time_limit SET start_by = :start_by, deadline = :deadline, look_at = min(coalesce(:start_by, :deadline), coalesce(:deadline, :start_by))
 WHERE job_id = :job_id
 """
+
+
+def among(transaction: Transaction, job_ids: Iterable[int]) -> set[int]:
+    """Return those of these jobs that are nodes."""
+    given = json.dumps(list(job_ids))
+    return {one for (one,) in transaction.rows(NODES, (given,))}
 
 
 def end(transaction: Transaction, job_ids: Iterable[int]) -> int:

@@ -233,7 +233,7 @@ def _end(
         claim.job_id for claim in ended if claim.ended_by is not None and (claim.expired or is_handed_back)
     }
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
-    kept = [claim for claim in ended if retentions[claim.queue_id]]
+    kept = [claim for claim in ended if retentions[claim.queue_id] or is_node(claim.links)]
     finished = [
         (
             claim.job_id,
@@ -254,7 +254,7 @@ def _end(
     count_move(transaction, [claim.queue_id for claim in kept if not claim.expired], "in_progress", "dead")
     count_move(transaction, [claim.queue_id for claim in kept if claim.expired], "in_progress", "expired")
     if len(kept) < len(ended):
-        _forget(transaction, [claim for claim in ended if not retentions[claim.queue_id]])
+        _forget(transaction, [claim for claim in ended if claim not in kept])
     _end_nodes(transaction, ended)
 
 

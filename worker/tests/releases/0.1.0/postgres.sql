@@ -2434,8 +2434,11 @@ END
 $$;
 CREATE FUNCTION "forge_jobs".end_noted_nodes() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    noted text := current_setting('forge_jobs.ended_nodes', true);
+    noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
 BEGIN
+    IF noted IS NULL THEN
+        RETURN NULL;
+    END IF;
     PERFORM set_config('forge_jobs.ended_nodes', '', true);
     PERFORM "forge_jobs".end_nodes(string_to_array(noted, ',')::bigint[]);
     RETURN NULL;
@@ -2445,10 +2448,11 @@ CREATE TRIGGER node_ended BEFORE INSERT ON "forge_jobs".finished FOR EACH ROW WH
     EXECUTE FUNCTION "forge_jobs".note_ended_node();
 CREATE TRIGGER nodes_ended AFTER INSERT ON "forge_jobs".finished FOR EACH STATEMENT
     WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
-CREATE TRIGGER node_gone BEFORE DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.links & 32 <> 0)
+-- A trigger before the deletion would lock each row once more, those of plain jobs too. The one of the statement is asked whether
+-- it is wanted before those of the rows have run, so it always is.
+CREATE TRIGGER node_gone AFTER DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.links & 32 <> 0)
     EXECUTE FUNCTION "forge_jobs".note_ended_node();
-CREATE TRIGGER nodes_gone AFTER DELETE ON "forge_jobs".job FOR EACH STATEMENT
-    WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
+CREATE TRIGGER nodes_gone AFTER DELETE ON "forge_jobs".job FOR EACH STATEMENT EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
 
 -- Hands on what transactions of callers have left; returns how many nodes they had ended.
 CREATE FUNCTION "forge_jobs".settle_nodes() RETURNS integer LANGUAGE plpgsql AS $$
@@ -2497,6 +2501,10 @@ BEGIN
     END IF;
     SELECT array_agg(node.job_id ORDER BY node.job_id) INTO again FROM "forge_jobs".flow_node AS node
     WHERE node.flow_id = wanted AND node.state = 'dead' AND (NOT node.tolerated OR was = 'cancelled');
+    IF again IS NULL THEN  -- it was cancelled, and all of its nodes were done all the same
+        UPDATE "forge_jobs".flow SET state = 'done' WHERE flow.id = wanted;
+        RETURN;
+    END IF;
     SELECT min(one) INTO gone FROM unnest(again) AS one WHERE NOT EXISTS (SELECT FROM "forge_jobs".job WHERE job.id = one);
     IF gone IS NOT NULL THEN
         RETURN;
@@ -2528,7 +2536,7 @@ BEGIN
     WHERE node.job_id = ANY (again);
     PERFORM "forge_jobs".free_nodes(ARRAY(
         SELECT node.job_id FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (again) AND node.missing = 0));
-    PERFORM "forge_jobs".end_nodes(again);  -- those that people have run again meanwhile
+    PERFORM "forge_jobs".end_nodes(again);  -- those that people have completed meanwhile
 END
 $$;
 

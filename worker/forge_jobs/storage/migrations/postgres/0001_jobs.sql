@@ -2423,8 +2423,11 @@ END
 $$;
 CREATE FUNCTION {schema}.end_noted_nodes() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    noted text := current_setting('forge_jobs.ended_nodes', true);
+    noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
 BEGIN
+    IF noted IS NULL THEN
+        RETURN NULL;
+    END IF;
     PERFORM set_config('forge_jobs.ended_nodes', '', true);
     PERFORM {schema}.end_nodes(string_to_array(noted, ',')::bigint[]);
     RETURN NULL;
@@ -2434,10 +2437,11 @@ CREATE TRIGGER node_ended BEFORE INSERT ON {schema}.finished FOR EACH ROW WHEN (
     EXECUTE FUNCTION {schema}.note_ended_node();
 CREATE TRIGGER nodes_ended AFTER INSERT ON {schema}.finished FOR EACH STATEMENT
     WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION {schema}.end_noted_nodes();
-CREATE TRIGGER node_gone BEFORE DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.links & 32 <> 0)
+-- A trigger before the deletion would lock each row once more, those of plain jobs too. The one of the statement is asked whether
+-- it is wanted before those of the rows have run, so it always is.
+CREATE TRIGGER node_gone AFTER DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.links & 32 <> 0)
     EXECUTE FUNCTION {schema}.note_ended_node();
-CREATE TRIGGER nodes_gone AFTER DELETE ON {schema}.job FOR EACH STATEMENT
-    WHEN (current_setting('forge_jobs.ended_nodes', true) <> '') EXECUTE FUNCTION {schema}.end_noted_nodes();
+CREATE TRIGGER nodes_gone AFTER DELETE ON {schema}.job FOR EACH STATEMENT EXECUTE FUNCTION {schema}.end_noted_nodes();
 
 -- Hands on what transactions of callers have left; returns how many nodes they had ended.
 CREATE FUNCTION {schema}.settle_nodes() RETURNS integer LANGUAGE plpgsql AS $$
@@ -2486,6 +2490,10 @@ BEGIN
     END IF;
     SELECT array_agg(node.job_id ORDER BY node.job_id) INTO again FROM {schema}.flow_node AS node
     WHERE node.flow_id = wanted AND node.state = 'dead' AND (NOT node.tolerated OR was = 'cancelled');
+    IF again IS NULL THEN  -- it was cancelled, and all of its nodes were done all the same
+        UPDATE {schema}.flow SET state = 'done' WHERE flow.id = wanted;
+        RETURN;
+    END IF;
     SELECT min(one) INTO gone FROM unnest(again) AS one WHERE NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = one);
     IF gone IS NOT NULL THEN
         RETURN;
@@ -2517,7 +2525,7 @@ BEGIN
     WHERE node.job_id = ANY (again);
     PERFORM {schema}.free_nodes(ARRAY(
         SELECT node.job_id FROM {schema}.flow_node AS node WHERE node.job_id = ANY (again) AND node.missing = 0));
-    PERFORM {schema}.end_nodes(again);  -- those that people have run again meanwhile
+    PERFORM {schema}.end_nodes(again);  -- those that people have completed meanwhile
 END
 $$;
 
