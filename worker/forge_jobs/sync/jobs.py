@@ -79,8 +79,8 @@ class SyncJobs(SyncNoun[Jobs]):
     def retry(self, job_id: int | Enqueued) -> bool:
         """A dead, expired or retrying job is pending with attempts at 0, an ended one without time limits; False when a living job holds its key.
 
-        Raises JobNotFound, WrongState in other states, and KeyBusy when another transaction has taken the key and
-        does not end.
+        Raises JobNotFound, WrongState in other states and for an ended node of a flow, and KeyBusy when another transaction has
+        taken the key and does not end.
         """
         return self._do(self._noun.retry(job_id))
 
