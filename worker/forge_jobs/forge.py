@@ -107,7 +107,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
     @property
     def flows(self) -> "client.Flows":
         """Start, get, list, retry, cancel and wait for flows."""
-        return client.Flows(self)
+        return client.Flows(self, self.storage)
 
     @property
     def groups(self) -> "client.Groups":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Flow, Forge
 from forge_jobs.testing import use_test_database
 
 
@@ -34,6 +34,8 @@ MADE: dict[str, Callable[[Any], object]] = {
     "forge.enqueue_many": lambda handler: handler.enqueue_many([{"to": "ada"}]),
     "forge.enqueue_batch": lambda handler: handler.forge.enqueue_batch([handler.job(to="ada")]),
     "forge.wait": lambda handler: handler.forge.wait(1),
+    "forge.signal": lambda handler: handler.forge.signal("approved", job=1),
+    "forge.flows.start": lambda handler: Flow("mails").and_then(handler).start("ada"),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 LIBRARY = Path(__file__).parents[1] / "forge_jobs"
 NOUNS = {
     "crons": "Crons",
+    "flows": "Flows",
     "groups": "Groups",
     "jobs": "Jobs",
     "kinds": "Kinds",
@@ -39,7 +40,8 @@ def written(noun: str) -> str:
     tree = ast.parse((LIBRARY / "client" / f"{noun}.py").read_text(encoding="utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     own = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name != NOUNS[noun]]
-    own += [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)]  # type: ignore[attr-defined]
+    for assigned in (node.targets[0] for node in tree.body if isinstance(node, ast.Assign)):
+        own += [name.id for name in ast.walk(assigned) if isinstance(name, ast.Name)]
     [of_noun] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == NOUNS[noun]]
     lines = [ast.unparse(node) for node in imports]
     if own:
@@ -48,19 +50,30 @@ def written(noun: str) -> str:
     text = HEAD.format(noun=noun, name=NOUNS[noun], imports="\n".join(lines), doc=_indented(doc))
     for node in of_noun.body:
         if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            text += _method(node)
+            text += _method(node, ast.unparse(node.returns) if node.returns else "None")
+        elif isinstance(node, ast.FunctionDef) and (returns := _awaited_of(node)) is not None:
+            text += _method(node, returns)
     return _in_house_style(text)
 
 
-def _method(node: ast.AsyncFunctionDef) -> str:
+def _awaited_of(node: ast.FunctionDef) -> str | None:
+    """Return what the call of a method returns that is to be awaited and is no `async def`; its work is the method `_name`."""
+    match node.returns:
+        case ast.Subscript(ast.Name("Coroutine"), ast.Tuple([_, _, returns])):
+            return ast.unparse(returns)
+    return None
+
+
+def _method(node: ast.AsyncFunctionDef | ast.FunctionDef, returns: str) -> str:
     given = node.args
     passed = [argument.arg for argument in (*given.posonlyargs, *given.args)][1:]
     passed += [f"*{given.vararg.arg}"] if given.vararg else []
     passed += [f"{argument.arg}={argument.arg}" for argument in given.kwonlyargs]
     passed += [f"**{given.kwarg.arg}"] if given.kwarg else []
-    returns = ast.unparse(node.returns) if node.returns else "None"
-    doc = _indented(ast.get_docstring(node) or "", "        ")
-    call = f"self._do(self._noun.{node.name}({', '.join(passed)}))"
+    doc = _indented((ast.get_docstring(node) or "").replace("; to be awaited as `enqueue`", ""), "        ")
+    name = node.name if isinstance(node, ast.AsyncFunctionDef) else f"_{node.name}"
+    on = ", connection" if "connection" in (argument.arg for argument in given.kwonlyargs) else ""
+    call = f"self._do(self._noun.{name}({', '.join(passed)}){on})"
     return (
         f"\n    def {node.name}({ast.unparse(given)}) -> {returns}:\n"
         f'        """{doc}"""\n        {"" if returns == "None" else "return "}{call}\n'

@@ -209,10 +209,19 @@ class Producer:
 
 
 def _at_once(what: str, connection: Any, work: Coroutine[Any, Any, T]) -> T:
-    if connection is not None and not is_sync(connection):
-        work.close()
+    if connection is not None:
+        try:
+            require_sync(connection, what)
+        except InvalidInput:
+            work.close()
+            raise
+    return at_once(work)
+
+
+def require_sync(connection: Any, what: str) -> None:
+    """Raise InvalidInput, which names the call, for a caller's connection whose calls have to be awaited."""
+    if not is_sync(connection):
         raise InvalidInput(
             f"connection is a {named(connection)}, allowed in {what} is one whose calls are not awaited: "
             "of psycopg 3, sqlite3, SQLAlchemy or Django."
         )
-    return at_once(work)

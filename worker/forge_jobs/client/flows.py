@@ -1,6 +1,5 @@
 """Flows as people handle them: started, looked at, retried, cancelled, waited for."""
 
-import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.checks import whole
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.pausing import paused
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
@@ -34,12 +34,9 @@ class StartedFlow:
 class Flows:
     """The flows whose jobs are kept. Reached as `forge.flows`."""
 
-    def __init__(self, forge: "Forge") -> None:
+    def __init__(self, forge: "Forge", storage: Storage) -> None:
         self._forge = forge
-
-    @property
-    def _storage(self) -> Storage:
-        return self._forge.storage
+        self._storage = storage
 
     def start(
         self, flow: Flow, *given: Any, inputs: Sequence[Any] | None = None, connection: Any = None
@@ -47,10 +44,15 @@ class Flows:
         """The flow runs, or nothing is enqueued; to be awaited as `enqueue`. Each of its first nodes gets what is `given`, or each
         one of `inputs`. With `connection` it is part of that transaction. Raises InvalidInput, InvalidPayload, UnknownQueue.
         """
-        return answered(self._forge, self._start(flow, given, inputs, connection), "flow.start", connection)
+        return answered(
+            self._forge,
+            self._start(flow, *given, inputs=inputs, connection=connection),
+            "forge.flows.start",
+            connection,
+        )
 
     async def _start(
-        self, flow: Flow, given: Sequence[Any], inputs: Sequence[Any] | None, connection: Any
+        self, flow: Flow, *given: Any, inputs: Sequence[Any] | None, connection: Any
     ) -> StartedFlow:
         if not isinstance(flow, Flow):
             raise InvalidInput(f"flow is {flow!r}, allowed is a Flow.")
@@ -139,7 +141,7 @@ class Flows:
                     flow_id, limit.total_seconds(), f"{status.left} nodes have not ended", what="Flow"
                 )
             left = pause if until is None else max(0.0, min(pause, until - time.monotonic()))
-            await asyncio.sleep(left)
+            await paused(left)
             pause = min(LONGEST_PAUSE, 1.5 * pause)
         if status.state is not FlowState.DONE:
             raise FlowDead(flow_id, status.state, await self._first_error(flow_id))

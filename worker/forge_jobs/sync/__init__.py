@@ -6,6 +6,7 @@ from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
     from forge_jobs.sync.crons import SyncCrons
+    from forge_jobs.sync.flows import SyncFlows
     from forge_jobs.sync.groups import SyncGroups
     from forge_jobs.sync.jobs import SyncJobs
     from forge_jobs.sync.kinds import SyncKinds
@@ -22,6 +23,7 @@ else:
         __name__,
         "sync_forge",
         "crons",
+        "flows",
         "groups",
         "jobs",
         "kinds",
@@ -36,6 +38,7 @@ else:
 
 __all__ = [
     "SyncCrons",
+    "SyncFlows",
     "SyncForge",
     "SyncGroups",
     "SyncJobs",

@@ -154,7 +154,7 @@ class SyncJobs(SyncNoun[Jobs]):
         With `connection` that is part of the caller's transaction, as for `enqueue`. Raises InvalidInput, and KeyBusy
         when another transaction has the job or the key and does not end.
         """
-        return self._do(self._noun.remove(kind, key, connection=connection))
+        return self._do(self._noun.remove(kind, key, connection=connection), connection)
 
     def count(
         self,

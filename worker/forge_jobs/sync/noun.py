@@ -10,8 +10,8 @@ T = TypeVar("T")
 class Doer(Protocol):
     """Does work that uses a storage without an event loop."""
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what the work comes to."""
+    def do(self, work: Coroutine[Any, Any, T], connection: Any = None) -> T:
+        """Return what the work comes to, which is part of the transaction of a caller's `connection`."""
 
 
 class SyncNoun(Generic[N]):

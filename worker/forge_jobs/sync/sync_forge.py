@@ -11,7 +11,9 @@ from weakref import WeakSet
 
 from forge_jobs import client
 from forge_jobs.client.declarations import Declarations
+from forge_jobs.client.enqueue import require_sync
 from forge_jobs.client.made_ready import made_ready
+from forge_jobs.client.signals import Signaller
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import UNSET, OptionValues
@@ -20,6 +22,8 @@ from forge_jobs.handlers.type_variables import R
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
+from forge_jobs.sync.sync_producer import SyncProducer
+from forge_jobs.sync.sync_signals import SyncSignals
 from forge_jobs.system.begun import require_begun
 from forge_jobs.telemetry.events import DatabaseCaveat, MigrationWaits
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from forge_jobs.settings.environment import Settings
     from forge_jobs.storage.interface.storage import Storage
     from forge_jobs.sync.crons import SyncCrons
+    from forge_jobs.sync.flows import SyncFlows
     from forge_jobs.sync.groups import SyncGroups
     from forge_jobs.sync.jobs import SyncJobs
     from forge_jobs.sync.kinds import SyncKinds
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SyncForge:
+class SyncForge(SyncSignals):
     """What `forge.sync` is: the calls of a forge, done when they return, in any thread that runs no event loop.
 
     There is nothing to open: the first call of a process, or of a forked child, connects, migrates when that is allowed,
@@ -70,6 +75,10 @@ class SyncForge:
                 if self._storage is None:
                     self._storage = self._make_storage()
         return self._storage
+
+    @property
+    def _signaller(self) -> Signaller:
+        return SyncProducer(self)
 
     @property
     def forge(self) -> "Forge":
@@ -123,10 +132,16 @@ class SyncForge:
     ) -> None:
         self.close()
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work`, which uses the storage of `forge.sync`, comes to; it is opened first if need be."""
+    def do(self, work: Coroutine[Any, Any, T], connection: Any = None) -> T:
+        """Return what `work`, which uses the storage of `forge.sync`, comes to; it is opened first if need be.
+
+        Nothing is opened for work in the transaction of a caller's `connection`. Raises InvalidInput for one that has to be awaited.
+        """
         try:
-            self.open()
+            if connection is None:
+                self.open()
+            else:
+                require_sync(connection, "forge.sync")
         except BaseException:
             work.close()
             raise
@@ -267,6 +282,13 @@ class SyncForge:
         from forge_jobs.sync.kinds import SyncKinds
 
         return SyncKinds(client.Kinds(self.storage), self)
+
+    @property
+    def flows(self) -> "SyncFlows":
+        """Start, get, list, retry, cancel and wait for flows."""
+        from forge_jobs.sync.flows import SyncFlows
+
+        return SyncFlows(client.Flows(self._forge, self.storage), self)
 
     @property
     def groups(self) -> "SyncGroups":

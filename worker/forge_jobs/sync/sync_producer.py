@@ -1,8 +1,9 @@
-"""How a forge enqueues without an event loop."""
+"""How a forge enqueues and sends signals without an event loop."""
 
 from typing import TYPE_CHECKING
 
 from forge_jobs.client.enqueue import Producer
+from forge_jobs.client.signals import Signaller
 
 if TYPE_CHECKING:
     from forge_jobs.settings.environment import Settings
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
     from forge_jobs.sync.sync_forge import SyncForge
 
 
-class SyncProducer(Producer):
-    """What a forge enqueues by, on the storage of its `sync`."""
+class SyncProducer(Producer, Signaller):
+    """What a forge enqueues and sends signals by, on the storage of its `sync`."""
 
     def __init__(self, sync: "SyncForge") -> None:
         self._sync = sync

@@ -3,9 +3,8 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,29 +26,11 @@ from forge_jobs import (
     State,
     UnknownQueue,
     WaitTimeout,
-    Worker,
 )
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.job import NewJob
 from tests.storage.databases import Database
-
-
-@contextmanager
-def a_worker_of(forge: Forge) -> Iterator[None]:
-    """A worker runs meanwhile, in a thread with an event loop of its own."""
-    worker = Worker(forge, queues=["default"])
-
-    async def run() -> None:
-        async with forge:
-            await worker.run()
-
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(asyncio.run, run())
-        try:
-            yield
-        finally:
-            worker.stop("the test is over")
-        running.result()
+from tests.without_loop.working import a_worker_of
 
 
 def test_a_job_is_enqueued_looked_at_and_cancelled(forge: Forge) -> None:

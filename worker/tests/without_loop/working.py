@@ -1,0 +1,26 @@
+"""A worker beside a test that has no event loop."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from forge_jobs import Forge, Worker
+
+
+@contextmanager
+def a_worker_of(forge: Forge) -> Iterator[None]:
+    """A worker runs meanwhile, in a thread with an event loop of its own."""
+    worker = Worker(forge, queues=["default"])
+
+    async def run() -> None:
+        async with forge:
+            await worker.run()
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, run())
+        try:
+            yield
+        finally:
+            worker.stop("the test is over")
+        running.result()
