@@ -90,14 +90,18 @@ async def _import(
 
 
 def _shown(report: ImportReport, package: ForeignQueue, *, dry_run: bool) -> Report:
-    did = "would be taken over" if dry_run else "were taken over"
+    were = "was" if report.count == 1 else "were"
+    did = "would be taken over" if dry_run else f"{were} taken over"
     dead = f", {report.dead:,} of them dead" if report.dead else ""
     lines: list[Rows | str] = [f"{count(report.count, 'job')} of {package} {did}{dead}."]
     if report.imported:
         rows = [[kind, queue, f"{jobs:,}"] for (kind, queue), jobs in sorted(report.imported.items())]
         lines.append(Rows(["kind", "queue", "jobs"], rows, right=frozenset({"jobs"})))
     left = {reason: jobs for reason, jobs in report.left.items() if jobs}
-    lines += [f"{count(jobs, 'job')} stay there: {reason}." for reason, jobs in left.items()]
+    lines += [
+        f"{count(jobs, 'job')} {'stays' if jobs == 1 else 'stay'} there: {reason}."
+        for reason, jobs in left.items()
+    ]
     document = {
         "imported": report.count,
         "dead": report.dead,

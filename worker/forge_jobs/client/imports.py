@@ -3,6 +3,7 @@
 Where both queues are in one database, a batch is deleted there and added here in one transaction. Where they are not, a batch
 is set aside there in one transaction, beside their tables, each job with a token; then it is added here with its tokens, and
 dropped there. Whoever begins again begins with what is kept aside: what was added by its token is not added again.
+Nobody runs a job that is kept aside, so that one which cannot come here is left where it is before.
 """
 
 import secrets
@@ -68,6 +69,7 @@ class Import:
         if self._url is None:
             there = self._storage.imports.here(self._package, self._schema)
             await there.check()
+            await self._kept_aside(there, dry_run=dry_run)
             await self._all(there, dry_run=dry_run)
             return self._report
         there = open_foreign_jobs(self._url, self._package, self._schema)
@@ -76,8 +78,7 @@ class Import:
             await there.check()
             if not dry_run:
                 await there.prepare()
-                await self._storage.imports.begin()
-                await self._take_in(there)
+            await self._kept_aside(there, dry_run=dry_run)
             await self._all(there, dry_run=dry_run)
         finally:
             await there.close()
@@ -90,7 +91,7 @@ class Import:
             if self._url is None or dry_run:
                 async with there.transaction() as connection:
                     found = await there.find(last, limit=BATCH, connection=connection)
-                    meant = self._meant(found)
+                    meant = await self._meant(found)
                     if dry_run:
                         self._count([(job, one) for job, one, _ in meant])
                     elif meant:
@@ -101,14 +102,14 @@ class Import:
             else:
                 async with there.transaction() as connection:
                     found = await there.find(last, limit=BATCH, connection=connection)
-                    aside = [(token, job) for job, _, token in self._meant(found)]
+                    aside = [(token, job) for job, _, token in await self._meant(found)]
                     if aside:
                         await there.set_aside(aside, connection=connection)
                 await self._take_in(there)
             last = found[-1].id if found else 0
             self._tell(self._report.count)
 
-    def _meant(self, found: Sequence[ForeignJob]) -> list[tuple[ForeignJob, ImportedJob, str]]:
+    async def _meant(self, found: Sequence[ForeignJob]) -> list[tuple[ForeignJob, ImportedJob, str]]:
         """Return those that are taken over, with what they are here and tokens for them; the others are counted."""
         meant = []
         for job in found:
@@ -116,9 +117,36 @@ class Import:
             answer = foreign_jobs.imported(job, self._queue, dead=self._dead, sealed=self._sealed)
             if isinstance(answer, str):
                 self._report.left[answer] += 1
+            elif await self._is_held(answer):
+                self._report.left[foreign_jobs.HAS_KEY] += 1
             else:
                 meant.append((job, answer, token))
         return meant
+
+    async def _is_held(self, job: ImportedJob) -> bool:
+        """Return whether a living job here has the key of this one."""
+        key = job.job.key
+        return key is not None and await self._storage.keys.holder(job.job.kind, key) is not None
+
+    async def _kept_aside(self, there: "ForeignJobs", *, dry_run: bool) -> None:
+        """What an earlier run that was cut off has set aside is here, or counted."""
+        if not await there.keeps_aside():
+            return
+        if not dry_run:
+            await self._storage.imports.begin()
+            await self._take_in(there)
+            return
+        after: str | None = ""
+        while after is not None:
+            async with there.transaction() as connection:
+                aside = await there.aside(after, limit=BATCH, connection=connection)
+            for token, job in aside:
+                imported = self._of_aside(token, job)
+                if await self._is_held(imported):
+                    self._report.left[foreign_jobs.IS_KEPT] += 1
+                else:
+                    self._count([(job, imported)])
+            after = aside[-1][0] if aside else None
 
     async def _take_in(self, there: "ForeignJobs") -> None:
         """What is kept aside there is here."""
@@ -152,7 +180,7 @@ class Import:
         ids = await self._storage.imports.add(jobs, connection=connection)
         for one, id in zip(jobs, ids, strict=True):
             if id is None and one.token not in self._held:
-                self._report.left[foreign_jobs.HAS_KEY] += 1
+                self._report.left[foreign_jobs.HAS_KEY if one.token is None else foreign_jobs.IS_KEPT] += 1
                 if one.token is not None:
                     self._held.add(one.token)
         return ids

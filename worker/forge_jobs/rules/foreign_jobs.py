@@ -16,6 +16,7 @@ FAILED = "it has failed for good there; --dead takes these too"
 NO_PAYLOAD = "its payload is no JSON object and no array"
 IS_SEALED = "its kind is sealed here, and its payload is not"
 HAS_KEY = "a job with its key has not ended here"
+IS_KEPT = f"{HAS_KEY}, and it is kept in the table forge_jobs_aside there until the command is given again"
 
 
 def imported(
@@ -50,7 +51,8 @@ def imported(
 
 def _is_payload(text: str) -> bool:
     with suppress(ValueError, RecursionError):
-        return isinstance(json.loads(text), dict | list)
+        # The digits of a long number are not our concern.
+        return isinstance(json.loads(text, parse_int=str), dict | list)
     return False
 
 

@@ -139,11 +139,56 @@ async def test_a_second_run_takes_nothing_over(storage, graphile):
     assert (await Import(storage, GRAPHILE, url=graphile).run()).count == 0
 
 
-async def test_a_job_whose_key_is_taken_here_is_kept_aside_until_it_is_free(storage, graphile):
+async def test_a_job_whose_key_is_taken_here_stays_there_until_it_is_free(storage, graphile):
     mine = await enqueue(storage, "remind", key="cart:7")
 
-    report = await Import(storage, GRAPHILE, url=graphile).run()
-    assert (report.left[foreign_jobs.HAS_KEY], await rows(graphile, ASIDE)) == (1, [(1,)])
+    dry = await Import(storage, GRAPHILE, url=graphile).run(dry_run=True)
+    done = await Import(storage, GRAPHILE, url=graphile).run()
+    assert (dry.imported, +dry.left) == (done.imported, +done.left)
+    assert (done.left[foreign_jobs.HAS_KEY], await rows(graphile, ASIDE)) == (1, [(0,)])
+
+    await storage.jobs.delete(mine)
+    assert (await Import(storage, GRAPHILE, url=graphile).run()).count == 1
+
+
+async def set_aside_and_die(storage, url, monkeypatch):
+    """A command dies as soon as it has set jobs aside."""
+    keep = PostgresForeignJobs.set_aside
+
+    async def cut_off(there, after, *, limit, connection):
+        raise StorageUnavailable("cut off")
+
+    async def set_aside(there, jobs, *, connection):
+        await keep(there, jobs, connection=connection)
+        context.setattr(PostgresForeignJobs, "aside", cut_off)
+
+    with monkeypatch.context() as context:
+        context.setattr(PostgresForeignJobs, "set_aside", set_aside)
+        with pytest.raises(StorageUnavailable):
+            await Import(storage, GRAPHILE, url=url).run()
+
+
+async def test_what_a_command_that_was_cut_off_left_aside_is_counted_by_a_dry_run(
+    storage, graphile, monkeypatch
+):
+    await set_aside_and_die(storage, graphile, monkeypatch)
+
+    dry = await Import(storage, GRAPHILE, url=graphile).run(dry_run=True)
+    done = await Import(storage, GRAPHILE, url=graphile).run()
+
+    assert (dry.count, dry.imported, +dry.left) == (7, done.imported, +done.left)
+
+
+async def test_a_job_whose_key_is_taken_while_it_is_kept_aside_stays_there_until_it_is_free(
+    storage, graphile, monkeypatch
+):
+    await set_aside_and_die(storage, graphile, monkeypatch)
+    mine = await enqueue(storage, "remind", key="cart:7")
+
+    dry = await Import(storage, GRAPHILE, url=graphile).run(dry_run=True)
+    done = await Import(storage, GRAPHILE, url=graphile).run()
+    assert (dry.imported, +dry.left) == (done.imported, +done.left)
+    assert (done.left[foreign_jobs.IS_KEPT], await rows(graphile, ASIDE)) == (1, [(1,)])
 
     await storage.jobs.delete(mine)
     assert (await Import(storage, GRAPHILE, url=graphile).run()).count == 1
@@ -218,6 +263,37 @@ async def test_a_job_that_is_never_to_run_there_is_not_lost(storage, graphile):
 
     [email] = await by_kind(storage, "send_email")
     assert email.run_at.year == 9999
+
+
+@pytest.mark.parametrize(
+    "payload", [r'{"a": "\u0000"}', r'{"a": "\ud800"}', '{"a": 1e999999}', '{"a": ' + "9" * 5000 + "}"]
+)
+async def test_a_payload_that_is_json_and_nothing_else_keeps_no_other_job_back(storage, graphile, payload):
+    await run(graphile, f"SELECT graphile_worker.add_job('odd', '{payload}'::json)")
+
+    assert (await Import(storage, GRAPHILE, url=graphile).run()).count == 8
+
+    [odd] = await by_kind(storage, "odd")
+    assert odd.payload.decode() == payload
+
+
+async def test_jobs_of_procrastinate_may_be_in_a_schema_of_another_name(storage, procrastinate):
+    tables = ("jobs", "events", "periodic_defers", "workers")
+    moves = [f"ALTER TABLE procrastinate_{table} SET SCHEMA other" for table in tables]
+    await run(procrastinate, "; ".join(["CREATE SCHEMA other", *moves]))
+
+    assert (await Import(storage, PROCRASTINATE, url=procrastinate, schema="other").run()).count == 6
+
+
+async def test_tables_of_another_release_are_said(storage, procrastinate):
+    await run(procrastinate, "ALTER TABLE procrastinate_jobs DROP COLUMN priority CASCADE")
+
+    expected = (
+        r"^The tables in public of postgresql:.* are of another release \(column job\.priority does not exist\), "
+        r"allowed are the tables of procrastinate 3 or newer\.$"
+    )
+    with pytest.raises(InvalidInput, match=expected):
+        await Import(storage, PROCRASTINATE, url=procrastinate).run(dry_run=True)
 
 
 async def test_a_database_without_such_tables_is_said(storage, procrastinate):

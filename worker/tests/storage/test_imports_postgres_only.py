@@ -13,6 +13,7 @@ from tests.elsewhere.databases import kept
 from tests.storage.databases import PostgresDatabase
 from tests.storage.factories import enqueue
 from tests.storage.invariants import check_invariants
+from tests.storage.test_imports import set_aside_and_die
 
 TABLES = {
     ForeignQueue.GRAPHILE: "graphile_worker._private_jobs",
@@ -80,6 +81,16 @@ async def test_a_job_that_another_transaction_has_locked_stays_there(home, here)
         assert (await Import(here, ForeignQueue.GRAPHILE).run()).count == 6
 
     assert (await Import(here, ForeignQueue.GRAPHILE).run()).count == 1
+
+
+async def test_what_was_set_aside_in_this_database_comes_too(home, here, monkeypatch):
+    """Somebody named it as another database first, and was cut off."""
+    await home.run(kept("graphile"))
+    await set_aside_and_die(here, home.url, monkeypatch)
+
+    assert (await Import(here, ForeignQueue.GRAPHILE).run(dry_run=True)).count == 7
+    assert (await Import(here, ForeignQueue.GRAPHILE).run()).count == 7
+    assert len(await here.jobs.find()) == 7
 
 
 async def test_a_schema_of_another_name_is_named(home, here):

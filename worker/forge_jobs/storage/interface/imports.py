@@ -20,7 +20,7 @@ class ForeignJobs(Protocol):
         """Nothing is open any more."""
 
     async def check(self) -> None:
-        """Raise InvalidInput when its tables are not there."""
+        """Raise InvalidInput when its tables are not there, or are of a release that is not known."""
 
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         """Give the connection of a transaction."""
@@ -33,6 +33,9 @@ class ForeignJobs(Protocol):
 
     async def remove(self, ids: Sequence[int], *, connection: Any) -> None:
         """The jobs are gone."""
+
+    async def keeps_aside(self) -> bool:
+        """Return whether jobs were ever set aside, some of which may be kept still."""
 
     async def prepare(self) -> None:
         """Jobs can be set aside."""

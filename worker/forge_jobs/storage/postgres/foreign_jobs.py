@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, SchemaOutdated
 from forge_jobs.model.foreign_job import ForeignJob, ForeignQueue
 from forge_jobs.storage.interface.imports import ForeignJobs
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -20,6 +20,7 @@ class Tables:
 
     jobs: str
     schema: str  # unless another one is named
+    oldest: str  # the release since which they are so
     find: str
 
 
@@ -52,11 +53,14 @@ ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
 """.replace("{run_at}", _MOMENT.replace("{at}", "job.scheduled_at"))
 
 TABLES: Mapping[ForeignQueue, Tables] = {
-    ForeignQueue.GRAPHILE: Tables("_private_jobs", "graphile_worker", _GRAPHILE),
-    ForeignQueue.PROCRASTINATE: Tables("procrastinate_jobs", "public", _PROCRASTINATE),
+    ForeignQueue.GRAPHILE: Tables("_private_jobs", "graphile_worker", "0.16", _GRAPHILE),
+    ForeignQueue.PROCRASTINATE: Tables("procrastinate_jobs", "public", "3", _PROCRASTINATE),
 }
 
 IS_THERE = "SELECT to_regclass($1) IS NOT NULL"
+
+# Triggers of their tables name other tables of theirs without a schema.
+SEE = "SELECT set_config('search_path', concat_ws(', ', $1::text, nullif(current_setting('search_path'), '')), true)"
 
 REMOVE = "DELETE FROM {foreign}.{jobs} WHERE id = ANY ($1::bigint[])"
 
@@ -64,14 +68,14 @@ PREPARE = """
 CREATE TABLE IF NOT EXISTS {foreign}.forge_jobs_aside (
     token text PRIMARY KEY,  -- random: by it, what was taken over already is known
     job   text NOT NULL,  -- JSON: what is taken over
-    row   jsonb NOT NULL,  -- what it was in their table
+    row   json NOT NULL,  -- what it was in their table; jsonb takes not every payload that is JSON
     at    timestamptz NOT NULL DEFAULT now()
 )
 """
 
 SET_ASIDE = """
 WITH gone AS (
-    DELETE FROM {foreign}.{jobs} AS job WHERE id = ANY ($1::bigint[]) RETURNING id, to_jsonb(job) AS row
+    DELETE FROM {foreign}.{jobs} AS job WHERE id = ANY ($1::bigint[]) RETURNING id, row_to_json(job) AS row
 )
 INSERT INTO {foreign}.forge_jobs_aside (token, job, row)
 SELECT given.token, given.job, gone.row
@@ -104,17 +108,25 @@ class PostgresForeignJobs(ForeignJobs):
 
     async def check(self) -> None:
         """See `ForeignJobs`."""
-        table = f"{_quoted(self._schema)}.{self._tables.jobs}"
-        if not await self._database.fetchval(IS_THERE, table):
+        wanted = f"the tables of {self._package} {self._tables.oldest} or newer"
+        if not await self._is_there(self._tables.jobs):
             raise InvalidInput(
                 f"{self._database.url} has no table {self._schema}.{self._tables.jobs}, "
-                f"allowed is a database, and with --from-schema a schema, with the tables of {self._package}."
+                f"allowed is a database, and with --from-schema a schema, with {wanted}."
             )
+        try:
+            await self._database.fetch(self._filled(self._tables.find), 0, 0)
+        except SchemaOutdated as error:
+            raise InvalidInput(
+                f"The tables in {self._schema} of {self._database.url} are of another release "
+                f"({error.__cause__}), allowed are {wanted}."
+            ) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """See `ForeignJobs`."""
         async with self._database.transaction() as connection:
+            await self._database.execute(SEE, _quoted(self._schema), connection=connection)
             yield connection
 
     async def find(self, after: int, *, limit: int, connection: Any) -> list[ForeignJob]:
@@ -127,6 +139,10 @@ class PostgresForeignJobs(ForeignJobs):
     async def remove(self, ids: Sequence[int], *, connection: Any) -> None:
         """See `ForeignJobs`."""
         await self._database.execute(self._filled(REMOVE), ids, connection=connection)
+
+    async def keeps_aside(self) -> bool:
+        """See `ForeignJobs`."""
+        return await self._is_there("forge_jobs_aside")
 
     async def prepare(self) -> None:
         """See `ForeignJobs`."""
@@ -150,6 +166,9 @@ class PostgresForeignJobs(ForeignJobs):
     async def dropped(self, tokens: Sequence[str], *, connection: Any) -> None:
         """See `ForeignJobs`."""
         await self._database.execute(self._filled(DROP), tokens, connection=connection)
+
+    async def _is_there(self, table: str) -> bool:
+        return bool(await self._database.fetchval(IS_THERE, f"{_quoted(self._schema)}.{table}"))
 
     def _filled(self, statement: str) -> str:
         return filled(statement, foreign=_quoted(self._schema), jobs=self._tables.jobs)
