@@ -240,11 +240,14 @@ class StepsChanged(ForgeError):
 
 
 class SignalRefused(ForgeError):
-    """The job was sent as many signals as it may; this one was not sent."""
+    """The job was sent as many signals as it may, or has as much in their values; this one was not sent."""
 
-    def __init__(self, job_id: int, name: str, most: int) -> None:
+    def __init__(self, job_id: int, name: str, most: int, most_kept: int) -> None:
         self.job_id, self.name = job_id, name
-        super().__init__(f"Signal {name!r} is not sent: job {job_id} was sent {most:,}, allowed are no more.")
+        super().__init__(
+            f"Signal {name!r} is not sent: allowed for job {job_id} are {most:,} signals, and {most_kept >> 20} MiB in the "
+            "values of those that no wait has taken yet."
+        )
 
 
 class InvalidToken(InvalidInput):

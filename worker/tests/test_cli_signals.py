@@ -52,3 +52,14 @@ def test_what_is_no_signal_is_refused(cli: CommandLine, arguments: tuple[str, ..
     refused = cli("jobs", "signal", *arguments)
     assert refused.code == 2
     assert sentence in refused.error
+
+
+def test_a_job_is_shown_with_the_signals_that_are_kept_for_it(cli: CommandLine):
+    id = str(cli.fine("enqueue", "order")["id"])
+    cli.fine("jobs", "signal", "approved", '{"by": "ada"}', "--job", id)
+
+    [kept] = cli.fine("jobs", "show", id)["signals"]
+    assert (kept["name"], kept["value"]) == ("approved", {"by": "ada"})
+    shown = cli("jobs", "show", id).out
+    assert "kept signal" in shown
+    assert '{"by": "ada"}' in shown

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from forge_jobs.cli import values
+from forge_jobs.cli import job_steps, values
 from forge_jobs.cli.asking import DryRun, Yes
 from forge_jobs.cli.bulk import All, BulkMove, NoWait, OfKind, OfQueue, OfState, Rate, WithTags, check_choice
 from forge_jobs.cli.command import Call, command
@@ -22,10 +22,9 @@ from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import ENDED, Cancelled, Job, JobProgress, Removed, State
 from forge_jobs.model.match import Move
-from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.duration import in_words
-from forge_jobs.rules.words import first_line, to_the_second, waits_for
+from forge_jobs.rules.words import first_line, to_the_second
 
 group = CommandGroup(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
 
@@ -123,40 +122,11 @@ async def show(call: Call, id: Id) -> Report:
     )
     shown: list[Rows | str] = [
         _card(job),
-        *([_steps(job)] if job.steps else []),
+        *([job_steps.steps(job)] if job.steps else []),
+        *([job_steps.signals(job)] if job.signals else []),
         *([failures] if job.failures else []),
     ]
     return Report(document(job), shown)
-
-
-def _steps(job: Job) -> Rows:
-    return Rows(
-        ["step", "name", "attempt", "at", "result"],
-        [
-            [
-                "" if step.sort is StepSort.PATCH else str(step.number),
-                step.name,
-                str(step.attempt),
-                to_the_second(step.at),
-                shortened(_outcome(step, job)),
-            ]
-            for step in job.steps
-        ],
-        right=frozenset({"step"}),
-    )
-
-
-def _outcome(step: JobStep, job: Job) -> str:
-    if step.sort is StepSort.SLEEP:
-        return f"{'slept' if step.is_over else 'sleeps'} until {_shown(step.until)}"
-    if step.sort is StepSort.PATCH:
-        return "patched"
-    if step.sort is StepSort.WAIT and not step.is_over:
-        end = "" if step.until is None else f" until {_shown(step.until)}"
-        return f"waits for {waits_for(step)}{end}"
-    if step.sort is StepSort.WAIT and step.signal is None:
-        return f"timed out, waiting for {waits_for(step)}"
-    return json.dumps(readable(step.result, step.codec, job.redacted), ensure_ascii=False)
 
 
 def _card(job: Job) -> str:

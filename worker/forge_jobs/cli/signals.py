@@ -16,7 +16,8 @@ SENTENCES = {
     Signalled.KEPT: "It does not wait for the signal now; the signal is kept for when it does.",
     Signalled.DUPLICATE: "It was sent a signal of this name before, which counts; nothing was sent (--append sends one more).",
     Signalled.USED: "The token was used before; nothing was sent.",
-    Signalled.FULL: "It was sent as many signals as a job may be; nothing was sent.",
+    Signalled.REPLACED: "Another job took its place since the token was made; nothing was sent.",
+    Signalled.FULL: "It has as many signals as a job may have, or as much in their values; nothing was sent.",
     Signalled.ENDED: "It has ended; nothing was sent.",
     Signalled.UNKNOWN: "There is no such job; nothing was sent.",
 }

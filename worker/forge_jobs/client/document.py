@@ -28,6 +28,7 @@ from forge_jobs.model.permit import KeyUse
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.redaction import HIDDEN, Redacted
+from forge_jobs.model.signal import KeptSignal
 from forge_jobs.model.step import JobStep
 from forge_jobs.model.tenant import TenantStatus
 from forge_jobs.model.worker import Leader, WorkerInfo
@@ -41,6 +42,7 @@ Fact = (
     | HistoryEntry
     | JobProgress
     | JobStep
+    | KeptSignal
     | Counts
     | Enqueued
     | QueueConfig
@@ -94,7 +96,7 @@ def readable(encoded: bytes | None, codec: str, redacted: Redacted) -> Any:
 
 
 def _entry(name: str, value: Any, fact: Fact, redacted: Redacted) -> tuple[str, Any]:
-    if name in ("payload", "result"):
+    if name in ("payload", "result", "value"):
         return name, readable(value, fact.codec, redacted)  # type: ignore[union-attr]
     if name == "worker_id" or (name == "id" and isinstance(fact, WorkerInfo)):
         return name, None if value is None else str(value)

@@ -1,16 +1,17 @@
 """Signals, as a program sends them: to a job, to the job of a key, to all jobs with a tag, or by a callback token."""
 
 from collections.abc import Coroutine
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, overload
 
 from forge_jobs.codecs.plain import encode
-from forge_jobs.errors import InvalidInput, SignalRefused
+from forge_jobs.errors import ClaimLost, InvalidInput, SignalRefused
 from forge_jobs.handlers.context import answered
-from forge_jobs.model.job import Enqueued
+from forge_jobs.model.job import Claim, Enqueued
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.signal import (
     LARGEST_VALUE,
+    MOST_KEPT,
     MOST_SIGNALS,
     Callback,
     NewSignal,
@@ -99,18 +100,27 @@ class Signaller:
         return answered(self, work, "forge.signal", connection)  # type: ignore[arg-type]  # it is a Forge
 
     def callback_token(
-        self, job: int | Enqueued[Any], signal: str, *, expires: timedelta | float, use: str | None = None
+        self,
+        job: int | Enqueued[Any],
+        signal: str,
+        *,
+        expires: timedelta | float,
+        use: str | None = None,
+        connection: Any = None,
     ) -> Coroutine[Any, Any, str]:
         """Return a text by which somebody who has nothing else may send this signal to the job, once, within this time; to be awaited.
 
-        Of tokens of a job with the same `use`, which is the name of the signal unless given, only one sends. It is signed with the
-        first of FORGE_CALLBACK_SECRETS. Raises InvalidInput.
+        Of tokens of a job with the same `use`, which is the name of the signal unless given, only one sends, and none once another
+        job has taken its place. It is signed with the first of FORGE_CALLBACK_SECRETS. For a job of a transaction that is not
+        committed yet, its `connection` is needed. Raises InvalidInput.
         """
-        work = self._callback_token(names.job_id(job), signal, expires, use)
-        return answered(self, work, "forge.callback_token")  # type: ignore[arg-type]
+        work = self._callback_token(names.job_id(job), signal, expires, use, connection=connection)
+        return answered(self, work, "forge.callback_token", connection)  # type: ignore[arg-type]
 
     def read_callback(self, token: str) -> Coroutine[Any, Any, Callback]:
-        """Return what a callback token is for; to be awaited. It may have been used. Raises InvalidToken when it is not ours, or has expired."""
+        """Return what a callback token is for; to be awaited. It may have been used. Raises InvalidToken when it is not ours, is for
+        a job of another database, or has expired.
+        """
         return answered(self, self._read_callback(token), "forge.read_callback")  # type: ignore[arg-type]
 
     def signal_by_token(
@@ -147,28 +157,46 @@ class Signaller:
     async def _sent_to_one(self, to: Recipient, signal: NewSignal, connection: Any) -> Signalled:
         [(job_id, answer)] = await self.storage.signals.send(to, signal, connection=connection)
         if answer is Signalled.FULL:
-            raise SignalRefused(job_id or 0, signal.name, MOST_SIGNALS)
+            raise SignalRefused(job_id or 0, signal.name, MOST_SIGNALS, MOST_KEPT)
         return answer
 
     async def _callback_token(
-        self, job_id: int, signal: str, expires: timedelta | float, use: str | None
+        self,
+        job_id: int,
+        signal: str,
+        expires: timedelta | float,
+        use: str | None,
+        *,
+        claim: Claim | None = None,
+        connection: Any = None,
     ) -> str:
         time = as_duration(expires, "expires")
         if time is None:
             raise InvalidInput("expires is None, allowed is a timedelta or seconds.")
         label = names.signal(signal) if use is None else names.signal(use)
-        callback = Callback(job_id, names.signal(signal), label, await self.storage.now() + time)
-        return callback_tokens.made(callback, self.settings.callback_secrets)
+        facts = await self.storage.signals.token_facts(job_id, claim=claim, connection=connection)
+        if facts is None:
+            assert claim is not None
+            raise ClaimLost(claim.job_id, claim.attempt)
+        callback = Callback(job_id, names.signal(signal), label, facts.now + time, facts.replaced)
+        return callback_tokens.made(callback, facts.origin, self.settings.callback_secrets)
 
-    async def _read_callback(self, token: str) -> Callback:
-        now: datetime = await self.storage.now()
-        return callback_tokens.read(token, self.settings.callback_secrets, now)
+    async def _read_callback(self, token: str, connection: Any = None) -> Callback:
+        facts = await self.storage.signals.token_facts(connection=connection)
+        assert facts is not None
+        return callback_tokens.read(token, self.settings.callback_secrets, facts)
 
     async def _signal_by_token(self, token: str, value: Any, connection: Any) -> Signalled:
-        callback = await self._read_callback(token)
+        callback = await self._read_callback(token, connection)
         # A use of its own is one signal more; the common one of the signal is the same as what others send by its name.
         mode = SignalMode.FIRST if callback.use == callback.signal else SignalMode.APPEND
-        signal = NewSignal(callback.signal, _encoded(callback.signal, value), mode=mode, token=callback.use)
+        signal = NewSignal(
+            callback.signal,
+            _encoded(callback.signal, value),
+            mode=mode,
+            token=callback.use,
+            of_replaced=callback.of_replaced,
+        )
         return await self._sent_to_one(Recipient(callback.job_id), signal, connection)
 
 

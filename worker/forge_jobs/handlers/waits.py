@@ -100,9 +100,12 @@ class WaitingContext:
     def callback_token(
         self, signal: str, /, *, expires: timedelta | float, use: str | None = None
     ) -> Coroutine[Any, Any, str]:
-        """Return a text by which somebody may send this signal to the job once, within this time. See `Forge.callback_token`."""
+        """Return a text by which somebody may send this signal to the job once, within this time. See `Forge.callback_token`.
+
+        Raises ClaimLost when the job was taken back.
+        """
         context = _self(self)
-        work = context.forge._callback_token(context.job_id, signal, expires, use)
+        work = context.forge._callback_token(context.job_id, signal, expires, use, claim=context.claim)
         return cast(Coroutine[Any, Any, str], context.answer(work, "ctx.callback_token"))
 
 

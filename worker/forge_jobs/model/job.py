@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from forge_jobs.model.flow import FLOW, ClaimedNode, FlowChanges
 from forge_jobs.model.group import GROUPS, Group, has_groups
 from forge_jobs.model.redaction import Redacted
+from forge_jobs.model.signal import KeptSignal
 from forge_jobs.model.step import JobStep
 from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
@@ -371,6 +372,7 @@ class Job:
     reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
     redacted: Redacted = False  # what of its payload and results is not to be shown, as its kind says
     steps: tuple[JobStep, ...] = ()  # those that are done, in order; only from `get`
+    signals: tuple[KeptSignal, ...] = ()  # that no wait has taken, in order; only from `get`
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 

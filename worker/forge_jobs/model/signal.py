@@ -9,6 +9,9 @@ import msgspec
 MOST_SIGNALS = 1_000
 """How many signals a job may be sent, those that were taken included."""
 
+MOST_KEPT = 4 * 1024 * 1024
+"""How large the values of the signals that no wait of a job has taken may be together, in bytes."""
+
 GONE = "gone"
 """How a job had ended for whose end another one waits, when it is not there."""
 
@@ -33,7 +36,8 @@ class Signalled(StrEnum):
     KEPT = "kept"  # the job has it when it comes to a wait for it
     DUPLICATE = "duplicate"  # nothing was sent: the job was sent one of this name before
     USED = "used"  # nothing was sent: the callback token was used before
-    FULL = "full"  # nothing was sent: the job has as many signals as it may
+    REPLACED = "replaced"  # nothing was sent: another job took the place of this one since the callback token was made
+    FULL = "full"  # nothing was sent: the job has as many signals as it may, or values of them
     ENDED = "ended"  # nothing was sent: the job has ended
     UNKNOWN = "unknown"  # nothing was sent: there is no such job, or no living one has the key
 
@@ -50,6 +54,7 @@ class NewSignal(msgspec.Struct, frozen=True, gc=False):
     codec: str = "json"
     mode: SignalMode = SignalMode.FIRST
     token: str | None = None  # the callback token by which it is sent; a job takes only one signal by each
+    of_replaced: int | None = None  # how many times the job had been replaced when the token was made
 
 
 class Recipient(msgspec.Struct, frozen=True, gc=False):
@@ -76,12 +81,22 @@ class NewWait(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """What may be sent by a callback token: this signal to this job, once for each `use`."""
+    """What may be sent by a callback token: this signal to this job, once for each `use`, unless another job takes its place."""
 
     job_id: int
     signal: str
     use: str
     expires_at: datetime
+    of_replaced: int = 0  # how many times the job had been replaced when the token was made
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What a database says to whoever makes or reads a callback token."""
+
+    now: datetime
+    origin: str  # which database it is
+    replaced: int = 0  # how many times the job was replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +106,13 @@ class JobSignal:
     name: str
     at: datetime
     step: str | None  # the wait that has taken it; None: it is kept
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSignal:
+    """A signal that a job was sent, and that no wait of it has taken yet."""
+
+    name: str
+    at: datetime
+    value: bytes | None  # encoded with `codec`; None: None
+    codec: str

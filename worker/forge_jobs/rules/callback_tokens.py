@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from forge_jobs.errors import InvalidToken
-from forge_jobs.model.signal import Callback
+from forge_jobs.model.signal import Callback, TokenFacts
 
 LONGEST = 2_000
 """Characters; a longer text is no token."""
@@ -22,21 +22,33 @@ _PURPOSE = b"forge-jobs callback 1:"
 
 
 class _Said(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    origin: str
     job_id: int
+    of_replaced: int
     signal: str
     use: str
     expires_at: float
 
 
-def made(callback: Callback, secrets: Sequence[str]) -> str:
-    """Return the token that says this, signed with the first of the secrets. Raises InvalidToken when there is none."""
-    said = _Said(callback.job_id, callback.signal, callback.use, callback.expires_at.timestamp())
+def made(callback: Callback, origin: str, secrets: Sequence[str]) -> str:
+    """Return the token that says this of the database `origin`, signed with the first of the secrets. Raises InvalidToken when there is none."""
+    said = _Said(
+        origin,
+        callback.job_id,
+        callback.of_replaced,
+        callback.signal,
+        callback.use,
+        callback.expires_at.timestamp(),
+    )
     body = base64.urlsafe_b64encode(msgspec.json.encode(said)).rstrip(b"=")
     return b".".join((body, _signature(body, _required(secrets)[0]))).decode()
 
 
-def read(token: object, secrets: Sequence[str], now: datetime) -> Callback:
-    """Return what the token says, which any of the secrets may have signed. Raises InvalidToken when none has, or it has expired."""
+def read(token: object, secrets: Sequence[str], facts: TokenFacts) -> Callback:
+    """Return what the token says, which any of the secrets may have signed.
+
+    Raises InvalidToken when none has, when it was made in another database than that of `facts`, or has expired.
+    """
     if not isinstance(token, str) or len(token) > LONGEST or not token.isascii():
         raise InvalidToken("it is no callback token")
     body, _, signature = token.encode().partition(b".")
@@ -47,10 +59,12 @@ def read(token: object, secrets: Sequence[str], now: datetime) -> Callback:
         said = msgspec.json.decode(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)), type=_Said)
     except (binascii.Error, msgspec.MsgspecError):
         raise InvalidToken("another release has made it") from None
+    if said.origin != facts.origin:
+        raise InvalidToken("it is for a job of another database")
     expires_at = datetime.fromtimestamp(said.expires_at, UTC)
-    if expires_at <= now:
+    if expires_at <= facts.now:
         raise InvalidToken(f"it has expired on {expires_at:%Y-%m-%d %H:%M:%S} UTC")
-    return Callback(said.job_id, said.signal, said.use, expires_at)
+    return Callback(said.job_id, said.signal, said.use, expires_at, said.of_replaced)
 
 
 def _required(secrets: Sequence[str]) -> Sequence[str]:

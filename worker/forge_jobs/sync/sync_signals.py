@@ -73,10 +73,18 @@ class SyncSignals:
         return self.do(work, connection)
 
     def callback_token(
-        self, job: int | Enqueued[Any], signal: str, *, expires: timedelta | float, use: str | None = None
+        self,
+        job: int | Enqueued[Any],
+        signal: str,
+        *,
+        expires: timedelta | float,
+        use: str | None = None,
+        connection: Any = None,
     ) -> str:
         """Return a text by which somebody may send this signal to the job, once, within this time, as `forge.callback_token` does."""
-        return self.do(self._signaller._callback_token(names.job_id(job), signal, expires, use))
+        job_id = names.job_id(job)
+        work = self._signaller._callback_token(job_id, signal, expires, use, connection=connection)
+        return self.do(work, connection)
 
     def read_callback(self, token: str) -> Callback:
         """Return what a callback token is for, as `forge.read_callback` does."""

@@ -111,6 +111,7 @@ async def _fill(database: Database) -> None:
     await database.clock.set(MOMENT)
     await database.storage().schema.drop()
     async with migrated_storage(database) as storage:
+        await database.run(f"UPDATE {DIALECTS[database.kind].schema}revision SET origin = 'kept'")
         epoch = await leader(storage)
         await storage.kinds.declare([Kind("report", owner="accounting")], by="shop")
         await storage.limits.set("mail", capacity=10, refill=1)

@@ -11,6 +11,8 @@ from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Cancelled, KeyMode, Postponement, Reason, Removed, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.signal import (
+    LARGEST_VALUE,
+    MOST_KEPT,
     MOST_SIGNALS,
     NewSignal,
     NewWait,
@@ -278,6 +280,36 @@ async def test_a_job_takes_only_so_many_signals(storage):
         await storage.signals.send(Recipient(waits), more)
     assert await send(storage, waits, more) is Signalled.FULL
     assert await send(storage, waits) is Signalled.FULL
+
+
+async def test_the_values_of_signals_that_no_wait_has_taken_are_bounded(storage):
+    first = await running(storage, await worker(storage))
+    large = NewSignal("page", b"7" * LARGEST_VALUE, mode=SignalMode.APPEND)
+    for _ in range(MOST_KEPT // LARGEST_VALUE):
+        assert await send(storage, first.job_id, large) is Signalled.KEPT
+    assert await send(storage, first.job_id, large) is Signalled.FULL
+    assert (
+        await send(storage, first.job_id, NewSignal("page", b"7", mode=SignalMode.APPEND)) is Signalled.FULL
+    )
+    assert await send(storage, first.job_id, NewSignal("empty")) is Signalled.KEPT
+
+    await storage.signals.wait(first, NewWait(1, "page 1", ("page",)))
+
+    assert await send(storage, first.job_id, large) is Signalled.KEPT
+
+
+async def test_a_job_shows_the_signals_that_no_wait_has_taken(storage):
+    first = await running(storage, await worker(storage))
+    for name, value in (("approved", b"1"), ("page", b"2"), ("stop", None)):
+        await send(storage, first.job_id, NewSignal(name, value))
+    await storage.signals.wait(first, NewWait(1, "page 1", ("page",)))
+
+    kept = (await storage.jobs.get(first.job_id)).signals
+
+    assert [(signal.name, signal.value, signal.codec) for signal in kept] == [
+        ("approved", b"1", "json"),
+        ("stop", None, "json"),
+    ]
 
 
 async def test_a_signal_in_a_callers_transaction_is_sent_if_that_commits(storage, database):

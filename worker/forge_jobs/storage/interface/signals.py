@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim
-from forge_jobs.model.signal import JobSignal, NewSignal, NewWait, Recipient, Signalled
+from forge_jobs.model.signal import JobSignal, NewSignal, NewWait, Recipient, Signalled, TokenFacts
 from forge_jobs.model.step import JobStep
 
 
@@ -28,6 +28,11 @@ class Signals(Protocol):
 
         The id is None where no job has the key. With `connection` it is sent once that transaction of the caller's commits.
         """
+
+    async def token_facts(
+        self, job_id: int | None = None, *, claim: Claim | None = None, connection: Any = None
+    ) -> TokenFacts | None:
+        """Return what a callback token is made of, or read by: for this job, where one is given. None: the `claim` is lost."""
 
     async def of_job(self, job_id: int) -> Sequence[JobSignal]:
         """Return the signals that a job was sent, in their order."""

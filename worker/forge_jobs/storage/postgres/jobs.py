@@ -21,7 +21,17 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
-from forge_jobs.storage.postgres import endings, enqueue, flows, groups, handled, job_rows, steps, tags
+from forge_jobs.storage.postgres import (
+    endings,
+    enqueue,
+    flows,
+    groups,
+    handled,
+    job_rows,
+    signals,
+    steps,
+    tags,
+)
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, move
@@ -94,7 +104,11 @@ class PostgresJobs:
             raise JobNotFound(job_id)
         failures = await self._database.fetch(job_rows.FAILURES, job_id)
         job = job_rows.shown(record, failures, await self._database.fetch(job_rows.RERUNS, job_id))
-        return replace(job, steps=tuple(await steps.of_job(self._database, job_id)))
+        return replace(
+            job,
+            steps=tuple(await steps.of_job(self._database, job_id)),
+            signals=await signals.kept(self._database, job_id),
+        )
 
     async def find(
         self,

@@ -8,7 +8,15 @@ from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim
-from forge_jobs.model.signal import JobSignal, NewSignal, NewWait, Recipient, Signalled
+from forge_jobs.model.signal import (
+    JobSignal,
+    KeptSignal,
+    NewSignal,
+    NewWait,
+    Recipient,
+    Signalled,
+    TokenFacts,
+)
 from forge_jobs.model.step import JobStep
 from forge_jobs.storage.postgres import steps
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -22,10 +30,23 @@ WHERE step.job_id IS NOT NULL
 
 SEND = """
 SELECT job_id, answer
-FROM {schema}.signal_bytes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+FROM {schema}.signal_bytes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
 
+TOKEN_FACTS = """
+SELECT statement_timestamp() AS now, origin,
+       coalesce((SELECT replaced FROM {schema}.job WHERE id = $1), 0) AS replaced
+FROM {schema}.revision
+"""
+
+TOKEN_FACTS_OF_CLAIM = (
+    TOKEN_FACTS
+    + "WHERE EXISTS (SELECT FROM {schema}.claimed WHERE job_id = $1 AND worker_id = $2 AND attempt = $3)"
+)
+
 OF_JOB = "SELECT name, at, step FROM {schema}.signal WHERE job_id = $1 ORDER BY id"
+
+KEPT = "SELECT name, at, value, codec FROM {schema}.signal WHERE job_id = $1 AND step IS NULL ORDER BY id"
 
 # Each waits for one job: the rows of those are looked up one by one, since the planner would read whole tables.
 END_WAITS = """
@@ -77,9 +98,20 @@ class PostgresSignals:
             connection is not None,
             to.after,
             to.most,
+            signal.of_replaced,
             connection=connection,
         )
         return [(job_id, Signalled(answer)) for job_id, answer in records]
+
+    async def token_facts(
+        self, job_id: int | None = None, *, claim: Claim | None = None, connection: Any = None
+    ) -> TokenFacts | None:
+        if claim is None:
+            record = await self._database.fetchrow(TOKEN_FACTS, job_id, connection=connection)
+        else:
+            proof = claim.job_id, claim.worker_id, claim.attempt
+            record = await self._database.fetchrow(TOKEN_FACTS_OF_CLAIM, *proof, connection=connection)
+        return None if record is None else TokenFacts(*record)
 
     async def of_job(self, job_id: int) -> Sequence[JobSignal]:
         return [JobSignal(*record) for record in await self._database.fetch(OF_JOB, job_id)]
@@ -88,3 +120,8 @@ class PostgresSignals:
         record = await self._database.fetchrow(END_WAITS, limit, epoch)
         assert record is not None
         return record["ended"], record["waiting"] - record["ended"]
+
+
+async def kept(database: PostgresDatabase, job_id: int) -> tuple[KeptSignal, ...]:
+    """Return the signals of a job that no wait has taken, in their order."""
+    return tuple(KeptSignal(*record) for record in await database.fetch(KEPT, job_id))

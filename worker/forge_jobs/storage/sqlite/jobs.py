@@ -27,7 +27,7 @@ from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
-from forge_jobs.storage.sqlite import groups, handled, moves, nodes, places, steps, tags, walks
+from forge_jobs.storage.sqlite import groups, handled, moves, nodes, places, signals, steps, tags, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.counts import counts
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -196,6 +196,7 @@ class SqliteJobs:
                 job,
                 reruns=tuple(id for (id,) in reversed(reruns)),
                 steps=tuple(steps.of_job(transaction, job_id)),
+                signals=signals.kept(transaction, job_id),
                 failures=tuple(
                     Failure(failure["attempt"], moment(failure["at"]), failure["worker"], failure["error"])
                     for failure in failures

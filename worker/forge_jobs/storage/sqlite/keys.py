@@ -26,7 +26,7 @@ HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job
 
 UPDATE = """
 UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?,
-    tenant = ?, meta = ?, asked_priority = NULL
+    tenant = ?, meta = ?, asked_priority = NULL, replaced = coalesce(replaced, 0) + 1
 WHERE id = ?
 """
 

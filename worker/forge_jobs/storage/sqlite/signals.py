@@ -7,13 +7,16 @@ from typing import Any
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim
 from forge_jobs.model.signal import (
+    MOST_KEPT,
     MOST_SIGNALS,
     JobSignal,
+    KeptSignal,
     NewSignal,
     NewWait,
     Recipient,
     Signalled,
     SignalMode,
+    TokenFacts,
 )
 from forge_jobs.model.step import JobStep
 from forge_jobs.storage.sqlite import steps, waits
@@ -21,7 +24,8 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.keys import HOLDER
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, moment
-from forge_jobs.storage.sqlite.saved_states import LINK, is_held
+from forge_jobs.storage.sqlite.outcomes import proof
+from forge_jobs.storage.sqlite.saved_states import HELD, LINK, is_held
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 WAIT = """
@@ -31,12 +35,18 @@ ON CONFLICT (job_id, name) DO NOTHING
 
 ADD = "INSERT INTO signal (job_id, name, value, codec, at, token) VALUES (?, ?, ?, ?, ?, ?)"
 
+SENT = "SELECT name, token, coalesce(length(value), 0) FROM signal WHERE job_id = ?"
+
+TOKEN_FACTS = "SELECT origin, coalesce((SELECT replaced FROM job WHERE id = ?), 0) FROM revision"
+
 TAGGED = """
 SELECT job_tag.job_id FROM job_tag CROSS JOIN job ON job.id = job_tag.job_id
 WHERE job_tag.tag = :tag AND job_tag.job_id > :after AND (:kind IS NULL OR job.kind = :kind)
   AND NOT EXISTS (SELECT 1 FROM finished WHERE finished.job_id = job_tag.job_id)
 ORDER BY job_tag.job_id LIMIT coalesce(:most, -1)
 """
+
+KEPT = "SELECT name, at, value, codec FROM signal WHERE job_id = ? AND step IS NULL ORDER BY id"
 
 FOR_ENDED = """
 SELECT job_id FROM waiting
@@ -83,6 +93,19 @@ class SqliteSignals:
             return await self._database.within(connection, send)
         return await self._database.write(send)
 
+    async def token_facts(
+        self, job_id: int | None = None, *, claim: Claim | None = None, connection: Any = None
+    ) -> TokenFacts | None:
+        def look(transaction: Transaction) -> TokenFacts | None:
+            if claim is not None and transaction.row(HELD, proof(claim)) is None:
+                return None
+            [(origin, replaced)] = transaction.rows(TOKEN_FACTS, (job_id if claim is None else claim.job_id,))
+            return TokenFacts(moment(transaction.now), origin, replaced)
+
+        if connection is not None:
+            return await self._database.within(connection, look)
+        return await self._database.read(look)
+
     async def of_job(self, job_id: int) -> Sequence[JobSignal]:
         rows = await self._database.read(
             lambda transaction: transaction.rows(
@@ -104,17 +127,26 @@ class SqliteSignals:
         return await self._database.write(end)
 
 
+def kept(transaction: Transaction, job_id: int) -> tuple[KeptSignal, ...]:
+    """Return the signals of a job that no wait has taken, in their order."""
+    rows = transaction.rows(KEPT, (job_id,))
+    return tuple(KeptSignal(name, moment(at), value, codec) for name, at, value, codec in rows)
+
+
 def _send(transaction: Transaction, job_id: int, signal: NewSignal) -> Signalled:
-    if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is None:
+    times = transaction.value("SELECT coalesce(replaced, 0) FROM job WHERE id = ?", (job_id,))
+    if times is None:
         return Signalled.UNKNOWN
+    if signal.of_replaced not in (None, times):
+        return Signalled.REPLACED
     if transaction.row("SELECT 1 FROM finished WHERE job_id = ?", (job_id,)) is not None:
         return Signalled.ENDED
-    sent = transaction.rows("SELECT name, token FROM signal WHERE job_id = ?", (job_id,))
-    if signal.token is not None and any(token == signal.token for _, token in sent):
+    sent = transaction.rows(SENT, (job_id,))
+    if signal.token is not None and any(token == signal.token for _, token, _ in sent):
         return Signalled.USED
-    if signal.mode is SignalMode.FIRST and any(name == signal.name for name, _ in sent):
+    if signal.mode is SignalMode.FIRST and any(name == signal.name for name, _, _ in sent):
         return Signalled.DUPLICATE
-    if len(sent) >= MOST_SIGNALS:
+    if len(sent) >= MOST_SIGNALS or sum(size for *_, size in sent) + len(signal.value or b"") > MOST_KEPT:
         return Signalled.FULL
     made = (job_id, signal.name, signal.value, signal.codec, transaction.now, signal.token)
     transaction.execute(ADD, made)

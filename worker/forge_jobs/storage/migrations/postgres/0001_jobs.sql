@@ -36,10 +36,12 @@ CREATE TABLE {schema}.queue (
 );
 
 -- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications
--- can see that something has changed.
+-- can see that something has changed. And which database this is, so that a callback token of another one is known: a copy,
+-- and one that was restored, are the same.
 CREATE TABLE {schema}.revision (
     one      boolean PRIMARY KEY DEFAULT true CHECK (one),
-    revision bigint NOT NULL DEFAULT 0
+    revision bigint NOT NULL DEFAULT 0,
+    origin   text NOT NULL DEFAULT left(replace(gen_random_uuid()::text, '-', ''), 16)
 );
 
 -- The options that handlers declare for their kinds, so that they also hold for jobs that are enqueued by name. A
@@ -101,7 +103,8 @@ CREATE TABLE {schema}.job (
     rerun_of     bigint,  -- the job that it runs again, which may be gone; null: none
     asked_priority smallint,  -- what was asked for, where `priority` has risen since; null: it has not
     tenant       text,  -- on whose behalf it is; null: nobody's
-    meta         text  -- JSON: what plugins of the program that enqueued it send along; null: nothing
+    meta         text,  -- JSON: what plugins of the program that enqueued it send along; null: nothing
+    replaced     integer  -- how many times another job took its place, with its id; null: never
 );
 CREATE INDEX job_rerun ON {schema}.job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -1622,7 +1625,7 @@ BEGIN
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
         links = {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline, rewrite_job.tenant),
         groups = rewrite_job.groups, tags = rewrite_job.tags, asked_priority = NULL, tenant = rewrite_job.tenant,
-        meta = rewrite_job.meta
+        meta = rewrite_job.meta, replaced = coalesce(job.replaced, 0) + 1
     WHERE job.id = rewrite_job.job_id;
     DELETE FROM {schema}.time_limit WHERE time_limit.job_id = rewrite_job.job_id;
     INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
@@ -2147,17 +2150,23 @@ END
 $$;
 
 -- Sends a signal to a job and says what became of it: it has 'woken' the job, or is 'kept' for its next wait; or nothing was sent,
--- since it is a 'duplicate' (the job was sent one of this name, and the mode is 'first'), the token was 'used', the job has as many
--- signals as it may (it is 'full'), has 'ended', or is 'unknown'. The row in `job` is updated each time: a transaction that reads one
+-- since it is a 'duplicate' (the job was sent one of this name, and the mode is 'first'), the token was 'used', another job was
+-- 'replaced' since that was made, the job has as many signals as it may (it is 'full'), has 'ended', or is 'unknown'. The row in `job` is updated each time: a transaction that reads one
 -- snapshot, and so does not see this signal, is refused when it sends the job one, which may be the same.
 CREATE FUNCTION {schema}.send(
-    job_id bigint, name text, value bytea, codec text, mode text, token text, late boolean
+    job_id bigint, name text, value bytea, codec text, mode text, token text, late boolean, of_replaced integer
 ) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    times integer;
+    kept record;
 BEGIN
-    PERFORM FROM {schema}.job WHERE job.id = send.job_id FOR NO KEY UPDATE;
+    SELECT coalesce(job.replaced, 0) INTO times FROM {schema}.job WHERE job.id = send.job_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN 'unknown';
+    END IF;
+    IF times <> send.of_replaced THEN
+        RETURN 'replaced';
     END IF;
     IF EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = send.job_id) THEN
         RETURN 'ended';
@@ -2169,7 +2178,9 @@ BEGIN
         SELECT FROM {schema}.signal WHERE signal.job_id = send.job_id AND signal.name = send.name) THEN
         RETURN 'duplicate';
     END IF;
-    IF (SELECT count(*) FROM {schema}.signal WHERE signal.job_id = send.job_id) >= 1000 THEN
+    SELECT count(*) AS signals, coalesce(sum(octet_length(signal.value)), 0) AS bytes INTO kept
+    FROM {schema}.signal WHERE signal.job_id = send.job_id;
+    IF kept.signals >= 1000 OR kept.bytes + coalesce(octet_length(send.value), 0) > 4194304 THEN
         RETURN 'full';
     END IF;
     INSERT INTO {schema}.signal (job_id, name, value, codec, at, token)
@@ -2180,11 +2191,12 @@ END
 $$;
 
 -- Sends a signal, whose value is encoded, to a job, or to the living one of a kind with a key, or to up to `most` of the living ones
--- with a tag, of one kind or of all, whose ids are above `after`. Each that is sent to has a row in the answer.
+-- with a tag, of one kind or of all, whose ids are above `after`. Each that is sent to has a row in the answer. With a callback
+-- token, `of_replaced` says how many times the job had been replaced when that was made.
 CREATE FUNCTION {schema}.signal_bytes(
     name text, value bytea, codec text DEFAULT 'json', job bigint DEFAULT NULL, kind text DEFAULT NULL, key text DEFAULT NULL,
     tag text DEFAULT NULL, mode text DEFAULT 'first', token text DEFAULT NULL, late boolean DEFAULT true,
-    after bigint DEFAULT 0, most integer DEFAULT NULL
+    after bigint DEFAULT 0, most integer DEFAULT NULL, of_replaced integer DEFAULT NULL
 ) RETURNS TABLE (job_id bigint, answer text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
@@ -2212,7 +2224,7 @@ BEGIN
                          WHERE job_key.kind = signal_bytes.kind AND job_key.key = signal_bytes.key), 0);
     END IF;
     IF tag IS NULL THEN
-        RETURN QUERY SELECT nullif(job, 0), {schema}.send(job, signal_bytes.name, value, codec, mode, token, late);
+        RETURN QUERY SELECT nullif(job, 0), {schema}.send(job, signal_bytes.name, value, codec, mode, token, late, of_replaced);
         RETURN;
     END IF;
     FOR job IN  -- in one order, so that no two wait for each other
@@ -2222,7 +2234,7 @@ BEGIN
           AND (signal_bytes.kind IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = job_tag.job_id) = signal_bytes.kind)
         ORDER BY job_tag.job_id LIMIT most
     LOOP
-        RETURN QUERY SELECT job, {schema}.send(job, signal_bytes.name, value, codec, mode, token, late);
+        RETURN QUERY SELECT job, {schema}.send(job, signal_bytes.name, value, codec, mode, token, late, of_replaced);
     END LOOP;
 END
 $$;

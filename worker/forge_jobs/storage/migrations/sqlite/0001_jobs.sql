@@ -38,10 +38,12 @@ CREATE TABLE queue (
 );
 
 -- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications
--- can see that something has changed.
+-- can see that something has changed. And which database this is, so that a callback token of another one is known: a copy,
+-- and one that was restored, are the same.
 CREATE TABLE revision (
     one      INTEGER PRIMARY KEY CHECK (one = 1),
-    revision INTEGER NOT NULL DEFAULT 0
+    revision INTEGER NOT NULL DEFAULT 0,
+    origin   TEXT NOT NULL DEFAULT (lower(hex(randomblob(8))))
 );
 
 -- The options that handlers declare for their kinds, so that they also hold for jobs that are enqueued by name. A
@@ -101,6 +103,7 @@ CREATE TABLE job (
     asked_priority INTEGER,  -- what was asked for, where `priority` has risen since; null: it has not
     tenant       TEXT,  -- on whose behalf it is; null: nobody's
     meta         TEXT,  -- JSON: what plugins of the program that enqueued it send along; null: nothing
+    replaced     INTEGER,  -- how many times another job took its place, with its id; null: never
     -- The last column: a large one is continued on pages of its own, which have to be read for each column behind it.
     payload      BLOB NOT NULL
 );
