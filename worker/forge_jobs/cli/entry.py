@@ -23,6 +23,7 @@ from forge_jobs.cli import (
     kinds,
     limits,
     load,
+    move,
     operations,
     owners,
     queues,
@@ -66,6 +67,7 @@ app.add_command(owners.group, "owners")
 app.add_command(imports.group, "import")
 stats.register(app)
 load.register(app)
+move.register(app)
 doctor.register(app)
 completion.register(app)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.foreign_job import ForeignQueue
     from forge_jobs.storage.interface.imports import ForeignJobs
     from forge_jobs.storage.interface.storage import Storage
+    from forge_jobs.storage.moving import Arrival, Departure
 
 
 def open_storage(
@@ -63,3 +64,23 @@ def open_foreign_jobs(url: str, package: "ForeignQueue", schema: str | None) -> 
     from forge_jobs.storage.postgres.foreign_jobs import foreign_jobs
 
     return foreign_jobs(url, package, schema)
+
+
+def open_departure(url: str) -> "Departure":
+    """Return the SQLite file that is to be left; it is not opened before its `open`. Raises InvalidInput."""
+    if not is_database_url(url) or not url.startswith("sqlite:///"):
+        raise InvalidInput(f"The database to be left is {redact(str(url))!r}, allowed is sqlite:///path.")
+    from forge_jobs.storage.sqlite.departure import SqliteDeparture
+
+    return SqliteDeparture(url.removeprefix("sqlite:///"))
+
+
+def open_arrival(storage: "Storage") -> "Arrival":
+    """Return the PostgreSQL database of this storage as one that is moved to. Raises InvalidInput."""
+    from forge_jobs.storage.postgres import PostgresStorage
+
+    if not isinstance(storage, PostgresStorage):
+        raise InvalidInput(
+            f"The database to move to is {storage.url!r}, allowed is postgresql://user@host/database."
+        )
+    return storage.arrival()

@@ -16,6 +16,7 @@ from forge_jobs.errors import (
     SchemaOutdated,
     StorageRefused,
     StorageUnavailable,
+    StorageUnusable,
     WrongState,
 )
 from forge_jobs.model.cron import CronConfig
@@ -123,6 +124,15 @@ def without_tables(where: str, why: object) -> SchemaOutdated:
     """Return the refusal of a database that lacks a table or column; `why` is what it says, and names that."""
     return SchemaOutdated(
         f"{where} does not have the tables of this release ({why}); run forge-jobs db migrate."
+    )
+
+
+def moved(target: str, *, is_done: bool) -> StorageUnusable:
+    """Return the refusal of a file whose jobs are in another database now, or on their way there."""
+    if is_done:
+        return StorageUnusable(f"The jobs of this file were moved to {target}; use that database.")
+    return StorageUnusable(
+        f"The jobs of this file are being moved to {target}; if that was cut off, run forge-jobs move again."
     )
 
 

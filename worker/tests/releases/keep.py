@@ -106,7 +106,7 @@ async def _rows(database: Database) -> list[str]:
     return [*reversed(deletes), *inserts, *numbers]
 
 
-async def _fill(database: Database) -> None:
+async def fill(database: Database) -> None:
     """There are jobs in every state, and what belongs to them."""
     await database.clock.set(MOMENT)
     await database.storage().schema.drop()
@@ -187,7 +187,7 @@ async def _fill(database: Database) -> None:
 
 
 async def _keep(database: Database, folder: Path) -> None:
-    await _fill(database)
+    await fill(database)
     beginning = _sql(database.kind, DIALECTS[database.kind].beginning)
     making = [beginning, *(made(database.kind, each) for each in migrations(database.kind))]
     rows = "\n".join(await _rows(database))

@@ -8,7 +8,9 @@ from typing import cast
 from forge_jobs.errors import InvalidInput
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.moving import Arrival
 from forge_jobs.storage.postgres.ageing import PostgresAgeing
+from forge_jobs.storage.postgres.arrival import PostgresArrival
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.clocked import ClockedDatabase
@@ -162,6 +164,10 @@ class PostgresStorage(Storage):
     async def now(self) -> datetime:
         """Return the database's time."""
         return cast(datetime, await self._database.fetchval("SELECT now()"))
+
+    def arrival(self) -> Arrival:
+        """Return the database as one that is moved to."""
+        return PostgresArrival(self._database)
 
     async def connections_left(self) -> int | None:
         """Return how many more connections the server gives now to a role like ours; None where that cannot be said."""

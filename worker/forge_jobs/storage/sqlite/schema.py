@@ -14,6 +14,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Waits
 from forge_jobs.storage.migrate import Migration, migrations, missing
+from forge_jobs.storage.refusals import moved
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.transaction import Transaction
 
@@ -83,7 +84,10 @@ class SqliteSchema:
 
 
 def _found(transaction: Transaction) -> tuple[int, int]:
-    """Return the newest migration, and the newest breaking one."""
+    """Return the newest migration, and the newest breaking one. Raises StorageUnusable when the jobs were moved elsewhere."""
+    if transaction.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'moved'") is not None:
+        for target, done_at in transaction.rows("SELECT target, done_at FROM moved"):
+            raise moved(target, is_done=done_at is not None)
     if transaction.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migration'") is None:
         return 0, 0
     found: int = transaction.value("SELECT coalesce(max(number), 0) FROM migration")
@@ -108,7 +112,8 @@ def _drop(transaction: Transaction) -> None:
     # Only what our migrations make: the file may also hold tables of the program.
     for kind, name in reversed(_objects()):
         transaction.execute(f"DROP {kind} IF EXISTS {name}")
-    transaction.execute("DROP TABLE IF EXISTS migration")
+    for table in ("migration", "moved"):
+        transaction.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def _objects() -> list[tuple[str, str]]:
