@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-images e2e lint format bench bench-peers keep-release images forge-jobs-worker forge-jobs-operator clean
+.PHONY: help demo test test-django test-images e2e lint format bench bench-peers keep-release images forge-jobs-worker forge-jobs-operator clean
 
 help:
 	@echo "make demo                 hash and count a folder of files with a queue on SQLite"
 	@echo "make demo DIR=~/music     the same with a folder of yours"
 	@echo "make demo POSTGRES=1      the same on a PostgreSQL that the demo starts and stops"
 	@echo "make test                 every test, on SQLite and PostgreSQL; ARGS=... goes to pytest"
+	@echo "make test-django          Django's own tests of its tasks, which pip downloads, with jobs; ARGS=postgres: not on SQLite"
 	@echo "make test-images          both images, by running them; needs docker, or podman beside a docker that only builds"
 	@echo "make e2e                  the whole on a kind cluster, 25 minutes; needs kind, docker, kubectl and helm"
 	@echo "make lint                 style, types, and which module may import which"
@@ -32,6 +33,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest -n 4 $(ARGS)
+
+# Django 6.1 needs Python 3.12: make test-django VENV=build/venv PYTHON=python3.13
+test-django: $(VENV)/.installed
+	$(BIN)/python worker/tests/integrations/djangos_own_tests.py $(ARGS)
 
 test-images: $(VENV)/.installed
 	$(BIN)/pytest tests/images $(ARGS)

@@ -73,9 +73,12 @@ class Jobs:
         self._encode = encode
         self._redacted = redacted
 
-    async def get(self, job_id: int | Enqueued) -> Job:
-        """Return the job with its state and error history. Raises JobNotFound."""
-        return self._hiding(await self._storage.jobs.get(names.job_id(job_id)))
+    async def get(self, job_id: int | Enqueued, *, connection: Any = None) -> Job:
+        """Return the job with its state and error history. Raises JobNotFound.
+
+        With `connection`, which is one as for `enqueue`, as the caller's transaction sees it.
+        """
+        return self._hiding(await self._storage.jobs.get(names.job_id(job_id), connection=connection))
 
     async def list(
         self,

@@ -17,9 +17,12 @@ from forge_jobs.sync.noun import SyncNoun
 class SyncJobs(SyncNoun[Jobs]):
     """All jobs of a database. Reached as `forge.sync.jobs`. A job is named by its id, or by what an enqueue returned."""
 
-    def get(self, job_id: int | Enqueued) -> Job:
-        """Return the job with its state and error history. Raises JobNotFound."""
-        return self._do(self._noun.get(job_id))
+    def get(self, job_id: int | Enqueued, *, connection: Any = None) -> Job:
+        """Return the job with its state and error history. Raises JobNotFound.
+
+        With `connection`, which is one as for `enqueue`, as the caller's transaction sees it.
+        """
+        return self._do(self._noun.get(job_id, connection=connection), connection)
 
     def list(
         self,

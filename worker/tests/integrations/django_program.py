@@ -1,11 +1,13 @@
-"""A Django project as a process of its own: `python django_program.py SCENE`, on the databases that JOBS_DATABASES says."""
+"""A Django project as a process of its own, on the databases that JOBS_DATABASES says: it runs the scene of each name that it reads."""
 
 # mypy: disable-error-code="untyped-decorator"
 
+import asyncio
 import json
 import os
 import sys
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -20,24 +22,31 @@ settings.configure(
         "default": {
             "BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend",
             "QUEUES": ["default", "mail"],
-            "OPTIONS": {"DATABASE": os.environ.get("JOBS_ALIAS", "default"), "MAX_ATTEMPTS": 1},
-        }
+            "OPTIONS": {"DATABASE": "jobs", "MAX_ATTEMPTS": 1},
+        },
+        "any": {
+            "BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend",
+            "QUEUES": [],
+            "OPTIONS": {"DATABASE": "jobs"},
+        },
     },
     USE_TZ="JOBS_WITHOUT_TZ" not in os.environ,
     TIME_ZONE="America/New_York",
 )
 django.setup()
 
+from django.core.exceptions import SynchronousOnlyOperation  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connections, transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
+from forge_jobs.errors import UnknownQueue  # noqa: E402
 from forge_jobs.integrations.django.backend import ForgeBackend, backends  # noqa: E402
 from forge_jobs.integrations.django.tasks_api import TaskResultDoesNotExist, signals, tasks  # noqa: E402
 
-ALIAS = os.environ.get("JOBS_ALIAS", "default")
+ALIAS = "jobs"
 ran: list[Any] = []
-[backend] = backends()
+backend, _ = backends()
 
 
 @tasks.task
@@ -68,8 +77,17 @@ def query() -> int:
         return cursor.fetchone()[0]  # type: ignore[no-any-return]
 
 
-def work() -> None:
-    call_command("forge_worker", until_empty=True, concurrency=1)
+class OutOfStock(Exception):
+    pass
+
+
+@tasks.task
+def sell() -> None:
+    raise OutOfStock("no bike is left")
+
+
+def work(**options: Any) -> None:
+    call_command("forge_worker", until_empty=True, concurrency=1, **options)
 
 
 def transactions() -> Any:
@@ -157,11 +175,58 @@ def results_by_path() -> Any:
     return [args, unknown]
 
 
-def first_look_in_a_transaction() -> Any:
+def a_look_in_a_transaction() -> Any:
     before = note.enqueue("before")
     with transaction.atomic(using=ALIAS):
-        note.enqueue("inside")
-        return note.get_result(before.id).status
+        inside = note.enqueue("inside")
+        is_same = note.get_result(inside.id) == inside
+        return [note.get_result(before.id).status, inside.status, is_same]
+
+
+def what_listeners_are_told() -> Any:
+    heard: list[Any] = []
+
+    def hear(task_result: Any, **_: Any) -> None:
+        finished = task_result.finished_at is not None
+        heard.append([task_result.status, finished, [e.exception_class_path for e in task_result.errors]])
+        raise LookupError("a receiver fails")
+
+    signals.task_started.connect(hear, weak=False)
+    signals.task_finished.connect(hear, weak=False)
+    results = [note.enqueue(1), sell.enqueue()]
+    work()
+    for result in results:
+        result.refresh()
+    [error] = results[1].errors
+    lines = error.traceback.splitlines()
+    return [heard, [result.status for result in results], error.exception_class_path, lines[0], lines[-1]]
+
+
+def in_an_event_loop() -> Any:
+    async def main() -> Any:
+        said = []
+        for call in (lambda: note.enqueue("now"), lambda: note.get_result("1")):
+            try:
+                call()
+            except SynchronousOnlyOperation as error:
+                said.append(str(error))
+        result = await note.aenqueue("later")
+        return [said, (await note.aget_result(result.id)).status]
+
+    return asyncio.run(main())
+
+
+def any_queue() -> Any:
+    result = note.using(backend="any", queue_name="reports").enqueue("where no queue was")
+    inside = "READY"
+    with transaction.atomic(using=ALIAS):
+        try:
+            inside = note.using(backend="any", queue_name="orders").enqueue("in a transaction").status
+        except UnknownQueue as error:
+            inside = str(error)[:25]
+    work(backend="any")
+    result.refresh()
+    return [result.status, inside]
 
 
 def without_time_zones() -> Any:
@@ -185,7 +250,20 @@ scenes = [
     outcomes,
     threads,
     results_by_path,
-    first_look_in_a_transaction,
+    a_look_in_a_transaction,
+    what_listeners_are_told,
+    in_an_event_loop,
+    any_queue,
     without_time_zones,
 ]
-print(json.dumps({scene.__name__: scene for scene in scenes}[sys.argv[1]]()))
+by_name = {scene.__name__: scene for scene in scenes}
+answers, sys.stdout = sys.stdout, sys.stderr
+for line in sys.stdin:
+    ran.clear()
+    for job in backend.forge.sync.jobs.list(limit=1000):
+        backend.forge.sync.jobs.delete(job.id)
+    try:
+        answer = {"returned": by_name[line.strip()]()}
+    except Exception:
+        answer = {"failed": traceback.format_exc()}
+    print(json.dumps(answer), file=answers, flush=True)

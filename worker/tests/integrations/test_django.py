@@ -1,6 +1,5 @@
 """Django's tasks as jobs, in projects that are processes of their own, on both databases."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.integrations.django.database_url import POSTGRES, SQLITE, database_url
-from tests.storage.conftest import *  # noqa: F403  the databases
-from tests.storage.databases import Database
+from tests.integrations.conftest import Project, Start
 
-PROGRAM = Path(__file__).with_name("django_program.py")
 EXAMPLE = Path(__file__).parents[3] / "examples" / "django_shop.py"
 
 
-def said(command: list[str], **environment: str) -> list[str]:
+def said_by(command: list[str], **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, *command],
         env={**os.environ, **environment},
@@ -31,38 +27,8 @@ def said(command: list[str], **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.fixture
-def databases(database: Database, tmp_path: Path) -> dict[str, Any]:
-    """The DATABASES of a project: the jobs are in the second one."""
-    first = {"ENGINE": SQLITE, "NAME": f"{tmp_path}/other.sqlite3"}
-    if database.kind == "sqlite":
-        return {
-            "default": first,
-            "jobs": {
-                "ENGINE": SQLITE,
-                "NAME": database.url.removeprefix("sqlite:///"),
-                "OPTIONS": {"timeout": 30},
-            },
-        }
-    options = conninfo_to_dict(database.url)
-    jobs = {
-        "NAME": options.pop("dbname"),
-        "HOST": options.pop("host", ""),
-        "USER": options.pop("user", ""),
-        "PORT": options.pop("port", ""),
-    }
-    return {"default": first, "jobs": {"ENGINE": POSTGRES, **jobs}}
-
-
-def scene(name: str, databases: dict[str, Any], **environment: str) -> Any:
-    [answer] = said(
-        [str(PROGRAM), name], JOBS_DATABASES=json.dumps(databases), JOBS_ALIAS="jobs", **environment
-    )
-    return json.loads(answer)
-
-
-def test_a_task_is_part_of_the_transaction_of_its_own_database(databases: dict[str, Any]) -> None:
-    assert scene("transactions", databases) == [
+def test_a_task_is_part_of_the_transaction_of_its_own_database(project: Project) -> None:
+    assert project.scene("transactions") == [
         ["kept", "alone"],
         False,
         "SUCCESSFUL",
@@ -71,14 +37,14 @@ def test_a_task_is_part_of_the_transaction_of_its_own_database(databases: dict[s
     ]
 
 
-def test_tasks_of_a_larger_priority_come_first_and_those_of_later_wait(databases: dict[str, Any]) -> None:
-    assert scene("order", databases) == [["first", "second", "last"], "READY"]
+def test_tasks_of_a_larger_priority_come_first_and_those_of_later_wait(project: Project) -> None:
+    assert project.scene("order") == [["first", "second", "last"], "READY"]
 
 
-def test_results_and_errors_are_what_django_says(databases: dict[str, Any]) -> None:
+def test_results_and_errors_are_what_django_says(project: Project) -> None:
     values = [1, 2, 42, {"what": {"a": [1, 2]}, "b": None}]
 
-    assert scene("outcomes", databases) == [
+    assert project.scene("outcomes") == [
         values,
         "FAILED",
         "builtins.LookupError",
@@ -89,28 +55,85 @@ def test_results_and_errors_are_what_django_says(databases: dict[str, Any]) -> N
     ]
 
 
-def test_threads_share_what_is_known_of_tasks(databases: dict[str, Any]) -> None:
-    assert scene("threads", databases) == [[[number], ["first"], True] for number in range(8)]
+def test_threads_share_what_is_known_of_tasks(project: Project) -> None:
+    assert project.scene("threads") == [[[number], ["first"], True] for number in range(8)]
 
 
 def test_a_result_is_found_by_the_path_of_its_task_and_a_strange_id_has_none(
-    databases: dict[str, Any],
+    project: Project,
 ) -> None:
-    assert scene("results_by_path", databases) == [["known by its path"], ["-1", "0", "9" * 30, "x"]]
+    assert project.scene("results_by_path") == [["known by its path"], ["-1", "0", "9" * 30, "x"]]
 
 
-def test_the_first_look_at_a_result_waits_for_no_transaction_of_the_caller(databases: dict[str, Any]) -> None:
-    assert scene("first_look_in_a_transaction", databases) == "READY"
+def test_a_transaction_sees_the_results_of_the_tasks_that_it_enqueued(project: Project) -> None:
+    assert project.scene("a_look_in_a_transaction") == ["READY", "READY", True]
 
 
-def test_without_time_zones_moments_are_those_of_the_project(databases: dict[str, Any]) -> None:
-    answer = scene("without_time_zones", databases, JOBS_WITHOUT_TZ="1", TZ="America/New_York")
+def test_listeners_are_told_how_a_task_ended_and_do_not_change_it(project: Project) -> None:
+    answer = project.scene("what_listeners_are_told")
+
+    assert answer[0] == [
+        ["RUNNING", False, []],
+        ["SUCCESSFUL", True, []],
+        ["RUNNING", False, []],
+        ["FAILED", True, ["__main__.OutOfStock"]],
+    ]
+    assert answer[1:] == [
+        ["SUCCESSFUL", "FAILED"],
+        "builtins.Exception",  # the class of a main file is found by nobody else
+        "Traceback (most recent call last):",
+        "OutOfStock: no bike is left",
+    ]
+
+
+def test_an_event_loop_is_told_to_await(project: Project) -> None:
+    said, status = project.scene("in_an_event_loop")
+
+    assert [sentence.rpartition("awaited: ")[2] for sentence in said] == [
+        "await task.aenqueue(...).",
+        "aget_result or arefresh.",
+    ]
+    assert status == "READY"
+
+
+def test_a_queue_that_django_allows_is_made_when_it_is_first_used(project: Project) -> None:
+    inside = (
+        "There is no queue 'orders" if project.kind == "sqlite" else "READY"
+    )  # the former is locked meanwhile
+
+    assert project.scene("any_queue") == ["SUCCESSFUL", inside]
+
+
+def test_without_time_zones_moments_are_those_of_the_project(start: Start) -> None:
+    with start(JOBS_WITHOUT_TZ="1", TZ="America/New_York") as project:
+        answer = project.scene("without_time_zones")
 
     assert answer == [["now"], True, "READY"]
 
 
+@pytest.mark.parametrize(
+    ("said", "path", "traceback"),
+    [
+        ("shop.OutOfStock: none\n  File x", "shop.OutOfStock", "...\n  File x\nshop.OutOfStock: none\n"),
+        ("ValueError: none", "builtins.ValueError", "ValueError: none"),
+        ("worker lost", "builtins.Exception", "worker lost"),
+        ("see a.b: c", "builtins.Exception", "see a.b: c"),
+    ],
+)
+def test_the_class_of_an_error_is_the_one_that_was_raised(said: str, path: str, traceback: str) -> None:
+    program = (
+        "from django.conf import settings; settings.configure();"
+        "from forge_jobs.integrations.django.results import error_of;"
+        f"print(repr(error_of({said!r})))"
+    )
+    [line] = said_by(["-c", program])
+
+    shown = traceback.replace("...", "Traceback (most recent call last):")
+    assert line == f"TaskError(exception_class_path={path!r}, traceback={shown!r})"
+
+
 def test_the_example_of_a_shop_runs(tmp_path: Path) -> None:
-    assert said([str(EXAMPLE)], SHOP_DATABASE=f"{tmp_path}/shop.sqlite3") == [
+    assert said_by([str(EXAMPLE)], SHOP_DATABASE=f"{tmp_path}/shop.sqlite3") == [
         "a book READY",
         "a bike is not in stock",
         "SUCCESSFUL order 1 is confirmed at attempt 1",

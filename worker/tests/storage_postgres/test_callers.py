@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -19,8 +20,21 @@ from psycopg.rows import dict_row
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from forge_jobs import Context, Enqueued, Forge, InvalidInput, KeyBusy, State, Unique, UnknownQueue, Worker
+from forge_jobs import (
+    Context,
+    Enqueued,
+    Forge,
+    InvalidInput,
+    Job,
+    JobNotFound,
+    KeyBusy,
+    State,
+    Unique,
+    UnknownQueue,
+    Worker,
+)
 from forge_jobs.errors import StorageContended, StorageRefused, StorageUnavailable
+from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection
 from tests.storage.conftest import *  # noqa: F403  the databases
 from tests.storage.databases import PostgresDatabase
@@ -209,6 +223,37 @@ async def test_a_refusal_leaves_the_transaction_of_a_sync_connection_usable(
             return forge.enqueue_sync("work", connection=connection)
 
     assert (await forge.jobs.get((await in_a_thread(work)).id)).state is State.PENDING
+
+
+@of_each_library
+async def test_a_job_is_read_as_the_transaction_of_a_sync_connection_sees_it(
+    forge: Forge, postgres: PostgresDatabase, library: Library
+) -> None:
+    def work() -> Job:
+        with contextlib.suppress(RolledBack), library(postgres.url) as connection:
+            made = forge.enqueue_sync("work", {"a": 1}, tags=["x"], group="g", connection=connection)
+            read.append(at_once(forge.jobs.get(made, connection=connection)))
+            at.append(at_once(forge.storage.jobs.enqueued_at(made.id, connection=connection)))
+            with pytest.raises(JobNotFound):
+                at_once(forge.storage.jobs.enqueued_at(made.id + 1, connection=connection))
+            with pytest.raises(JobNotFound):
+                at_once(forge.jobs.get(made.id + 1, connection=connection))
+            raise RolledBack
+        return read[0]
+
+    read: list[Job] = []
+    at: list[datetime] = []
+    job = await in_a_thread(work)
+
+    assert (job.kind, job.payload, job.tags, [group.name for group in job.groups]) == (
+        "work",
+        b'{"a":1}',
+        ("x",),
+        ["g"],
+    )
+    assert at == [job.created_at]
+    with pytest.raises(JobNotFound):
+        await forge.jobs.get(job.id)
 
 
 @of_each_library

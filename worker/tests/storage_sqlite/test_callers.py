@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import aiosqlite
@@ -16,7 +17,8 @@ from django.db import connections, transaction
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from forge_jobs import Context, Enqueued, Forge, InvalidInput, State, UnknownQueue, Worker
+from forge_jobs import Context, Enqueued, Forge, InvalidInput, Job, JobNotFound, State, UnknownQueue, Worker
+from forge_jobs.handlers.sync_connection import at_once
 from tests.storage.conftest import *  # noqa: F403  the databases
 from tests.storage.databases import SqliteDatabase
 
@@ -106,6 +108,48 @@ async def test_jobs_of_a_sync_connection_share_the_fate_of_its_transaction(
 
     found = {job.id for job in await forge.jobs.list(limit=1000)}
     assert len(made) == 303 and found == ({job.id for job in made} if commits else set())
+
+
+@of_each_library
+async def test_a_job_is_read_as_the_transaction_of_a_sync_connection_sees_it(
+    forge: Forge, sqlite: SqliteDatabase, library: Library
+) -> None:
+    read: list[Job] = []
+    at: list[datetime] = []
+
+    def work() -> None:
+        with contextlib.suppress(RolledBack), library(str(sqlite.path)) as connection:
+            made = forge.enqueue_sync("work", {"a": 1}, tags=["x"], group="g", connection=connection)
+            read.append(at_once(forge.jobs.get(made, connection=connection)))
+            at.append(at_once(forge.storage.jobs.enqueued_at(made.id, connection=connection)))
+            with pytest.raises(JobNotFound):
+                at_once(forge.storage.jobs.enqueued_at(made.id + 1, connection=connection))
+            raise RolledBack
+
+    await asyncio.to_thread(work)
+
+    assert (read[0].kind, read[0].payload, read[0].tags) == ("work", b'{"a":1}', ("x",))
+    assert at == [read[0].created_at]
+    with pytest.raises(JobNotFound):
+        await forge.jobs.get(read[0].id)
+
+
+async def test_a_job_is_read_by_a_connection_without_a_transaction_while_another_one_writes(
+    forge: Forge, sqlite: SqliteDatabase
+) -> None:
+    made = await forge.enqueue("work")
+
+    def work() -> State:
+        with (
+            contextlib.closing(sqlite3.connect(sqlite.path, isolation_level=None)) as writer,
+            contextlib.closing(sqlite3.connect(sqlite.path, isolation_level=None, timeout=0)) as reader,
+        ):
+            writer.execute("BEGIN IMMEDIATE")
+            state = at_once(forge.jobs.get(made, connection=reader)).state
+            assert not reader.in_transaction
+            return state
+
+    assert await asyncio.to_thread(work) is State.PENDING
 
 
 @of_each_library

@@ -3,17 +3,20 @@
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from django.db import close_old_connections, connections
 from django.utils import timezone
+from django.utils.asyncio import async_unsafe
 from django.utils.module_loading import import_string
 
-from forge_jobs.errors import InvalidInput, JobNotFound
+from forge_jobs.errors import InvalidInput, JobNotFound, StorageUnavailable, UnknownQueue
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.integrations.django.database_url import database_url
-from forge_jobs.integrations.django.results import result_of
+from forge_jobs.integrations.django.results import failed, is_final, result_of, succeeded, waiting
 from forge_jobs.integrations.django.tasks_api import (
     BaseTaskBackend,
     TaskContext,
@@ -22,6 +25,8 @@ from forge_jobs.integrations.django.tasks_api import (
     signals,
     tasks,
 )
+from forge_jobs.model.job import Job
+from forge_jobs.rules.checks import MAX_ID
 
 OPTIONS = {"DATABASE", "MAX_ATTEMPTS", "SCHEMA", "TIMEOUT"}
 
@@ -70,7 +75,7 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         """The tables are there, and the queues of the tasks."""
         sync = self.forge.sync
         sync.open(migrate=True)
-        sync.queues.ensure(*sorted(self.queues))
+        sync.queues.ensure(*sorted({*self.queues, *(task.queue_name for task in self._tasks.values())}))
         sync.close()
 
     def validate_task(self, task: Any) -> None:
@@ -78,6 +83,9 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         super().validate_task(task)
         self._tasks.setdefault(task.module_path, task)
 
+    @async_unsafe(
+        "A task is enqueued in an event loop, where it has to be awaited: await task.aenqueue(...)."
+    )  # type: ignore[untyped-decorator]
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """A job waits, in the transaction of Django's connection if there is one; return its result so far."""
         self.validate_task(task)
@@ -87,21 +95,38 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
             is_naive = timezone.is_naive(task.run_after)  # which Django allows without USE_TZ
             options["run_at"] = timezone.make_aware(task.run_after) if is_naive else task.run_after
         connection = connections[self.database]
-        made = self.forge.enqueue_sync(task.module_path, payload, connection=connection, **options)
-        result = _waiting(made.id, task, payload, self.alias)
+        send = partial(self.forge.enqueue_sync, task.module_path, payload, connection=connection, **options)
+        try:
+            made = send()
+        except UnknownQueue as error:
+            self._make_queue(task.queue_name, error)
+            made = send()
+        at = at_once(self.forge.storage.jobs.enqueued_at(made.id, connection=connection))
+        result = waiting(made.id, at, task, payload, self.alias)
         signals.task_enqueued.send(type(self), task_result=result)
         return result
 
+    @async_unsafe("A result is read in an event loop, where it has to be awaited: aget_result or arefresh.")  # type: ignore[untyped-decorator]
     def get_result(self, result_id: str) -> Any:
-        """Return the result of a committed task as it stands. Raises TaskResultDoesNotExist."""
-        sync = self.forge.sync
-        sync.open(migrate=False, declare=False)  # nothing that waits for the caller's own transaction
+        """Return the result of a task as it stands, as Django's connection sees it. Raises TaskResultDoesNotExist."""
+        if not (result_id.isascii() and result_id.isdecimal() and 0 < int(result_id) <= MAX_ID):
+            raise TaskResultDoesNotExist(result_id)
         try:
-            job = sync.jobs.get(int(result_id))
+            job = self._job(int(result_id))
             task = self._task(job.kind)
-        except (ImportError, InvalidInput, JobNotFound, KeyError, ValueError) as error:
+        except (ImportError, JobNotFound, KeyError) as error:
             raise TaskResultDoesNotExist(result_id) from error
         return result_of(job, task, self.alias)
+
+    def _job(self, job_id: int) -> Job:
+        return at_once(self.forge.jobs.get(job_id, connection=connections[self.database]))
+
+    def _make_queue(self, name: str, error: UnknownQueue) -> None:
+        """The queue, which Django allows, is there. Raises `error` when that has to wait for the caller's own transaction."""
+        try:
+            self.forge.sync.queues.ensure(name)
+        except StorageUnavailable:
+            raise error from None
 
     def _task(self, path: str) -> Any:
         """Return the task with this path, whose module this process may not have imported yet. Raises KeyError, ImportError."""
@@ -126,36 +151,18 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         forge.handler(kind=path, title=task.name, **options)(run)
 
     def _run(self, ctx: Context, task: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        result = result_of(self.forge.sync.jobs.get(ctx.job_id), task, self.alias)
-        signals.task_started.send(type(self), task_result=result)
+        """Return what the task returns. Who hears its signals changes nothing: what they raise is logged by Django."""
+        result = result_of(self._job(ctx.job_id), task, self.alias)
+        signals.task_started.send_robust(type(self), task_result=result)
         given = [TaskContext(task_result=result), *args] if task.takes_context else args
         try:
             value = normalize_json(task.call(*given, **kwargs))
-        except BaseException:
-            signals.task_finished.send(type(self), task_result=result)
+        except BaseException as error:
+            if is_final(ctx.claim, error):
+                signals.task_finished.send_robust(type(self), task_result=failed(result, error))
             raise
-        object.__setattr__(result, "_return_value", value)
-        signals.task_finished.send(type(self), task_result=result)
+        signals.task_finished.send_robust(type(self), task_result=succeeded(result, value))
         return value
-
-
-def _waiting(job_id: int, task: Any, payload: Mapping[str, Any], backend: str) -> Any:
-    from forge_jobs.integrations.django.tasks_api import TaskResult, TaskResultStatus
-
-    return TaskResult(
-        task=task,
-        id=str(job_id),
-        status=TaskResultStatus.READY,
-        enqueued_at=timezone.now(),
-        started_at=None,
-        finished_at=None,
-        last_attempted_at=None,
-        args=payload["args"],
-        kwargs=payload["kwargs"],
-        backend=backend,
-        errors=[],
-        worker_ids=[],
-    )
 
 
 def backends() -> Iterator[ForgeBackend]:

@@ -1,6 +1,7 @@
 """Jobs, whichever state they are in."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from forge_jobs.model.facts import Waiting
@@ -36,8 +37,11 @@ class Jobs(Protocol):
         They are sent in pieces of a few MiB, within one transaction.
         """
 
-    async def get(self, job_id: int) -> Job:
-        """Return the job with its state and error history. Raises JobNotFound."""
+    async def get(self, job_id: int, *, connection: Any = None) -> Job:
+        """Return the job with its state and error history, with `connection` as the caller's transaction sees it. Raises JobNotFound."""
+
+    async def enqueued_at(self, job_id: int, *, connection: Any = None) -> datetime:
+        """Return when the job was enqueued, with `connection` as the caller's transaction sees it. Raises JobNotFound."""
 
     async def find(
         self,

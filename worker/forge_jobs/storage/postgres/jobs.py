@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable
@@ -38,6 +39,8 @@ from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
 from forge_jobs.storage.postgres.schedule import join
 from forge_jobs.storage.postgres.tally import fold
+
+ENQUEUED_AT = "SELECT created_at FROM {schema}.job WHERE id = $1"
 
 NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1
@@ -98,17 +101,24 @@ class PostgresJobs:
     async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
         return await enqueue.enqueue_many(self._database, jobs, connection)
 
-    async def get(self, job_id: int) -> Job:
-        record = await self._database.fetchrow(job_rows.ONE, job_id)
+    async def get(self, job_id: int, *, connection: Any = None) -> Job:
+        record = await self._database.fetchrow(job_rows.ONE, job_id, connection=connection)
         if record is None:
             raise JobNotFound(job_id)
-        failures = await self._database.fetch(job_rows.FAILURES, job_id)
-        job = job_rows.shown(record, failures, await self._database.fetch(job_rows.RERUNS, job_id))
+        failures = await self._database.fetch(job_rows.FAILURES, job_id, connection=connection)
+        reruns = await self._database.fetch(job_rows.RERUNS, job_id, connection=connection)
+        job = job_rows.shown(record, failures, reruns)
         return replace(
             job,
-            steps=tuple(await steps.of_job(self._database, job_id)),
-            signals=await signals.kept(self._database, job_id),
+            steps=tuple(await steps.of_job(self._database, job_id, connection)),
+            signals=await signals.kept(self._database, job_id, connection),
         )
+
+    async def enqueued_at(self, job_id: int, *, connection: Any = None) -> datetime:
+        at: datetime | None = await self._database.fetchval(ENQUEUED_AT, job_id, connection=connection)
+        if at is None:
+            raise JobNotFound(job_id)
+        return at
 
     async def find(
         self,

@@ -64,7 +64,7 @@ class PsycopgConnection:
         self._idle = psycopg.pq.TransactionStatus.IDLE
         self._is_own = is_own
         if is_own:
-            for name, loader in (_loaders() | _loaders_of_own()).items():
+            for name, loader in _loaders().items():
                 connection.adapters.register_loader(name, loader)
 
     def is_in_transaction(self) -> bool:
@@ -199,20 +199,16 @@ def as_of_asyncpg(error: Any) -> asyncpg.PostgresError | asyncpg.InterfaceError:
 
 @lru_cache
 def _loaders() -> dict[str, Any]:
-    """Return psycopg's own loaders of the types that our statements return."""
+    """Return the loaders of the types that our statements return: psycopg's own, and text where asyncpg has text."""
     types = sys.modules["psycopg"].types
     return {
         **dict.fromkeys(("int2", "int4", "int8"), types.numeric.IntLoader),
         "float8": types.numeric.FloatLoader,
         "bool": types.bool.BoolLoader,
-        **dict.fromkeys(("text", "name"), types.string.TextLoader),
+        **dict.fromkeys(("text", "name", "json", "jsonb"), types.string.TextLoader),
+        "bytea": types.string.ByteaLoader,
+        "timestamptz": types.datetime.TimestamptzLoader,
     }
-
-
-@lru_cache
-def _loaders_of_own() -> dict[str, Any]:
-    """Return the loaders of types that only our own connections read: text where asyncpg has text."""
-    return dict.fromkeys(("json", "jsonb"), sys.modules["psycopg"].types.string.TextLoader)
 
 
 def _rows(cursor: Any) -> Placed:

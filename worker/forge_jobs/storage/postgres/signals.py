@@ -122,6 +122,7 @@ class PostgresSignals:
         return record["ended"], record["waiting"] - record["ended"]
 
 
-async def kept(database: PostgresDatabase, job_id: int) -> tuple[KeptSignal, ...]:
+async def kept(database: PostgresDatabase, job_id: int, connection: Any = None) -> tuple[KeptSignal, ...]:
     """Return the signals of a job that no wait has taken, in their order."""
-    return tuple(KeptSignal(*record) for record in await database.fetch(KEPT, job_id))
+    records = await database.fetch(KEPT, job_id, connection=connection)
+    return tuple(KeptSignal(*record) for record in records)

@@ -176,8 +176,10 @@ class SqliteDatabase:
             raise refusals.not_open(self.path)
         return self._writer.submit(work)
 
-    async def read(self, work: Work[T]) -> T:
-        """Return what `work` returns; all its statements see the same commit."""
+    async def read(self, work: Work[T], connection: Any = None) -> T:
+        """Return what `work` returns; all its statements see the same commit, or what the caller's `connection` sees."""
+        if connection is not None:
+            return await self.within(connection, work, reads=True)
         if self._home is not None:
             self._home.check(self.path)
         if self._pool is None:
@@ -185,44 +187,54 @@ class SqliteDatabase:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
 
     async def within(
-        self, connection: Any, work: Work[T], refusal: Callable[[], Exception] | None = None
+        self,
+        connection: Any,
+        work: Work[T],
+        refusal: Callable[[], Exception] | None = None,
+        *,
+        reads: bool = False,
     ) -> T:
         """Return what `work` returns, run as a part of the caller's transaction.
 
         When the caller's connection begins transactions by itself, one is begun, which the caller
-        commits; in autocommit mode, without a transaction, the work is committed, or `refusal` raised. It runs at
-        once, in this thread, to which the connection belongs; that of aiosqlite has a thread of its own.
+        commits; in autocommit mode, without a transaction, the work is committed, or `refusal` raised. What only `reads` begins
+        none. It runs at once, in this thread, to which the connection belongs; that of aiosqlite has a thread of its own.
         """
         given = await drivers_connection(connection)
         if isinstance(given, sqlite3.Connection):
-            return self._within(given, work, refusal)
+            return self._within(given, work, refusal, reads)
         if not named(given).startswith("aiosqlite."):
             raise InvalidInput(
                 f"connection is a {named(given)}, allowed is a connection of sqlite3 or aiosqlite, "
                 "also inside of SQLAlchemy's or Django's."
             )
         try:
-            result: T = await given._execute(self._within, given._conn, work, refusal)
+            result: T = await given._execute(self._within, given._conn, work, refusal, reads)
         except ValueError as error:  # it is closed
             raise refusals.unusable_connection(str(error)) from error
         return result
 
     def _within(
-        self, connection: sqlite3.Connection, work: Work[T], refusal: Callable[[], Exception] | None
+        self,
+        connection: sqlite3.Connection,
+        work: Work[T],
+        refusal: Callable[[], Exception] | None,
+        reads: bool,
     ) -> T:
         with _plain_rows(connection):
             try:
                 self._check_same_file(connection)
-                if not connection.in_transaction:
+                if not connection.in_transaction and not reads:
                     if _begins_by_itself(connection):
                         connection.execute("BEGIN IMMEDIATE")
                     elif refusal is not None:
                         raise refusal()
                 connection.execute("SAVEPOINT forge_jobs")
                 try:
-                    # First a write: a transaction that begins with a read could not write any more after
-                    # another process has written, however long it waited.
-                    connection.execute("DELETE FROM job_key WHERE false")
+                    if not reads:
+                        # First a write: a transaction that begins with a read could not write any more after
+                        # another process has written, however long it waited.
+                        connection.execute("DELETE FROM job_key WHERE false")
                     transaction = Transaction(connection, *self.moments())
                     result = work(transaction)
                     notices.write(connection, transaction.notices)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable
@@ -177,7 +178,7 @@ class SqliteJobs:
             kind, key = keys.pop() if len(keys) == 1 else (None, None)
             raise KeyBusy(kind, key, self._database.busy_seconds if connection is None else None) from error
 
-    async def get(self, job_id: int) -> Job:
+    async def get(self, job_id: int, *, connection: Any = None) -> Job:
         def get(transaction: Transaction) -> Job:
             row = transaction.record(JOB + "WHERE job.id = ?", (job_id,))
             if row is None:
@@ -203,7 +204,16 @@ class SqliteJobs:
                 ),
             )
 
-        return await self._database.read(get)
+        return await self._database.read(get, connection)
+
+    async def enqueued_at(self, job_id: int, *, connection: Any = None) -> datetime:
+        at: int | None = await self._database.read(
+            lambda transaction: transaction.value("SELECT created_at FROM job WHERE id = ?", (job_id,)),
+            connection,
+        )
+        if at is None:
+            raise JobNotFound(job_id)
+        return moment(at)
 
     async def find(
         self,

@@ -82,8 +82,10 @@ class SyncSqliteDatabase(SqliteDatabase):
         """Refused: nothing runs beside the caller."""
         raise NotImplementedError
 
-    async def read(self, work: Work[T]) -> T:
-        """Return what `work` returns; all its statements see the same commit."""
+    async def read(self, work: Work[T], connection: Any = None) -> T:
+        """Return what `work` returns; all its statements see the same commit, or what the caller's `connection` sees."""
+        if connection is not None:
+            return await self.within(connection, work, reads=True)
         self._require_open()
         return await self.write(work) if self.in_memory else self._read(work)
 

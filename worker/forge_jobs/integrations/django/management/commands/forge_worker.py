@@ -22,7 +22,9 @@ class Command(BaseCommand):  # type: ignore[misc]  # which has no types here
         """The arguments of the command are known."""
         parser.add_argument("--backend", default="default", help="its alias in TASKS")
         parser.add_argument(
-            "--queues", default="", help="with commas between them; default: those of the backend"
+            "--queues",
+            default="",
+            help="with commas between them; default: those of the backend, or all that there are",
         )
         parser.add_argument("--concurrency", type=int, default=10, help="how many tasks run at once")
         parser.add_argument(
@@ -49,6 +51,7 @@ async def _work(backend: ForgeBackend, queues: list[str], options: dict[str, Any
     forge = backend.forge
     async with forge:
         await forge.queues.ensure(*queues)
+        queues = queues or [queue.name for queue in await forge.queues.list()]  # QUEUES of TASKS says: any
         worker = Worker(
             forge,
             queues=queues,
