@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from forge_jobs.storage.interface.storage import Storage
+from tests.storage.aside import aside
 from tests.storage.clock import TEST_CLOCK, Clock
 
 CLOCK_FIRST = "options=-csearch_path%3Dtest_clock,pg_catalog,public"
@@ -71,19 +72,23 @@ class PostgresDatabase:
         self._connection: Any = None
         self._refusing: list[str] = []
         self._one_at_a_time = asyncio.Lock()
+        self._questions: dict[
+            str, Any
+        ] = {}  # by their SQL, prepared: planning takes most of the time of an answer
         self._not_empty: set[str] | None = None  # None: not looked up yet
 
     async def create(self) -> None:
         """It exists, migrated, with a clock that can be moved, and remembers what a new one contains."""
         await self._on_server(f'CREATE DATABASE "{self.name}"')
-        connection = await self._own_connection()
-        await connection.execute(TEST_CLOCK)
+        await self.run(TEST_CLOCK)
         async with migrated_storage(self):
             pass
-        await connection.execute("CREATE SCHEMA pristine")
-        for table in await self.tables():
-            await connection.execute(f"CREATE TABLE pristine.{table} AS TABLE forge_jobs.{table}")
+        copies = [
+            f"CREATE TABLE pristine.{table} AS TABLE forge_jobs.{table}" for table in await self.tables()
+        ]
+        await self.run(";".join(["CREATE SCHEMA pristine", *copies]))
 
+    @aside
     async def empty(self) -> None:
         """It contains what a new one contains, and nobody is connected to it."""
         connection = await self._own_connection()
@@ -105,16 +110,18 @@ class PostgresDatabase:
             )
         )
         await self.clock.reset()
-        await connection.close()
-        self._connection = None
-        self._one_at_a_time = asyncio.Lock()  # the next test has a loop of its own
+        if connection.is_in_transaction():  # a test began it, and what was done here since is not committed
+            await connection.close()
+            raise asyncpg.PostgresError("a test has left a transaction open")
 
+    @aside
     async def drop(self) -> None:
         """It does not exist."""
         if self._connection is not None:
             self._connection.terminate()
         await self._on_server(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
 
+    @aside
     async def tables(self) -> list[str]:
         connection = await self._own_connection()
         tables = await connection.fetch(
@@ -154,22 +161,28 @@ class PostgresDatabase:
         finally:
             await connection.close()
 
+    @aside
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         connection = await self._own_connection()
         async with self._one_at_a_time:
             return [tuple(record) for record in await connection.fetch(sql)]
 
+    @aside
     async def answers(self, questions: Mapping[str, str]) -> dict[str, list[tuple[Any, ...]]]:
         # In one statement: each test's end asks some thirty questions, and the way there is most of their cost.
         arrays = [f"ARRAY(SELECT answer FROM ({sql}) AS answer)" for sql in questions.values()]
+        sql = f"SELECT {', '.join(arrays)}"
         connection = await self._own_connection()
         async with self._one_at_a_time:
-            found = await connection.fetchrow(f"SELECT {', '.join(arrays)}")
+            if sql not in self._questions:
+                self._questions[sql] = await connection.prepare(sql)
+            found = await self._questions[sql].fetchrow()
         return {
             name: [tuple(record) for record in records]
             for name, records in zip(questions, found, strict=True)
         }
 
+    @aside
     async def run(self, script: str) -> None:
         connection = await self._own_connection()
         async with self._one_at_a_time:
@@ -199,6 +212,7 @@ class PostgresDatabase:
             "WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
         )
 
+    @aside
     async def _move(self, clock: Clock) -> None:
         connection = await self._own_connection()
         moved = "UPDATE test_clock.hand SET frozen = $1, ahead = $2"
@@ -206,7 +220,8 @@ class PostgresDatabase:
 
     async def _own_connection(self) -> Any:
         async with self._one_at_a_time:
-            if self._connection is None:
+            if self._connection is None or self._connection.is_closed():
+                self._questions.clear()
                 self._connection = await asyncpg.connect(self.url, statement_cache_size=0)
                 await self._connection.execute("SET search_path = test_clock, pg_catalog, forge_jobs, public")
             return self._connection
