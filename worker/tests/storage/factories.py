@@ -1,10 +1,12 @@
 """Makers of what the tests of the storage need; each shows only the facts that matter."""
 
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+from forge_jobs.errors import StorageBusy
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.group import Group, encoded
@@ -15,6 +17,8 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.signal import NewWait
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
+
+T = TypeVar("T")
 
 NEVER = timedelta(days=10_000)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -83,6 +87,13 @@ async def claim(
 ) -> list[Claim]:
     """Claim from the queue of this name."""
     return await storage.claims.claim((await queue(storage, name)).id, worker_id, limit=limit, **options)
+
+
+async def patiently(write: Callable[[Sequence[T]], Awaitable[list[int]]], outcomes: Sequence[T]) -> list[int]:
+    """Write the outcomes as a worker does, which tries again while others keep rows locked."""
+    while True:
+        with suppress(StorageBusy):
+            return await write(outcomes)
 
 
 async def claim_ids(

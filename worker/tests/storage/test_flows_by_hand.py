@@ -11,7 +11,7 @@ from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.model.flow import FlowState, OnDead
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
-from tests.storage.factories import claim, dead, done, leader, move_all, state, worker
+from tests.storage.factories import claim, dead, done, leader, move_all, patiently, state, worker
 from tests.storage.test_flows import flow_state, node, run, start, states
 
 
@@ -112,7 +112,9 @@ async def test_flows_end_whatever_people_do_to_them_at_once(storage, seed):
             flow_id, ids = dice.choice(flows)
             one = dice.choice(ids)
             claimed = await claim(storage, me, limit=dice.randint(1, 8))
-            await storage.claims.finish([dice.choice([dead, done, done, done])(each) for each in claimed])
+            await patiently(
+                storage.claims.finish, [dice.choice([dead, done, done, done])(each) for each in claimed]
+            )
             moves = [storage.flows.cancel, storage.flows.retry, storage.jobs.cancel, storage.jobs.delete]
             move = dice.choices(moves, [2, 4, 2, 1])[0]
             with suppress(WrongState, JobNotFound):

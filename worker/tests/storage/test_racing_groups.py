@@ -10,7 +10,7 @@ import pytest
 
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import NewJob
-from tests.storage.factories import claim, dead, done, failed, leader, worker
+from tests.storage.factories import claim, dead, done, failed, leader, patiently, worker
 from tests.storage.invariants import check_invariants
 
 GROUPS = {
@@ -51,11 +51,11 @@ async def work(storage, dice, me):
         dice.shuffle(claims)
         again = [one for one in claims if dice.random() < 0.1 and one.attempt < 3]
         if again and dice.random() < 0.5:
-            await storage.claims.hand_back(again)
+            await patiently(storage.claims.hand_back, again)
         elif again:
-            await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in again])
+            await patiently(storage.claims.postpone, [failed(one, delay=timedelta(0)) for one in again])
         ends = [one for one in claims if one not in again]
-        await storage.claims.finish([dice.choice([done, done, dead])(one) for one in ends])
+        await patiently(storage.claims.finish, [dice.choice([done, done, dead])(one) for one in ends])
         ended += len(ends)
         await asyncio.sleep(0)
     return ended

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.model.job import NewJob
-from tests.storage.factories import claim, done, failed, leader, worker
+from tests.storage.factories import claim, done, failed, leader, patiently, worker
 from tests.storage.invariants import check_invariants
 
 TENANTS = "abcde"
@@ -58,11 +58,11 @@ async def work(storage, dice, me, is_over):
         claims = await claim(storage, me, limit=dice.randint(1, 10))
         again = [one for one in claims if dice.random() < 0.2 and one.attempt < 3]
         if again and dice.random() < 0.5:
-            await storage.claims.hand_back(again)
+            await patiently(storage.claims.hand_back, again)
         elif again:
-            await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in again])
+            await patiently(storage.claims.postpone, [failed(one, delay=timedelta(0)) for one in again])
         ends = [one for one in claims if one not in again]
-        assert await storage.claims.finish([done(one) for one in ends]) == []
+        assert await patiently(storage.claims.finish, [done(one) for one in ends]) == []
         ended += [one.job_id for one in ends]
         if last and not claims and not moved:
             return ended
