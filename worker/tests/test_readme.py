@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,7 @@ def test_every_python_block_of_a_page_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORGE_DATABASE_URL", f"sqlite:///{tmp_path}/queue.sqlite")
+    monkeypatch.chdir(tmp_path)  # where they leave files
     monkeypatch.setenv("SEALING_KEYS", f"2026-11:{new_key()}")
     monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
     for block in blocks(document):
@@ -245,6 +247,41 @@ def test_the_units_of_the_operating_page_give_more_time_than_the_grace() -> None
     grace = int(started[started.index("--grace") + 1])
     assert service["Service"]["KillMode"] == "mixed"
     assert int(service["Service"]["TimeoutStopSec"]) == int(worker["stop_grace_period"][:-1]) >= grace + 10
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+    [unit] = [block.text for block in blocks(ROOT / "docs" / "operating.md") if block.language == "ini"]
+    file = tmp_path / "shop-worker.service"
+    here = {"/srv/shop/.venv/bin/forge-jobs": str(BIN / "forge-jobs"), "User=shop": "User=root"}
+    for there, real in here.items():
+        assert there in unit
+        unit = unit.replace(there, real)
+    file.write_text(unit)
+
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", str(file)], capture_output=True, text=True
+    )
+
+    assert (checked.returncode, file.name in checked.stderr) == (0, False), checked.stderr
+
+
+COMPOSE = ["docker", "compose", "--file"]
+
+
+@pytest.mark.skipif(
+    shutil.which("docker") is None
+    or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode != 0,
+    reason="there is no docker compose",
+)
+def test_docker_compose_has_nothing_to_say_against_the_services(tmp_path: Path) -> None:
+    [services] = [block.text for block in blocks(ROOT / "docs" / "operating.md") if block.language == "yaml"]
+    file = tmp_path / "compose.yaml"
+    file.write_text(services)
+
+    checked = subprocess.run([*COMPOSE, str(file), "config", "--quiet"], capture_output=True, text=True)
+
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_the_worker_of_a_unit_stops_when_its_group_is_told_to(shell: Shell) -> None:
