@@ -65,7 +65,9 @@ class _Price:
     def of(self, claim: Claim) -> list[tuple[str, str, float]]:
         """Return the tokens (scope, key, cost); none where they cannot be told, which the job itself will say."""
         decode = self._decoders.get(claim.codec)
-        if decode is None or claim.payload is None:
+        if (
+            decode is None or claim.payload is None or claim.node is not None
+        ):  # a node gets more than its payload
             return []
         try:
             read = msgspec.structs.asdict(decode(claim.payload))

@@ -10,7 +10,17 @@ import pytest
 from forge_jobs.errors import WrongState
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.correction import Correction
-from forge_jobs.model.flow import Edge, FlowChanges, FlowState, NewFlow, NewNode, NodePlan, OnDead, Role
+from forge_jobs.model.flow import (
+    MOST_AT_CLAIM,
+    Edge,
+    FlowChanges,
+    FlowState,
+    NewFlow,
+    NewNode,
+    NodePlan,
+    OnDead,
+    Role,
+)
 from forge_jobs.model.group import Group
 from forge_jobs.model.group import encoded as groups_of
 from forge_jobs.model.job import NewJob, State
@@ -127,11 +137,24 @@ async def test_a_node_gets_the_results_of_its_predecessors_in_their_order(storag
     await storage.claims.finish([done(first, result=b'"1"')])
 
     [join] = await claim(storage, me)
-    assert join.payload is None
-    assert await storage.claims.payload(join) == b"{}"
 
-    assert join.node is not None
+    assert join.payload == b"{}" and join.node is not None
     assert [(one.name, one.result) for one in join.node.inputs] == [("b", b'"2"'), ("a", b'"1"')]
+
+
+async def test_results_that_are_large_together_are_read_when_their_node_begins(storage):
+    me = await worker(storage)
+    await start(storage, node("a"), node("b"), node("join", 0, 1), node("beside", 0))
+    large = [b'"' + name * (MOST_AT_CLAIM // 2) + b'"' for name in (b"a", b"b")]
+    ends = [done(one, result=result) for one, result in zip(await claim(storage, me), large, strict=True)]
+    await storage.claims.finish(ends)
+
+    join, beside = await claim(storage, me)
+    assert (join.payload, join.node) == (None, None)
+    assert beside.node is not None and [one.result for one in beside.node.inputs] == large[:1]
+
+    assert await storage.claims.payload(join) == b"{}"
+    assert join.node is not None and [one.result for one in join.node.inputs] == large
 
 
 async def test_results_are_there_though_the_queue_keeps_no_done_jobs(storage, clock):

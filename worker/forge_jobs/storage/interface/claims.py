@@ -61,7 +61,8 @@ class Claims(Protocol):
         Jobs before `hint` are not seen, whatever their priority. Nor are jobs that stand before the hint of their
         priority in `hints`, unless they became ready within the last `late`; of a priority without a hint every
         job is seen. Jobs of `without_kinds` are passed over. Nothing is taken when `standing` does not fit this
-        database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out:
+        database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out, and that
+        of a node of a flow which gets more than MOST_AT_CLAIM bytes from the nodes before it:
         `payload` reads it. A larger saved state is left out together with the payload.
         """
 

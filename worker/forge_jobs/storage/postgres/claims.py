@@ -16,7 +16,7 @@ from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.tenant import END_ALONE, FAIR
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import flows, groups, meta, saved_states, tenants, time_limits
+from forge_jobs.storage.postgres import flows, groups, meta, node_inputs, saved_states, tenants, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.held import HELD, LOST
 from forge_jobs.storage.postgres.outcomes import (
@@ -256,7 +256,7 @@ class PostgresClaims:
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
-            flows.leave_payloads(claims)
+            await node_inputs.read_small(self._database.claims, claims)
             await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
@@ -274,7 +274,7 @@ class PostgresClaims:
         records = await self._database.claims.fetch(PAYLOAD, claim.job_id, claim.worker_id, claim.attempt)
         claim.state = records[0]["state"] if records else claim.state
         if records and is_node(claim.links):
-            await flows.read(self._database.claims, claim)
+            await node_inputs.read(self._database.claims, [claim])
         return records[0]["payload"] if records else None
 
     async def answered(self) -> None:

@@ -8,26 +8,20 @@ from msgspec.structs import replace
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import (
-    ClaimedNode,
     FlowChanges,
     FlowNeeds,
     FlowNode,
     FlowState,
     FlowStatus,
-    Input,
     NewFlow,
     NewNode,
-    NodeState,
-    decoded,
     encoded,
-    is_node,
 )
-from forge_jobs.model.job import Claim, End, State
+from forge_jobs.model.job import End, State
 from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
-from forge_jobs.storage.postgres.lane import Lane
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.moves import CANCEL_THESE
 from forge_jobs.storage.postgres.outcomes import FINISH_LINKED
@@ -165,22 +159,6 @@ WITH gone AS MATERIALIZED (
 SELECT count(*) FROM gone
 """.replace("{leads}", LEADS.replace("{epoch}", "$2"))
 
-READ = """
-SELECT node.flow_id, flow.name AS flow, node.name, node.plan,
-       CASE WHEN node.plan::jsonb ->> 'role' = 'branch' THEN ARRAY(
-           SELECT next.name FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS next ON next.job_id = edge.to_job
-           WHERE edge.from_job = node.job_id ORDER BY next.number) END AS successors
-FROM {schema}.flow_node AS node JOIN {schema}.flow ON flow.id = node.flow_id WHERE node.job_id = $1
-"""
-
-INPUTS = """
-SELECT before.name, before.job_id, before.codec, before.error,
-       CASE WHEN edge.taken THEN before.state ELSE 'skipped' END AS state,
-       CASE WHEN edge.taken THEN before.result END AS result
-FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS before ON before.job_id = edge.from_job
-WHERE edge.to_job = $1 ORDER BY edge.position
-"""
-
 NEEDS = """
 SELECT node.flow_id, before.job_id, before.name, node.missing - 1 AS others
 FROM {schema}.flow_node AS node
@@ -268,35 +246,6 @@ class PostgresFlows:
     async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> int:
         forgotten: int = await self._database.fetchval(FORGET, limit, epoch)
         return forgotten
-
-
-def leave_payloads(claims: Sequence[Claim]) -> None:
-    """Of nodes the payloads are read when they begin, together with what their predecessors returned; see `read`."""
-    for claim in claims:
-        if is_node(claim.links):
-            claim.payload = None
-
-
-async def read(lane: Lane, claim: Claim) -> None:
-    """The claim of a node says what its flow says of it."""
-    nodes = await lane.fetch(READ, claim.job_id)
-    if not nodes:  # its flow was forgotten
-        return
-    [node] = nodes
-    inputs = [
-        Input(
-            name=one["name"],
-            job_id=one["job_id"],
-            state=NodeState(one["state"]),
-            codec=one["codec"],
-            result=one["result"],
-            error=one["error"],
-        )
-        for one in await lane.fetch(INPUTS, claim.job_id)
-    ]
-    claim.node = ClaimedNode(
-        node["flow_id"], node["flow"], node["name"], decoded(node["plan"]), inputs, node["successors"] or ()
-    )
 
 
 async def finish_all(

@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import flows, meta, outcomes, saved_states, tenants, time_limits
+from forge_jobs.storage.sqlite import flows, meta, node_inputs, outcomes, saved_states, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -157,11 +157,6 @@ class SqliteClaims:
         claims = [_claimed(row) for row in rows]
         if any([claim.links is not None for claim in claims]):
             await self._database.read(lambda transaction: _read_links(transaction, claims))
-            for claim in claims:
-                if is_node(claim.links):
-                    claim.payload = (
-                        None  # it is read when the job begins, together with what its predecessors returned
-                    )
         if self.reads_meta and claims:
             await self._database.read(lambda transaction: meta.read(transaction, claims))
         return claims
@@ -182,7 +177,7 @@ class SqliteClaims:
         payload: bytes
         payload, claim.state = row
         if is_node(claim.links):
-            await self._database.read(lambda transaction: flows.read(transaction, claim))
+            await self._database.read(lambda transaction: node_inputs.read(transaction, claim))
         return payload
 
     async def answered(self) -> None:
@@ -217,6 +212,7 @@ class SqliteClaims:
 def _read_links(transaction: Transaction, claims: Sequence[Claim]) -> None:
     time_limits.read(transaction, claims)
     saved_states.read(transaction, claims)
+    node_inputs.read_small(transaction, claims)
 
 
 def _claimed(row: Row) -> Claim:

@@ -9,19 +9,15 @@ from msgspec.structs import replace
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import (
-    ClaimedNode,
     FlowNode,
     FlowState,
     FlowStatus,
-    Input,
     NewFlow,
     NewNode,
     NodeState,
-    Role,
-    decoded,
     encoded,
 )
-from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, NewJob, State
+from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
 from forge_jobs.storage.sqlite import moves, nodes, outcomes
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -121,23 +117,6 @@ SELECT id FROM flow WHERE ended_at IS NOT NULL AND NOT EXISTS (
 ORDER BY ended_at LIMIT ?
 """
 
-READ = """
-SELECT node.flow_id, flow.name AS flow, node.name, node.plan
-FROM flow_node AS node JOIN flow ON flow.id = node.flow_id WHERE node.job_id = ?
-"""
-
-SUCCESSORS = """
-SELECT next.name FROM flow_edge AS edge JOIN flow_node AS next ON next.job_id = edge.to_job
-WHERE edge.from_job = ? ORDER BY next.number
-"""
-
-INPUTS = """
-SELECT other.name, other.job_id, iif(edge.taken, other.state, 'skipped') AS state, other.codec,
-       iif(edge.taken, other.result, NULL) AS result, other.error
-FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job
-WHERE edge.to_job = ? ORDER BY edge.position
-"""
-
 
 class SqliteFlows:
     """`Flows` in SQLite."""
@@ -216,22 +195,6 @@ class SqliteFlows:
             return len(over)
 
         return await self._database.write(forget)
-
-
-def read(transaction: Transaction, claim: Claim) -> None:
-    """The claim of a node says what its flow says of it."""
-    node = transaction.record(READ, (claim.job_id,))
-    if node is None:  # its flow was forgotten
-        return
-    plan = decoded(node["plan"])
-    inputs = [
-        Input(**{**one, "state": NodeState(one["state"])})
-        for one in transaction.records(INPUTS, (claim.job_id,))
-    ]
-    successors = transaction.rows(SUCCESSORS, (claim.job_id,)) if plan.role is Role.BRANCH else ()
-    claim.node = ClaimedNode(
-        node["flow_id"], node["flow"], node["name"], plan, inputs, [name for (name,) in successors]
-    )
 
 
 def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
