@@ -17,8 +17,8 @@ FLOW = 32
 MOST_NODES = 100_000
 """How many nodes a flow may have when it starts, and how many a node may add at once."""
 
-MOST_AT_CLAIM = 4096
-"""Bytes of what a node gets from its predecessors that come with its claim; more is read when it begins."""
+MOST_INPUTS_AT_CLAIM, MOST_AT_CLAIM = 64, 4096
+"""Of how many predecessors, and how many bytes, a node gets results with its claim; more is read when it begins."""
 
 LONGEST_NAME = 128
 """The most characters of the name of a flow, or of a node."""

@@ -62,8 +62,8 @@ class Claims(Protocol):
         priority in `hints`, unless they became ready within the last `late`; of a priority without a hint every
         job is seen. Jobs of `without_kinds` are passed over. Nothing is taken when `standing` does not fit this
         database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out, and that
-        of a node of a flow which gets more than MOST_AT_CLAIM bytes from the nodes before it:
-        `payload` reads it. A larger saved state is left out together with the payload.
+        of a node of a flow which gets more than MOST_AT_CLAIM bytes, or results of more than MOST_INPUTS_AT_CLAIM
+        nodes: `payload` reads it. A larger saved state is left out together with the payload.
         """
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:

@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from forge_jobs.model.flow import MOST_AT_CLAIM, ClaimedNode, Input, NodeState, Role, decoded, is_node
+from forge_jobs.model.flow import (
+    MOST_AT_CLAIM,
+    MOST_INPUTS_AT_CLAIM,
+    ClaimedNode,
+    Input,
+    NodeState,
+    Role,
+    decoded,
+    is_node,
+)
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.sqlite.transaction import Transaction
 
@@ -23,9 +32,10 @@ FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job
 WHERE edge.to_job = ? ORDER BY edge.position
 """
 
-SIZE = """
-SELECT coalesce(sum(1 + coalesce(length(other.result), 0)), 0)
-FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job WHERE edge.to_job = ?
+IS_SMALL = f"""
+SELECT count(*) <= {MOST_INPUTS_AT_CLAIM} AND coalesce(sum(length(result)), 0) <= {MOST_AT_CLAIM} FROM (
+    SELECT other.result FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job
+    WHERE edge.to_job = ? LIMIT {MOST_INPUTS_AT_CLAIM + 1})
 """
 
 
@@ -36,7 +46,7 @@ def read_small(transaction: Transaction, claims: Sequence[Claim]) -> None:
     for claim in claims:
         if not is_node(claim.links):
             continue
-        if transaction.value(SIZE, (claim.job_id,)) > MOST_AT_CLAIM:
+        if not transaction.value(IS_SMALL, (claim.job_id,)):
             claim.payload = None
         if claim.payload is not None:
             read(transaction, claim)
