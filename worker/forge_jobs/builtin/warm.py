@@ -1,16 +1,17 @@
 """Warm programs: a kind of jobs is done by processes in any language, which stay for the next job.
 
 A process reads one job a line, as JSON, and writes one answer a line. One that does not keep to that, or dies, is killed with
-all that it has started, and the next job starts another one.
+all that it has started, and the next job starts another one. So is one that wrote anything after its answer.
 """
 
 import asyncio
 import os
+import select
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
 
@@ -39,12 +40,37 @@ class WarmAnswer(msgspec.Struct, frozen=True):
     result: Any = None
 
 
+class WarmOutput(asyncio.StreamReader):
+    """What a process writes; `unread` is how many bytes of it nobody has taken for an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=LONGEST_LINE)
+        self.unread = 0
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        """The process has written this."""
+        data = bytes(data)
+        self.unread += len(data)
+        super().feed_data(data)
+
+    async def readline(self) -> bytes:
+        """Return the next line, or what there is of it at the end. Raises ValueError for one that is too long."""
+        line = await super().readline()
+        self.unread -= len(line)
+        return line
+
+
 class WarmProcess:
     """One process, and its lines."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> None:
         stdin, self._stdin = os.pipe()
-        self._stdout, stdout = os.pipe()
+        try:
+            self._stdout, stdout = os.pipe()
+        except BaseException:
+            os.close(stdin)
+            os.close(self._stdin)
+            raise
         try:
             self.group = ProcessGroup(argv, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=2)
         except BaseException:
@@ -54,14 +80,14 @@ class WarmProcess:
         finally:
             os.close(stdin)
             os.close(stdout)
-        self._reader: asyncio.StreamReader | None = None
+        self._reader: WarmOutput | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._writer: asyncio.StreamWriter | None = None
 
     async def open(self) -> None:
         """Its lines can be read and written."""
         loop = asyncio.get_running_loop()
-        self._reader = asyncio.StreamReader(limit=LONGEST_LINE)
+        self._reader = WarmOutput()
         protocol = asyncio.StreamReaderProtocol(self._reader)
         transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(self._stdout, "rb", 0))
         flow = asyncio.streams.FlowControlMixin()
@@ -81,6 +107,17 @@ class WarmProcess:
         except ValueError:
             raise Retry(reason=f"its process wrote a line of more than {LONGEST_LINE:,} bytes") from None
         return line if line.endswith(b"\n") else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it lives, and has written nothing since its last answer: a second one might be taken for that of the next job."""
+        if not self.group.lives or self._reader is None or self._reader.unread:
+            return False
+        if any(transport.is_closing() for transport in self._transports):
+            return False
+        looking = select.poll()
+        looking.register(self._stdout, select.POLLIN)
+        return not looking.poll(0)
 
     async def end(self) -> None:
         """Nothing of it runs."""
@@ -152,7 +189,7 @@ class WarmProgram:
     async def _one(self) -> WarmProcess:
         while self._idle:
             process = self._idle.pop()
-            if process.group.lives:
+            if process.waits:
                 return process
             await process.end()
         env = {name: value for name, value in os.environ.items() if not name.startswith("FORGE_")}

@@ -231,6 +231,7 @@ def worker(
     for variable in os.environ.keys() - named.keys():
         del os.environ[variable]
     os.environ.update(named)
+    is_child = has_parent()  # asked before anything of the program runs, and starts processes
     settings = Settings.load()
     plan = WorkerOptions(
         app=app or settings.app,
@@ -250,7 +251,7 @@ def worker(
     )
     if can_ask(call):
         asyncio.run(_ask_for_new_queues(program.load(plan.app), plan.queues or settings.queues))
-    if processes == 1 and (not plan.wear or has_parent()):
+    if processes == 1 and (not plan.wear or is_child):
         run_plan(plan)
     elif code := _run_many(plan, processes):
         raise click.exceptions.Exit(code)

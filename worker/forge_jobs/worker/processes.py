@@ -45,8 +45,8 @@ async def run_processes(
 
 def stop_with_parent(stop: Callable[[], None]) -> None:
     """In a child: call `stop` when the parent is gone. Does nothing in a process that has no such parent."""
-    if (text := os.environ.get(PARENT_PIPE)) and text.isdigit():
-        loop, pipe = asyncio.get_running_loop(), int(text)
+    if (pipe := _descriptor(PARENT_PIPE)) is not None:
+        loop = asyncio.get_running_loop()
 
         def gone() -> None:
             loop.remove_reader(pipe)
@@ -56,21 +56,41 @@ def stop_with_parent(stop: Callable[[], None]) -> None:
 
 
 def has_parent() -> bool:
-    """Whether this process is the child of such a parent."""
-    return os.environ.get(PARENT_PIPE, "").isdigit()
+    """Whether this process is the child of such a parent; what it starts itself from then on does not take itself for one."""
+    return _descriptor(PARENT_PIPE) is not None
 
 
 def tell_parent(word: str, text: str = "") -> bool:
     """In a child: its parent hears READY, or WORN and why. False in a process that has no such parent."""
-    given = os.environ.get(ASKING_PIPE, "")
-    if not given.isdigit():
+    asking = _descriptor(ASKING_PIPE)
+    if asking is None:
         return False
     line = (
         f"{os.getpid()} {word} {text}".encode(errors="replace")[:400] + b"\n"
     )  # so short that it is written whole
     with suppress(OSError):
-        os.write(int(given), line)
+        os.write(asking, line)
     return True
+
+
+_descriptors: dict[str, int | None] = {}
+"""Of this process, by the names of their variables, once they were taken out of the environment."""
+
+
+def _descriptor(variable: str) -> int | None:
+    """Return the descriptor that this variable holds; None in a process that has no parent.
+
+    Whatever this process starts gets neither the variables nor the descriptors: there, they would be another file's.
+    """
+    if not _descriptors:
+        for name in (PARENT_PIPE, ASKING_PIPE):
+            text = os.environ.pop(name, "")
+            _descriptors[name] = None
+            if text.isdecimal():
+                with suppress(OSError):  # it is not open here: somebody else was meant
+                    os.set_inheritable(int(text), False)
+                    _descriptors[name] = int(text)
+    return _descriptors[variable]
 
 
 class _Parent:
@@ -109,9 +129,10 @@ class _Parent:
         with suppress(BlockingIOError):
             *lines, self._said = (self._said + os.read(asked, 65536)).split(b"\n")
             for line in lines:
-                pid, word, text = line.decode(errors="replace").split(" ", 2)
+                pid, _, said = line.decode(errors="replace").partition(" ")
+                word, _, text = said.partition(" ")
                 for index, child in self._children.items():
-                    if child.pid != int(pid):
+                    if str(child.pid) != pid:
                         continue  # one that has ended
                     if word == READY:
                         self._ready[index].set()
@@ -148,12 +169,19 @@ class _Parent:
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             started = time.monotonic()
-            child = await asyncio.create_subprocess_exec(
-                *self._commands[index],
-                pass_fds=[pipe, asking],
-                process_group=0,
-                env={**os.environ, PARENT_PIPE: str(pipe), ASKING_PIPE: str(asking)},
-            )
+            try:
+                child = await asyncio.create_subprocess_exec(
+                    *self._commands[index],
+                    pass_fds=[pipe, asking],
+                    process_group=0,
+                    env={**os.environ, PARENT_PIPE: str(pipe), ASKING_PIPE: str(asking)},
+                )
+            except OSError as error:  # the system has no process to give, for now: the others go on
+                self._say(
+                    f"Worker process {index} cannot be started: {error.strerror or error}; it is tried again in {wait:g} s."
+                )
+                wait = await self._paused(wait)
+                continue
             self._ready.setdefault(index, asyncio.Event())
             self._children[index] = child
             if self._stopping.is_set():
@@ -174,11 +202,14 @@ class _Parent:
             if time.monotonic() - started > HEALTHY_AFTER:
                 wait = FIRST_WAIT
             self._say(f"Worker process {index} ended with {code}; it is started again in {wait:g} s.")
-            try:
-                async with asyncio.timeout(wait):
-                    await self._stopping.wait()
-            except TimeoutError:
-                wait = min(wait * 2, LONGEST_WAIT)
+            wait = await self._paused(wait)
+
+    async def _paused(self, wait: float) -> float:
+        """Return how long to wait the next time, after so many seconds, or at once when all stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._stopping.wait()
+        return min(wait * 2, LONGEST_WAIT)
 
     def _pass_on(self, number: signal.Signals) -> None:
         self._stopping.set()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Forge, Job, State, builtin
+from forge_jobs.builtin.warm import WarmProcess
 from forge_jobs.errors import InvalidInput
 from tests.builtin.family import lives
 from tests.working.eventually import eventually
@@ -27,6 +28,14 @@ PROGRAM = textwrap.dedent("""
                 os._exit(7)
             if say == "sleep":
                 time.sleep(600)
+            if say == "twice":
+                answer = json.dumps({"id": job["id"], "status": "ok", "result": {"pid": os.getpid()}})
+                print(answer + "\\n" + answer, flush=True)
+                continue
+            if say == "late":
+                print(json.dumps({"id": job["id"], "status": "ok", "result": {"pid": os.getpid()}}), flush=True)
+                print("part of a line", end="", flush=True)
+                continue
             if say == "name":
                 say = {"status": "ok", "result": [job["kind"], job["attempt"], "FORGE_SECRET" in os.environ]}
             else:
@@ -114,6 +123,36 @@ async def test_a_process_that_does_not_keep_to_the_protocol_is_replaced(
     assert (job.state, job.error) == (State.DEAD, error)
     assert not lives(before)
     assert await pid(forge) != before
+
+
+@pytest.mark.parametrize("say", ["twice", "late"])
+async def test_what_a_process_writes_after_its_answer_costs_the_next_job_no_attempt(
+    forge: Forge, say: str
+) -> None:
+    first = await forge.wait(await forge.enqueue("warm", {"say": say}), timeout=30)
+
+    assert await pid(forge) != first["pid"]
+
+
+async def test_a_process_for_which_there_is_only_one_pipe_leaves_none_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipes = list[tuple[int, int]]()
+
+    def pipe() -> tuple[int, int]:
+        if pipes:
+            raise OSError(24, "Too many open files")
+        pipes.append(real())
+        return pipes[0]
+
+    real = os.pipe
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(OSError, match="Too many open files"):
+        WarmProcess(["cat"], {}, None)
+
+    for end in pipes[0]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
 
 
 async def test_a_process_that_takes_too_long_is_killed(forge: Forge) -> None:

@@ -5,6 +5,7 @@ Each line of the ledger is one event: what, job id, attempt, process id, monoton
 
 import asyncio
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -165,6 +166,20 @@ def compute(ctx: Context, seconds: float) -> None:
 def run_program(ctx: Context, argv: list[str]) -> None:
     note("start", ctx)
     subprocess.run(argv, check=True)
+
+
+TOLD = """
+import json, os, stat
+pipes = [number for number in range(3, 200) if os.path.exists(f"/proc/self/fd/{number}") and stat.S_ISFIFO(os.stat(number).st_mode)]
+print(json.dumps({"pipes": pipes, "variables": sorted(name for name in os.environ if name.startswith("_FORGE"))}))
+"""
+
+
+@forge.handler
+async def told_to_a_program() -> Any:
+    """Return what a program that a handler starts gets of what the worker's parent gave the worker."""
+    argv = [sys.executable, "-c", TOLD]
+    return json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE, close_fds=False).stdout)
 
 
 kept: list[Any] = []
