@@ -151,12 +151,13 @@ def test_links_in_the_documents_lead_somewhere(file: Path) -> None:
     assert [link for link in links if not (file.parent / link).exists()] == []
 
 
-def test_what_is_shipped_includes_the_migrations_and_the_types() -> None:
+def test_what_is_shipped_includes_the_migrations_the_types_and_the_templates() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
     assert settings["tool"]["setuptools"]["package-data"]["forge_jobs"] == [
         "py.typed",
         "storage/migrations/*/*.sql",
+        "integrations/django/templates/admin/**/*.html",
     ]
 
 
@@ -177,13 +178,17 @@ FACADES = {
 """What a program calls and what a database does have the same nouns."""
 
 
+OF_DJANGO = ("django/management/commands", "django/migrations", "django/models.py")
+"""Where Django has names of its own: each command is a Command, and a model is what it is called in the admin."""
+
+
 def test_a_class_has_a_name_of_its_own() -> None:
     """Those that begin with an underscore are nobody else's."""
     places = defaultdict(set)
     for package in PACKAGES:
         for file in package.rglob("*.py"):
             for name in re.findall(r"^class ([A-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE):
-                if "management/commands" not in str(file):  # where Django wants each to be a Command
+                if not any(place in str(file) for place in OF_DJANGO):
                     places[name].add(str(file.relative_to(ROOT)))
 
     assert {name: files for name, files in places.items() if len(files) > 1 and name not in FACADES} == {}

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.storage.conftest import *  # noqa: F403  the databases
 
+WORKER = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("django_program.py")
 
 
@@ -66,7 +67,7 @@ def start(
         databases = json.dumps({"default": default, "jobs": jobs})
         with subprocess.Popen(
             [sys.executable, str(PROGRAM)],
-            env={**os.environ, "JOBS_DATABASES": databases, **environment},
+            env={**os.environ, "PYTHONPATH": str(WORKER), "JOBS_DATABASES": databases, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -17,7 +17,37 @@ from django.conf import settings
 
 settings.configure(
     DATABASES=json.loads(os.environ["JOBS_DATABASES"]),
-    INSTALLED_APPS=["forge_jobs.integrations.django"],
+    SECRET_KEY="of tests",
+    ROOT_URLCONF="tests.integrations.django_admin_scenes",
+    ALLOWED_HOSTS=["*"],
+    INSTALLED_APPS=[
+        "django.contrib.admin",
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.messages",
+        "django.contrib.sessions",
+        "forge_jobs.integrations.django",
+    ],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+    ],
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": {
+                "context_processors": [
+                    "django.template.context_processors.request",
+                    "django.contrib.auth.context_processors.auth",
+                    "django.contrib.messages.context_processors.messages",
+                ]
+            },
+        }
+    ],
+    STATIC_URL="/static/",
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     TASKS={
         "default": {
             "BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend",
@@ -43,6 +73,7 @@ from django.utils import timezone  # noqa: E402
 from forge_jobs.errors import UnknownQueue  # noqa: E402
 from forge_jobs.integrations.django.backend import ForgeBackend, backends  # noqa: E402
 from forge_jobs.integrations.django.tasks_api import TaskResultDoesNotExist, signals, tasks  # noqa: E402
+from tests.integrations import django_admin_scenes  # noqa: E402
 
 ALIAS = "jobs"
 ran: list[Any] = []
@@ -243,7 +274,8 @@ def without_time_zones() -> Any:
     return [ran, all(timezone.is_naive(moment) for moment in moments if moment), later.status]
 
 
-call_command("migrate", database=ALIAS, verbosity=0)
+for name in ("default", ALIAS):
+    call_command("migrate", database=name, verbosity=0)
 scenes = [
     transactions,
     order,
@@ -255,6 +287,7 @@ scenes = [
     in_an_event_loop,
     any_queue,
     without_time_zones,
+    *django_admin_scenes.scenes,
 ]
 by_name = {scene.__name__: scene for scene in scenes}
 answers, sys.stdout = sys.stdout, sys.stderr

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections
 from django.utils import timezone
@@ -27,6 +27,9 @@ from forge_jobs.integrations.django.tasks_api import (
 )
 from forge_jobs.model.job import Job
 from forge_jobs.rules.checks import MAX_ID
+
+if TYPE_CHECKING:
+    from forge_jobs.sync.sync_forge import SyncForge
 
 OPTIONS = {"DATABASE", "MAX_ATTEMPTS", "SCHEMA", "TIMEOUT"}
 
@@ -71,6 +74,18 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
                     self._declare(forge, path, task)
         return forge
 
+    def table(self, name: str) -> str:
+        """Return the name of a table of ours, as Django quotes none that is quoted already."""
+        if connections[self.database].vendor == "sqlite":
+            return name
+        return f'"{self.options.get("SCHEMA") or self.forge.settings.schema}"."{name}"'
+
+    def opened(self) -> "SyncForge":
+        """Return what changes and shows committed jobs, which migrates nothing. Raises StorageUnavailable."""
+        sync = self.forge.sync
+        sync.open(migrate=False, declare=False)
+        return sync
+
     def migrate(self) -> None:
         """The tables are there, and the queues of the tasks."""
         sync = self.forge.sync
@@ -85,7 +100,7 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
 
     @async_unsafe(
         "A task is enqueued in an event loop, where it has to be awaited: await task.aenqueue(...)."
-    )  # type: ignore[untyped-decorator]
+    )
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """A job waits, in the transaction of Django's connection if there is one; return its result so far."""
         self.validate_task(task)
@@ -106,7 +121,7 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         signals.task_enqueued.send(type(self), task_result=result)
         return result
 
-    @async_unsafe("A result is read in an event loop, where it has to be awaited: aget_result or arefresh.")  # type: ignore[untyped-decorator]
+    @async_unsafe("A result is read in an event loop, where it has to be awaited: aget_result or arefresh.")
     def get_result(self, result_id: str) -> Any:
         """Return the result of a task as it stands, as Django's connection sees it. Raises TaskResultDoesNotExist."""
         if not (result_id.isascii() and result_id.isdecimal() and 0 < int(result_id) <= MAX_ID):

@@ -1,1 +1,121 @@
-"""The app has no tables of Django's; with this file Django tells it of migrations."""
+"""Jobs and queues as Django's models, which read: what changes them is `forge.sync`, the admin and the command line.
+
+Arguments and results are left out, since a model would show what is redacted.
+"""
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+
+from forge_jobs.integrations.django.backend import ForgeBackend, backends
+from forge_jobs.integrations.django.fields import Moment, Tags
+from forge_jobs.integrations.django.tasks_api import tasks
+from forge_jobs.model import job as values
+from forge_jobs.model.queue import QueueConfig
+
+
+def shown_backend() -> ForgeBackend:
+    """Return the first backend of TASKS that is ours: models and the admin show its database. Raises ImproperlyConfigured."""
+    backend = next(backends(), None)
+    if backend is None:
+        raise ImproperlyConfigured(
+            f"TASKS has {', '.join(sorted(tasks.task_backends.settings))}, of which none is a ForgeBackend."
+        )
+    return backend
+
+
+class Readers(models.Manager):  # type: ignore[misc]  # which has no types here
+    """Reads from the database that has the jobs, whichever alias that has."""
+
+    def get_queryset(self) -> Any:
+        """Return all rows."""
+        backend = shown_backend()
+        self.model._meta.db_table = backend.table(self.model._meta.original_attrs["db_table"])
+        return super().get_queryset().using(backend.database)
+
+
+class ReadOnly(models.Model):  # type: ignore[misc]  # which has no types here
+    """A row that Django only reads."""
+
+    objects = Readers()
+
+    class Meta:
+        """It has no table of its own."""
+
+        abstract = True
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """Refused."""
+        raise NotImplementedError(f"A {self._meta.verbose_name} is not saved, allowed is to read it.")
+
+    def delete(self, *_: Any, **__: Any) -> Any:
+        """Refused."""
+        raise NotImplementedError(f"A {self._meta.verbose_name} is not deleted, allowed is to read it.")
+
+
+class Job(ReadOnly):
+    """A row of the view `jobs`."""
+
+    id = models.BigAutoField(primary_key=True)
+    queue = models.CharField(max_length=values.MAX_NAME)
+    kind = models.CharField(max_length=values.MAX_NAME)
+    state = models.CharField(max_length=16)
+    priority = models.SmallIntegerField()
+    attempt = models.IntegerField(null=True)  # of a pending job that has not run, None
+    max_attempts = models.IntegerField()
+    key = models.CharField(max_length=values.MAX_KEY, null=True)
+    tenant = models.CharField(max_length=values.MAX_NAME, null=True)
+    tags = Tags()
+    progress = models.FloatField(null=True)
+    created_at = Moment()
+    run_at = Moment(null=True)
+    claimed_at = Moment(null=True)
+    started_at = Moment(null=True)
+    finished_at = Moment(null=True)
+    error = models.TextField(null=True)
+
+    class Meta:
+        """Others make what it reads."""
+
+        managed = False
+        db_table = "jobs"
+        default_permissions = ("view", "change")
+
+    def __str__(self) -> str:
+        return f"job {self.pk}" + (f", {self.kind}" if self.kind else "")
+
+    @classmethod
+    def of(cls, job: values.Job) -> "Job":
+        """Return the row of a job that was read otherwise."""
+        names = [field.name for field in cls._meta.fields]
+        facts = {name: getattr(job, name) for name in names} | {
+            "state": job.state.value,
+            "progress": job.progress.share if job.progress else None,
+        }
+        return cls(**facts)
+
+
+class Queue(ReadOnly):
+    """A row of the table `queue`."""
+
+    name = models.CharField(max_length=values.MAX_NAME, primary_key=True)
+    paused = models.BooleanField()
+    paused_until = Moment(null=True)
+    pause_reason = models.TextField(null=True)
+    concurrency = models.IntegerField(null=True)
+
+    class Meta:
+        """Others make what it reads."""
+
+        managed = False
+        db_table = "queue"
+        default_permissions = ("view", "change")
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+    @classmethod
+    def of(cls, queue: QueueConfig) -> "Queue":
+        """Return the row of a queue that was read otherwise."""
+        return cls(**{field.name: getattr(queue, field.name) for field in cls._meta.fields})

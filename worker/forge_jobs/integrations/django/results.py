@@ -9,9 +9,9 @@ from datetime import datetime
 from traceback import format_exception
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
 
+from forge_jobs.integrations.django.fields import as_django_has_it
 from forge_jobs.integrations.django.tasks_api import TaskError, TaskResult, TaskResultStatus
 from forge_jobs.model.decision import Asleep, Dead, Reschedule, Throttled
 from forge_jobs.model.job import Claim, Job, State
@@ -104,14 +104,6 @@ def _ended(result: Any, status: Any) -> Any:
     object.__setattr__(result, "finished_at", timezone.now())
     object.__setattr__(result, "status", status)
     return result
-
-
-def as_django_has_it(moment: datetime | None) -> datetime | None:
-    """Return the moment without a time zone, in that of the project, where Django uses none (USE_TZ)."""
-    if moment is None or settings.USE_TZ:
-        return moment
-    naive: datetime = timezone.make_naive(moment)
-    return naive
 
 
 def error_of(said: str) -> Any:

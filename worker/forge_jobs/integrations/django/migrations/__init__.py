@@ -1,0 +1,1 @@
+"""What Django is told of the models of the app."""

@@ -1,0 +1,203 @@
+"""Scenes of the admin, which `django_program` runs."""
+
+import html
+import io
+import re
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
+from django.db import connections
+from django.test import Client
+from django.urls import path
+from django.utils import timezone
+
+from forge_jobs.integrations.django.models import Job, Queue, shown_backend
+
+urlpatterns = [path("admin/", admin.site.urls)]
+
+JOBS, QUEUES = "/admin/forge_jobs/job/", "/admin/forge_jobs/queue/"
+
+
+def client(*permissions: str, name: str = "somebody") -> Client:
+    user, _ = User.objects.get_or_create(username=name, is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    made = Client()
+    made.force_login(user)
+    return made
+
+
+def all_may(name: str = "boss") -> Client:
+    return client("view_job", "change_job", "view_queue", "change_queue", name=name)
+
+
+def sync() -> Any:
+    return shown_backend().opened()
+
+
+def three_jobs() -> list[int]:
+    """A job with a key and tags, one that is dead and one that is scheduled."""
+    jobs = [
+        sync().enqueue("shop.ship", {"order": 7}, key="order-7", tags=["urgent", "eu"], queue="mail"),
+        sync().enqueue("shop.bill"),
+        sync().enqueue("shop.bill", delay=3600),
+    ]
+    sync().jobs.cancel(jobs[1])
+    return [job.id for job in jobs]
+
+
+def listed(answer: Any) -> list[int]:
+    return [
+        int(job_id)
+        for job_id in re.findall(r'name="_selected_action" value="(\d+)"', answer.content.decode())
+    ]
+
+
+def said(answer: Any) -> list[str]:
+    items = re.findall(r'<li class="(?:success|error|info)">(.*?)</li>', answer.content.decode())
+    return [html.unescape(item) for item in items]
+
+
+def jobs_are_found() -> Any:
+    ids = three_jobs()
+    boss = all_may()
+    words = ["", "?state=dead", "?queue=mail", "?kind=shop.bill", "?tag=eu", "?q=order-7", f"?q={ids[2]}"]
+    words += ["?q=order-7&state=dead", f"?before={ids[1]}", "?q=nobody"]
+    found = [[ids.index(job_id) for job_id in listed(boss.get(JOBS + word))] for word in words]
+    return [found, said(boss.get(JOBS + "?queue=nowhere"))]
+
+
+def a_page_of_a_job() -> Any:
+    backend = shown_backend()
+    if "shop.pay" not in backend.forge.handlers:
+        backend.forge.handler(kind="shop.pay", redact=("card",))(pay)
+    job = sync().enqueue("shop.pay", {"card": "4111", "order": "<b>7</b>"}, key="order-7")
+    sync().jobs.fail(job, "no <money>")
+    page = all_may().get(f"{JOBS}{job.id}/change/").content.decode()
+    unknown = [all_may().get(f"{JOBS}{name}/change/").status_code for name in (10**12, "x", 10**30)]
+    wanted = [
+        "It is dead since",
+        "no &lt;money&gt;",
+        "(redacted)",
+        "&lt;b&gt;7&lt;/b&gt;",
+        "order-7",
+        "enqueued",
+    ]
+    return [[word for word in wanted if word not in page], "4111" in page or "<b>7" in page, unknown]
+
+
+def pay(card: str, order: str) -> None: ...
+
+
+def jobs_are_moved() -> Any:
+    [waiting, dead, scheduled] = three_jobs()
+    boss = all_may()
+
+    def chosen(action: str, *ids: int) -> list[str]:
+        return said(boss.post(JOBS, {"action": action, "_selected_action": ids, "index": 0}, follow=True))
+
+    heard = [
+        chosen("retry_chosen", dead, waiting),
+        chosen("run_chosen_now", scheduled),
+        chosen("cancel_chosen", waiting),
+        said(boss.post(f"{JOBS}{waiting}/change/", {"retry": "Retry"}, follow=True)),
+    ]
+    named = [[re.sub(r"(?i)job \d+", "Job", sentence) for sentence in every] for every in heard]
+    log = boss.get(f"{JOBS}{waiting}/history/").content.decode()
+    return [
+        [[sentence[:40] for sentence in every] for every in named],
+        [sync().jobs.get(job_id).state for job_id in (waiting, dead, scheduled)],
+        "is cancelled" in log and "is pending" in log,
+    ]
+
+
+def only_who_may() -> Any:
+    [waiting, _, _] = three_jobs()
+    page, retry = (
+        f"{JOBS}{waiting}/change/",
+        {"action": "cancel_chosen", "_selected_action": [waiting], "index": 0},
+    )
+    viewer, stranger = client("view_job", name="viewer"), client(name="stranger")
+    answers = [
+        viewer.get(JOBS).status_code,
+        viewer.get(page).status_code,
+        b'name="cancel"' in viewer.get(page).content,
+        b"cancel_chosen" in viewer.get(JOBS).content,
+        viewer.post(page, {"cancel": "Cancel"}).status_code,
+        viewer.get(QUEUES).status_code,
+        stranger.get(JOBS).status_code,
+        stranger.get(page).status_code,
+        Client().get(page).status_code,
+    ]
+    viewer.post(JOBS, retry)
+    boss = all_may()
+    answers += [boss.get(f"{JOBS}add/").status_code, boss.get(f"{JOBS}{waiting}/delete/").status_code]
+    answers += [boss.post(page, {"explode": "1"}).status_code]
+    return [answers, sync().jobs.get(waiting).state]
+
+
+def queues_are_paused() -> Any:
+    three_jobs()
+    boss, page = all_may(), f"{QUEUES}mail/change/"
+    heard = [
+        said(boss.post(page, {"pause": "Pause", "for": "soon", "why": ""}, follow=True)),
+        said(boss.post(page, {"pause": "Pause", "for": "10m", "why": "no mail"}, follow=True)),
+    ]
+    shown = boss.get(QUEUES).content.decode()
+    queue = Queue.objects.get(name="mail")
+    facts = [queue.paused, queue.pause_reason, timezone.now() < queue.paused_until, ": no mail" in shown]
+    heard.append(
+        said(
+            boss.post(
+                QUEUES, {"action": "resume_chosen", "_selected_action": ["mail"], "index": 0}, follow=True
+            )
+        )
+    )
+    return [heard, facts, sync().queues.get("mail").paused, f"{JOBS}?queue=mail&amp;state=pending" in shown]
+
+
+def models_read_only() -> Any:
+    [waiting, _, scheduled] = three_jobs()
+    job = Job.objects.get(key="order-7")
+    refused = []
+    for change in (job.save, job.delete, Queue(name="x").save):
+        try:
+            change()
+        except NotImplementedError as error:
+            refused.append(str(error))
+    recent = Job.objects.filter(created_at__gt=timezone.now() - timedelta(minutes=5))
+    later = Job.objects.filter(run_at__gt=timezone.now()).values_list("pk", flat=True)
+    return [job.pk == waiting, job.tags, recent.count(), list(later) == [scheduled], refused]
+
+
+def migrations_make_nothing_twice() -> Any:
+    def tables() -> list[str]:
+        return [
+            table
+            for alias in ("default", "jobs")
+            for table in connections[alias].introspection.table_names(include_views=True)
+        ]
+
+    before, out = tables(), io.StringIO()
+    three_jobs()
+    for alias in ("default", "jobs"):
+        call_command("migrate", database=alias, verbosity=0)
+        call_command("migrate", "forge_jobs", "zero", database=alias, verbosity=0)
+        call_command("migrate", database=alias, verbosity=0)
+    call_command("makemigrations", check=True, dry_run=True, stdout=out)
+    call_command("dumpdata", database="jobs", stdout=(dump := io.StringIO()))
+    is_kept = len(sync().jobs.list()) == 3
+    return [before == tables(), out.getvalue().strip(), "order-7" in dump.getvalue(), is_kept]
+
+
+scenes = [
+    jobs_are_found,
+    a_page_of_a_job,
+    jobs_are_moved,
+    only_who_may,
+    queues_are_paused,
+    models_read_only,
+    migrations_make_nothing_twice,
+]

@@ -1,0 +1,58 @@
+"""Jobs and queues in Django's admin, where the jobs are in another database than the users."""
+
+from tests.integrations.conftest import *  # noqa: F403  the project
+from tests.integrations.conftest import Project
+
+
+def test_jobs_are_found_by_filters_ids_and_keys(project: Project) -> None:
+    found, said = project.scene("jobs_are_found")
+
+    assert found == [[2, 1, 0], [1], [0], [2, 1], [0], [0], [2], [], [0], []]
+    assert said[0].startswith("There is no queue 'nowhere'")
+
+
+def test_the_page_of_a_job_says_why_and_shows_nothing_that_is_redacted(project: Project) -> None:
+    assert project.scene("a_page_of_a_job") == [[], False, [404, 404, 404]]
+
+
+def test_jobs_are_retried_cancelled_and_run_at_once_and_who_did_it_is_kept(project: Project) -> None:
+    heard, states, is_logged = project.scene("jobs_are_moved")
+
+    assert heard == [
+        ["Job is pending.", "Job is pending; only a dead or retrying "],
+        ["Job is pending."],
+        ["Job is cancelled."],
+        ["Job is pending."],
+    ]
+    assert (states, is_logged) == (["pending", "pending", "pending"], True)
+
+
+def test_who_may_only_look_changes_nothing_and_strangers_see_nothing(project: Project) -> None:
+    answers, state = project.scene("only_who_may")
+
+    assert answers == [200, 200, False, False, 403, 403, 403, 403, 302, 403, 403, 403]
+    assert state == "pending"
+
+
+def test_queues_are_paused_for_a_time_and_a_reason(project: Project) -> None:
+    heard, facts, is_paused, leads_to_jobs = project.scene("queues_are_paused")
+
+    assert heard[0][0].startswith("The time of the pause is 'soon'")
+    assert heard[1:] == [["Queue mail is paused for 10 min."], ["Queue mail is resumed."]]
+    assert facts == [True, "no mail", True, True]
+    assert (is_paused, leads_to_jobs) == (False, True)
+
+
+def test_models_are_read_by_django_and_never_written(project: Project) -> None:
+    is_same, tags, recent, is_later, refused = project.scene("models_read_only")
+
+    assert (is_same, tags, recent, is_later) == (True, ["urgent", "eu"], 3, True)
+    assert refused == [
+        "A job is not saved, allowed is to read it.",
+        "A job is not deleted, allowed is to read it.",
+        "A queue is not saved, allowed is to read it.",
+    ]
+
+
+def test_migrations_of_the_app_make_and_drop_no_table(project: Project) -> None:
+    assert project.scene("migrations_make_nothing_twice") == [True, "No changes detected", False, True]
