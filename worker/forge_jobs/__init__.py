@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from forge_jobs.handlers.unique import Unique
     from forge_jobs.handlers.waits import Signal
     from forge_jobs.model.cron import CronConfig, Missed
-    from forge_jobs.model.decision import Dead, NoSignal, Reschedule, Retry, Throttled
+    from forge_jobs.model.decision import CircularWait, Dead, NoSignal, Reschedule, Retry, Throttled
     from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus, OnDead
     from forge_jobs.model.group import Group, GroupStatus, Overflow
     from forge_jobs.model.job import (
@@ -147,6 +147,7 @@ __all__ = [
     "Bulk",
     "Callback",
     "Cancelled",
+    "CircularWait",
     "ClaimLost",
     "Context",
     "Counts",

@@ -6,6 +6,7 @@ from forge_jobs.cli.table import Rows
 from forge_jobs.cli.values import shortened
 from forge_jobs.client.document import readable
 from forge_jobs.model.job import Job
+from forge_jobs.model.signal import CIRCLE
 from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.rules.words import to_the_second, waits_for
 
@@ -51,6 +52,8 @@ def _outcome(step: JobStep, job: Job) -> str:
     if step.sort is StepSort.WAIT and not step.is_over:
         end = "" if step.until is None else f" until {to_the_second(step.until)}"
         return f"waits for {waits_for(step)}{end}"
+    if step.sort is StepSort.WAIT and step.signal == CIRCLE:
+        return f"refused: job {step.for_job} waits for this one"
     if step.sort is StepSort.WAIT and step.signal is None:
         return f"timed out, waiting for {waits_for(step)}"
     return json.dumps(readable(step.result, step.codec, job.redacted), ensure_ascii=False)

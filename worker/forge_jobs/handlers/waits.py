@@ -9,10 +9,10 @@ from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, JobNotFound
 from forge_jobs.handlers import steps
 from forge_jobs.handlers.arguments import fitted
-from forge_jobs.model.decision import NoSignal
+from forge_jobs.model.decision import CircularWait, NoSignal
 from forge_jobs.model.job import MAX_NAME, Enqueued, State
 from forge_jobs.model.moments import as_duration
-from forge_jobs.model.signal import GONE
+from forge_jobs.model.signal import CIRCLE, GONE
 from forge_jobs.model.step import JobStep
 from forge_jobs.rules import names
 
@@ -93,7 +93,8 @@ class WaitingContext:
     ) -> Any:
         """Return the result of another job, an id or what `enqueue` returned, once it is done; as `wait_for`.
 
-        Raises JobDead when that job ends dead or expired, JobNotFound when there is none, or its queue keeps none.
+        Raises JobDead when that job ends dead or expired, JobNotFound when there is none, or its queue keeps none, and
+        CircularWait when without a timeout they would wait for each other: where the handler lets it through, the job is dead.
         """
         return steps.called(_of_job(_self(self), job, timeout, step, returns), "ctx.wait_for_job")
 
@@ -137,6 +138,10 @@ async def _of_job(
         raise InvalidInput(f"ctx.wait_for_job is given job {job_id} itself, allowed is another one.")
     wanted = steps.readable_as(returns, "returns of ctx.wait_for_job")
     ended = await _ended(context, "ctx.wait_for_job", (), job_id, timeout, step)
+    if ended.signal == CIRCLE:
+        raise CircularWait(
+            f"job {job_id} waits for the end of this job, {context.job_id}, itself or by others: neither would ever end"
+        )
     if ended.signal == GONE:
         raise JobNotFound(job_id)
     result = _read(ended, f"result of job {job_id}", wanted if ended.signal == State.DONE else None)

@@ -1,18 +1,20 @@
-"""Jobs that wait for the ends of others go on once those have ended."""
+"""Jobs that wait for the ends of others go on once those have ended, where that did not wake them."""
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.interface.signals import Signals
+from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.system.uptime import uptime
 
 SHARE = 20  # the chore rests for so many times as long as a look took, since it looks at all that wait
-SHORTEST_REST = 0.25  # seconds
+SHORTEST_REST = 1.0  # seconds
+SHORTEST_REST_WHEN_DEAF = 0.25  # ... where workers are not told that a job which they have is waited for
 
 
 class JobWaits:
     """The chore of one leader."""
 
-    def __init__(self, signals: Signals, epoch: LeaderEpoch) -> None:
-        self._signals = signals
+    def __init__(self, signals: Signals, wakeups: Wakeups, epoch: LeaderEpoch) -> None:
+        self._signals, self._wakeups = signals, wakeups
         self._epoch = epoch
 
     async def end(self) -> float | None:
@@ -21,4 +23,5 @@ class JobWaits:
         ended, waiting = await self._signals.end_waits(epoch=self._epoch)
         if not ended and not waiting:
             return None
-        return max(SHORTEST_REST, SHARE * (uptime() - began))
+        shortest = SHORTEST_REST_WHEN_DEAF if self._wakeups.poll_only else SHORTEST_REST
+        return max(shortest, SHARE * (uptime() - began))

@@ -218,7 +218,7 @@ class LeadingWorker:
             ),
             self._every(
                 END_WAITS_EVERY,
-                JobWaits(self._storage.signals, epoch).end,
+                JobWaits(self._storage.signals, self._storage.wakeups, epoch).end,
                 "ending waits for other jobs",
             ),
             self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),

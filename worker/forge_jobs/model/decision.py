@@ -109,6 +109,14 @@ class NoSignal(Dead, TimeoutError):
     """
 
 
+class CircularWait(Dead):
+    """The job for whose end a handler waits waits for the end of this one, itself or by others: neither would ever end. Each attempt is
+    told so at this place, so the job is dead where its handler lets this through.
+
+    Raised by `ctx.wait_for_job`, not by handlers.
+    """
+
+
 class Asleep(BaseException):
     """The job runs again at `until`, when a sleep of its handler ends; None: when what it waits for in the step ends that. Costs no attempt.
 

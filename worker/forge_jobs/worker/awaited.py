@@ -2,18 +2,23 @@
 
 What is remembered ends by itself, and who still waits says so again. While nobody waits, a batch of outcomes costs one
 look at an empty dictionary.
+
+Where it is jobs that wait, the end of the job wakes them in the statement that writes it. The claim of a job says that; for one that
+was claimed before, the worker hears it.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
 
+from forge_jobs.model.signal import AWAITED
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.ends import EXPECTED, Ends
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
 
 MOST = 100_000  # jobs that are remembered; who waits for others looks for himself
+MOST_LINKED = 10_000  # ... for whose ends jobs wait, whether or not this worker has them; the leader looks after the others
 
 
 class AwaitedJobs:
@@ -24,6 +29,7 @@ class AwaitedJobs:
         self._until: dict[
             int, float
         ] = {}  # by the id of a job: monotonic, in the order in which they were heard
+        self._linked: dict[int, None] = {}  # the ids of jobs for whose ends jobs wait, as they were heard
         self._ended: list[int] = []
         self._is_told = asyncio.Event()
         self._outage = Outage("telling of the ends of jobs", telemetry)
@@ -41,6 +47,20 @@ class AwaitedJobs:
             if self._until[oldest] > now and len(self._until) <= MOST:
                 break
             del self._until[oldest]
+
+    def linked(self, job_ids: str) -> None:
+        """Other jobs wait for the ends of these, whose ids are separated by commas."""
+        self._linked |= dict.fromkeys(int(text) for text in job_ids.split(",") if text.isdigit())
+        while len(self._linked) > MOST_LINKED:
+            del self._linked[next(iter(self._linked))]
+
+    def link(self, verdicts: Sequence[Verdict]) -> None:
+        """Of these verdicts, which are written next, the claims say for which of the jobs others wait."""
+        for verdict in verdicts if self._linked else ():
+            claim = verdict.run.claim
+            if claim.job_id in self._linked:
+                del self._linked[claim.job_id]
+                claim.links = (claim.links or 0) | AWAITED
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
         """The database knows these verdicts; whoever waits for one of the jobs is told."""

@@ -29,6 +29,7 @@ from forge_jobs.telemetry.events import (
     OutcomesUnwritten,
 )
 from forge_jobs.telemetry.telemetry import Telemetry
+from forge_jobs.worker.awaited import AwaitedJobs
 from forge_jobs.worker.cooldowns import Cooldowns
 from forge_jobs.worker.key_tokens import KeyTokens
 
@@ -56,6 +57,7 @@ class Recorder:
         self._telemetry = telemetry
         self._recorded = recorded
         self._tokens = tokens
+        self.awaited = AwaitedJobs(storage.ends, telemetry)
         self._gathered: list[Verdict] = []
         self._on_the_wire: Sequence[Verdict] = ()
         self._asked_at: float | None = (
@@ -160,6 +162,7 @@ class Recorder:
         del self._gathered[: len(batch)]
         self._on_the_wire = batch
         self._asked_at = time.monotonic()
+        self.awaited.link(batch)
         try:
             if any([verdict.throttled is not None for verdict in batch]):
                 await self._cooldowns.begin(batch)

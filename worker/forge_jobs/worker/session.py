@@ -25,7 +25,6 @@ from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import PollOnly, WorkerCutOff, WorkerStarted, WorkerStopping
 from forge_jobs.worker.allowance import Allowance
 from forge_jobs.worker.audit import ClaimAudit
-from forge_jobs.worker.awaited import AwaitedJobs
 from forge_jobs.worker.claimer import Claimer
 from forge_jobs.worker.ending import Ending, LastWrites
 from forge_jobs.worker.eras import Eras
@@ -159,7 +158,7 @@ class Session:
             self._configuring(),
             self._reporting_strays(),
             self._task(self._progress.run(), "progress"),
-            self._task(self._awaited.run(), "ends"),
+            self._task(self._recorder.awaited.run(), "ends"),
         ]
         stopping = self._task(self._stop.wait(), "stop")
         cancelled = False
@@ -195,7 +194,6 @@ class Session:
         queues = {config.id: ServedQueue(config, paused) for config in configuration.queues}
         self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set, self._slots)
         held = HeldClaims(queues, recorder.add)
-        self._awaited = AwaitedJobs(self._storage.ends, self._telemetry)
         self._progress = progress = ProgressWriter(self._storage.progress, self._telemetry)
         self.runners = runners = Runners(
             self.info.concurrency, self._forge, hand, held, tokens, progress, recorder, offset
@@ -355,7 +353,8 @@ class Session:
             cancelled=lambda job_id: self._cancelled([job_id]),
             due=self._due.set,
             emptied=self._tokens.void,
-            awaited=self._awaited.heard,
+            awaited=self._recorder.awaited.heard,
+            linked=self._recorder.awaited.linked,
             gate=self._gate_changed,
             reconnected=self._reconnected,
         )
@@ -438,7 +437,7 @@ class Session:
 
     def _recorded(self, verdicts: Sequence[Verdict], runs: Sequence[Run]) -> None:
         self._claimer.recorded(verdicts)
-        self._awaited.recorded(verdicts)
+        self._recorder.awaited.recorded(verdicts)
         self.counts.count(runs)
         if self.is_stopping:
             self.handed_back += sum(run.outcome is Outcome.HANDED_BACK for run in runs)

@@ -26,6 +26,7 @@ class Listeners:
     due: Callable[[], None]
     emptied: Callable[[str], None]
     awaited: Callable[[str], None]  # the ends of these jobs
+    linked: Callable[[str], None]  # other jobs wait for the ends of these
     gate: Callable[[str], None]  # of a pool's workers; "": of those without a pool
     reconnected: Callable[[], None]
 
@@ -67,6 +68,8 @@ class Wakeup:
             listeners.emptied(subject)
         elif kind == "wait":
             listeners.awaited(subject)
+        elif kind == "link":
+            listeners.linked(subject)
         elif kind == "gate":
             listeners.gate(subject)
         elif kind == "reconnect":

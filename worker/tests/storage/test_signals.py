@@ -329,44 +329,6 @@ async def test_a_signal_in_a_callers_transaction_is_sent_if_that_commits(storage
     assert await claim_ids(storage, me) == [first.job_id]
 
 
-async def test_a_job_waits_for_the_end_of_another_one(storage):
-    me = await worker(storage)
-    other = await running(storage, me)
-    first = await awaiting(storage, me, for_job=other.job_id)
-    epoch = await leader(storage)
-    assert await storage.signals.end_waits(epoch=epoch) == (0, 1)
-    await storage.claims.finish([done(other, result=b'"x"')])
-
-    assert await storage.signals.end_waits(epoch=epoch) == (1, 0)
-
-    await storage.schedule.make_pending()
-    assert await claim_ids(storage, me) == [first.job_id]
-    step = await wait(storage, first.job_id)
-    assert (step.signal, step.result, step.codec, step.for_job) == ("done", b'"x"', "json", other.job_id)
-    assert await storage.signals.end_waits(epoch=epoch + 1) == (0, 0)
-
-
-async def test_a_job_that_has_ended_is_not_waited_for(storage):
-    me = await worker(storage)
-    first = await running(storage, me)
-    buried = await running(storage, me)
-    await storage.claims.finish([dead(buried, 'it "broke"')])
-    step = await storage.signals.wait(first, NewWait(1, "one", for_job=buried.job_id))
-    assert (step.is_over, step.signal, step.result) == (True, "dead", b'"it \\"broke\\""')
-    step = await storage.signals.wait(first, NewWait(2, "two", for_job=4711))
-    assert (step.is_over, step.signal, step.result) == (True, "gone", None)
-
-
-async def test_only_the_leader_ends_the_waits_for_other_jobs(storage):
-    me = await worker(storage)
-    other = await running(storage, me)
-    first = await awaiting(storage, me, for_job=other.job_id)
-    await storage.claims.finish([done(other)])
-    epoch = await leader(storage)
-    await storage.signals.end_waits(epoch=epoch - 1)
-    assert await state(storage, first.job_id) is State.WAITING
-
-
 async def test_a_job_that_waits_can_be_cancelled_deleted_and_moved(storage):
     me = await worker(storage, ["default", "other"])
     first, second, third = [await awaiting(storage, me) for _ in range(3)]
@@ -557,17 +519,3 @@ async def test_jobs_whose_waits_time_out_soon_are_upcoming(storage):
         await awaiting(storage, me, timeout=timeout)
     jobs, _ = (await storage.schedule.upcoming(HOUR))["default"]
     assert jobs == 1
-
-
-async def test_jobs_whose_waits_for_other_jobs_are_over_are_upcoming(storage):
-    me = await worker(storage)
-    other = await running(storage, me)
-    await awaiting(storage, me, for_job=other.job_id)
-    assert await storage.schedule.upcoming(NOW) == {}
-    await storage.claims.finish([done(other)])
-    await awaiting(storage, me)
-    jobs, _ = (await storage.schedule.upcoming(NOW))["default"]
-    assert jobs == 1  # whoever ends once nothing is left to do does not leave it behind
-    await storage.signals.end_waits(epoch=await leader(storage))
-    await storage.schedule.make_pending()
-    assert await storage.schedule.upcoming(NOW) == {}

@@ -12,11 +12,9 @@ from forge_jobs import (
     Batch,
     BatchJob,
     Context,
-    Enqueued,
     Forge,
     InvalidInput,
     JobDead,
-    JobNotFound,
     NoSignal,
     Signal,
     Signalled,
@@ -25,7 +23,6 @@ from forge_jobs import (
     Step,
     StepsChanged,
     UnfitPayload,
-    Worker,
 )
 from forge_jobs.model.signal import MOST_SIGNALS
 from tests.storage.clock import Clock
@@ -344,40 +341,6 @@ async def test_a_signal_in_a_transaction_of_the_programs_comes_with_its_commit(
         await forge.signal("approved", "committed", job=job, connection=connection)
     await run(forge)
     assert await forge.wait(job, timeout=30) == "committed"
-
-
-async def test_a_handler_waits_for_the_end_of_another_job(forge: Forge) -> None:
-    @forge.handler
-    async def part(ctx: Context, number: int) -> int:
-        if number < 0:
-            raise JobDead(1, "no")
-        return 10 * number
-
-    @forge.handler(max_attempts=1)
-    async def whole(ctx: Context) -> list[Any]:
-        parts: list[int] = await ctx.step("parts", enqueue_parts)
-        results: list[Any] = [
-            await ctx.wait_for_job(Enqueued(parts[0])),
-            await ctx.wait_for_job(parts[1], returns=int),
-        ]
-        for lost in (parts[2], 4711):
-            try:
-                await ctx.wait_for_job(lost)
-            except (JobDead, JobNotFound) as error:
-                results.append(str(error))
-        return results
-
-    async def enqueue_parts() -> list[int]:
-        jobs = [part.options(max_attempts=1).enqueue(number=number) for number in (1, 2, -1)]
-        return [job.id for job in await asyncio.gather(*jobs)]
-
-    job = await whole.enqueue()
-    worker = asyncio.create_task(Worker(forge, queues=["default"], concurrency=1).run())
-    result = await forge.wait(job, timeout=60)
-    worker.cancel()
-    await asyncio.gather(worker, return_exceptions=True)
-    assert result[:2] == [10, 20]
-    assert "job" in result[2].lower() and result[3] == "There is no job 4711."
 
 
 async def test_why_says_what_a_job_waits_for_and_until_when(forge: Forge, clock: Clock) -> None:

@@ -189,7 +189,7 @@ async def test_a_worker_tells_who_waits_long_that_the_job_has_ended(
         waiting = asyncio.create_task(forge.wait(job, timeout=60))
         session = worker.session
         assert session is not None
-        await eventually(lambda: job.id in session._awaited._until)
+        await eventually(lambda: job.id in session._recorder.awaited._until)
         may_end.set()
         assert await waiting == "told"
 

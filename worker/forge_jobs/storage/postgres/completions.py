@@ -12,6 +12,7 @@ from forge_jobs.errors import ForgeError
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.flow import FLOW
 from forge_jobs.model.job import WORKER_LOST, End, Postponement, State
+from forge_jobs.model.signal import AWAITED
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.completions import Completions
@@ -43,7 +44,9 @@ WITH gone AS (
     endings.unlimited("gone")
 }, ended_nodes AS (
     INSERT INTO {{schema}}.ended_node (job_id)
-    SELECT id FROM {{schema}}.job WHERE id = ANY (ARRAY(SELECT job_id FROM gone)) AND links & {FLOW} <> 0
+    SELECT id FROM {{schema}}.job WHERE id = ANY (ARRAY(SELECT job_id FROM gone)) AND links & {
+    FLOW | AWAITED
+} <> 0
     ON CONFLICT DO NOTHING
 )
 SELECT {{schema}}.micros(claimed_at) FROM gone

@@ -6,7 +6,7 @@ from forge_jobs.model.correction import Correction
 from forge_jobs.model.job import ENDED, WAITING, Reason, State
 from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
-from forge_jobs.storage.sqlite import moves, nodes, places
+from forge_jobs.storage.sqlite import moves, nodes, places, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.micros import later, micros
@@ -95,6 +95,7 @@ def end_one(
         )
         count_move(transaction, [place.queue_id], None, moves.COLUMNS[state])
         nodes.end(transaction, [place.id])
+        waits.end_waits_for(transaction, [place.id])
     else:
         forget(transaction, [place.id])
     moves.leave_groups(transaction, [place])

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.storage.sqlite import nodes, tags
+from forge_jobs.storage.sqlite import nodes, tags, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -34,6 +34,7 @@ def forget(transaction: Transaction, job_ids: list[int]) -> None:
     ):
         transaction.execute_many(sql, rows)
     nodes.end(transaction, job_ids)
+    waits.end_waits_for(transaction, job_ids)
 
 
 def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:

@@ -10,7 +10,7 @@ from typing import Protocol
 from forge_jobs.model.group import DROPPED_ERROR
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
 from forge_jobs.model.match import Move
-from forge_jobs.storage.sqlite import groups, nodes, tenants
+from forge_jobs.storage.sqlite import groups, nodes, tenants, waits
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -96,6 +96,7 @@ def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: Stat
     if len(kept) < len(jobs):
         forget(transaction, sorted({job.id for job in jobs} - {job.id for job in kept}))
     nodes.end(transaction, [job.id for job in kept])
+    waits.end_waits_for(transaction, [job.id for job in kept])
 
 
 def _drop_limits(transaction: Transaction, job_ids: Iterable[int]) -> None:

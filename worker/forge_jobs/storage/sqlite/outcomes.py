@@ -86,10 +86,12 @@ def _leave(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which have ended, have no places in groups and no time limits any more."""
     time_limits.forget(transaction, [claim.job_id for claim in claims if claim.links not in END_ALONE])
     groups.leave_of(transaction, claims)
-    _end_nodes(transaction, claims)
+    _hand_on(transaction, claims)
 
 
-def _end_nodes(transaction: Transaction, claims: Sequence[Claim]) -> None:
+def _hand_on(transaction: Transaction, claims: Sequence[Claim]) -> None:
+    """Other nodes of their flows, and jobs that wait for them, hear that the jobs of these claims have ended."""
+    waits.end_waits_for(transaction, [claim.job_id for claim in claims])
     if ended := [claim.job_id for claim in claims if is_node(claim.links)]:
         nodes.end(transaction, ended)
 
@@ -255,7 +257,7 @@ def _end(
     count_move(transaction, [claim.queue_id for claim in kept if claim.expired], "in_progress", "expired")
     if len(kept) < len(ended):
         _forget(transaction, [claim for claim in ended if claim not in kept])
-    _end_nodes(transaction, ended)
+    _hand_on(transaction, ended)
 
 
 def _owned(transaction: Transaction, outcomes: dict[Proof, T]) -> tuple[list[T], list[int]]:

@@ -4,9 +4,10 @@ The writer's transaction holds the database's one write lock, so a signal comes 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from forge_jobs.model.job import Claim, Reason
+from forge_jobs.model.signal import CIRCLE as CIRCULAR
 from forge_jobs.model.tenant import is_let_in
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -35,6 +36,22 @@ LEFT JOIN saved_state ON saved_state.job_id = one.id
 WHERE job.id IS NULL OR finished.job_id IS NOT NULL
 """
 
+# Jobs that run show their steps before they wait, but whoever writes is alone: those that wait are all that can be waited for.
+CIRCLE = """
+WITH RECURSIVE way (id) AS (
+    SELECT ?1
+    UNION
+    SELECT waiting.for_job FROM way CROSS JOIN waiting ON waiting.job_id = way.id
+    CROSS JOIN step ON step.job_id = waiting.job_id AND step.name = waiting.step
+    WHERE waiting.for_job IS NOT NULL AND step.signals IS NULL AND step.until IS NULL
+    UNION
+    SELECT edge.from_job FROM way CROSS JOIN flow_edge AS edge ON edge.to_job = way.id
+    CROSS JOIN flow_node AS node ON node.job_id = edge.from_job AND node.state IS NULL
+    LIMIT 10000
+)
+SELECT 1 FROM way WHERE id = ?2
+"""
+
 END = "UPDATE step SET ended_at = ?, signal = ?, result = ?, codec = ? WHERE job_id = ? AND name = ?"
 
 PARK = """
@@ -43,11 +60,15 @@ SELECT job_id, ?, ?, name, until, for_job FROM step WHERE job_id = ? AND name = 
 RETURNING until
 """
 
+FOR = "SELECT job_id FROM waiting WHERE for_job IN (SELECT value FROM json_each(?)) LIMIT 500"
+
 OVER = "SELECT job_id FROM waiting WHERE until <= ? ORDER BY until LIMIT ?"
 
 
 def meet(transaction: Transaction, job_id: int, step: str) -> bool:
-    """The wait is over if it was, or if a signal that none has taken, the end of the other job, or its timeout ends it now; return whether it is."""
+    """The wait is over if it was, or if a signal that none has taken, the end of the other job, that they would wait for each other,
+    or its timeout ends it now; return whether it is.
+    """
     wait = transaction.record(OPEN, (job_id, step))
     if wait is None:
         return True
@@ -62,6 +83,10 @@ def meet(transaction: Transaction, job_id: int, step: str) -> bool:
         other = transaction.record(OTHER, (wait["for_job"],))
         if other is not None:
             transaction.execute(END, (now, other["state"], other["result"], other["codec"], job_id, step))
+            return True
+        lasts = wait["signals"] is None and wait["until"] is None
+        if lasts and transaction.row(CIRCLE, (wait["for_job"], job_id)) is not None:
+            transaction.execute(END, (now, CIRCULAR, None, None, job_id, step))
             return True
     if wait["until"] is not None and wait["until"] <= now:
         transaction.execute(END, (now, None, None, None, job_id, step))
@@ -96,6 +121,12 @@ def end_wait(transaction: Transaction, job_id: int) -> bool:
         make_ready(transaction, [(job_id, now, queue_id, attempt, priority)])
         count_move(transaction, [queue_id], "waiting", "pending")
     return True
+
+
+def end_waits_for(transaction: Transaction, ended: Sequence[int]) -> None:
+    """Jobs that wait for the ends of these, which have ended or are gone, go on, 500 at most; the leader finds the others."""
+    if transaction.row("SELECT 1 FROM waiting WHERE for_job IS NOT NULL LIMIT 1") is not None:
+        end_waits(transaction, [job_id for (job_id,) in transaction.rows(FOR, (json.dumps(list(ended)),))])
 
 
 def time_out(transaction: Transaction, limit: int) -> None:

@@ -1,0 +1,156 @@
+"""Handlers wait for the ends of other jobs: they are woken by these, and do not wait for themselves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from forge_jobs import CircularWait, Context, Enqueued, Forge, JobDead, JobNotFound, State, Worker
+from forge_jobs.maintenance.job_waits import JobWaits
+from tests.working.test_context import run
+
+
+@asynccontextmanager
+async def working(forge: Forge, concurrency: int = 4) -> AsyncIterator[None]:
+    """A worker runs meanwhile."""
+    worker = Worker(forge, queues=["default"], concurrency=concurrency)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        worker.stop("the test is over")
+        await task
+
+
+async def test_a_handler_waits_for_the_end_of_another_job(forge: Forge) -> None:
+    @forge.handler
+    async def part(ctx: Context, number: int) -> int:
+        if number < 0:
+            raise JobDead(1, "no")
+        return 10 * number
+
+    @forge.handler(max_attempts=1)
+    async def whole(ctx: Context) -> list[Any]:
+        parts: list[int] = await ctx.step("parts", enqueue_parts)
+        results: list[Any] = [
+            await ctx.wait_for_job(Enqueued(parts[0])),
+            await ctx.wait_for_job(parts[1], returns=int),
+        ]
+        for lost in (parts[2], 4711):
+            try:
+                await ctx.wait_for_job(lost)
+            except (JobDead, JobNotFound) as error:
+                results.append(str(error))
+        return results
+
+    async def enqueue_parts() -> list[int]:
+        jobs = [part.options(max_attempts=1).enqueue(number=number) for number in (1, 2, -1)]
+        return [job.id for job in await asyncio.gather(*jobs)]
+
+    job = await whole.enqueue()
+    async with working(forge, concurrency=1):
+        result = await forge.wait(job, timeout=60)
+    assert result[:2] == [10, 20]
+    assert "job" in result[2].lower() and result[3] == "There is no job 4711."
+
+
+@pytest.fixture
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader does not look after waits."""
+    monkeypatch.setattr(JobWaits, "end", lambda self: asyncio.sleep(0))
+
+
+@pytest.mark.usefixtures("nobody_looks")
+@pytest.mark.parametrize("executor", ["async", "thread"])
+async def test_a_job_that_ran_when_another_one_began_to_wait_wakes_that_by_its_end(
+    forge: Forge, executor: str
+) -> None:
+    may_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def held() -> str:
+        await may_end.wait()
+        return "ended"
+
+    if executor == "async":
+        part = forge.handler(kind="part")(held)
+    else:
+
+        @forge.handler
+        def part() -> str:
+            return asyncio.run_coroutine_threadsafe(held(), loop).result(60)
+
+    @forge.handler
+    async def whole(ctx: Context, job: int) -> str:
+        return str(await ctx.wait_for_job(job))
+
+    async with working(forge):
+        running = await part.enqueue()
+        async with asyncio.timeout(30):
+            while (await forge.jobs.get(running)).state is not State.IN_PROGRESS:
+                await asyncio.sleep(0.01)
+            waiting = await whole.enqueue(job=running.id)
+            while (await forge.jobs.get(waiting)).state is not State.WAITING:
+                await asyncio.sleep(0.01)
+        may_end.set()
+        assert await forge.wait(waiting, timeout=30) == "ended"
+
+
+@pytest.mark.usefixtures("nobody_looks")
+async def test_a_job_that_is_enqueued_and_waited_for_wakes_by_its_end(forge: Forge) -> None:
+    @forge.handler
+    async def part(number: int) -> int:
+        return 2 * number
+
+    @forge.handler
+    async def whole(ctx: Context, number: int) -> int:
+        other = await ctx.step("part", enqueued, number)
+        return int(await ctx.wait_for_job(other))
+
+    async def enqueued(number: int) -> int:
+        return (await part.options(delay=0.2).enqueue(number=number)).id
+
+    async with working(forge):
+        jobs = [await whole.enqueue(number=number) for number in range(10)]
+        assert await forge.wait_all(jobs, timeout=30) == [2 * number for number in range(10)]
+
+
+async def test_of_jobs_that_wait_for_each_other_one_is_dead_and_says_so(forge: Forge) -> None:
+    @forge.handler(max_attempts=1)
+    async def member(ctx: Context, number: int) -> Any:
+        other = await ctx.wait_for("other")
+        return await ctx.wait_for_job(other)
+
+    jobs = [await member.enqueue(number=number) for number in range(3)]
+    for job, other in zip(jobs, [*jobs[1:], jobs[0]], strict=True):
+        await forge.signal("other", other.id, job=job)
+
+    await run(forge)
+    async with working(forge):
+        for job in jobs:
+            with pytest.raises(JobDead):
+                await forge.wait(job, timeout=30)
+
+    errors = [str((await forge.jobs.get(job)).error) for job in jobs]
+    refused = [error for error in errors if "neither would ever end" in error]
+    assert len(refused) >= 1
+    assert all("waits for the end of this job" in error for error in refused)
+
+
+async def test_a_handler_may_go_on_without_a_job_that_waits_for_it(forge: Forge) -> None:
+    @forge.handler(max_attempts=1)
+    async def member(ctx: Context) -> Any:
+        other = await ctx.wait_for("other")
+        try:
+            return await ctx.wait_for_job(other)
+        except CircularWait:
+            return "first"
+
+    one, two = [await member.enqueue() for _ in range(2)]
+    await forge.signal("other", two.id, job=one)
+    await run(forge)
+    await forge.signal("other", one.id, job=two)
+    async with working(forge):
+        assert await forge.wait_all([one, two], timeout=30) == ["first", "first"]
