@@ -289,19 +289,22 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
         self._at_close.append(function)
 
     @contextmanager
-    def using(self, storage: "Storage") -> Iterator[None]:
-        """Inside the block, `storage` is the database. Raises InvalidInput while the forge is open."""
+    def using(self, storage: "Storage", make_sync: "Callable[[], Storage] | None" = None) -> Iterator[None]:
+        """Inside the block, `storage` is the database, and for threads without an event loop what `make_sync` returns. Raises InvalidInput while the forge is open."""
         self._look_where_it_is_open()
         if self._opened:
             raise InvalidInput(
                 "This Forge is open, allowed is another database before `open` or after `close`."
             )
-        before = self._storage, self._storage_given, self._sync
-        self._storage, self._storage_given, self._sync, self._waits = storage, True, {}, None
+        before = self._storage, self._storage_given, self._make_sync, self._sync
+        self._storage, self._storage_given, self._make_sync = storage, True, make_sync
+        self._sync, self._waits = {}, None
         try:
             yield
         finally:
-            self._storage, self._storage_given, self._sync = before
+            for sync in self._sync.values():
+                sync.close()
+            self._storage, self._storage_given, self._make_sync, self._sync = before
             self._waits = None
 
     async def __aenter__(self) -> Self:

@@ -239,6 +239,18 @@ async def test_program(forge): ...
     assert "forge_app is 'shop', allowed is module:attribute of a Forge, such as shop:forge." in two
 
 
+def test_a_program_that_is_not_named_is_not_taken_for_another(tmp_path: Path) -> None:
+    tests = """
+async def test_program(forge):
+    await welcome.enqueue(user="ada")
+"""
+
+    text = said(tmp_path, tests, fails=True, PYTEST_ADDOPTS="-o forge_app=")
+
+    assert "forge_app is not set, and 'app' of this test's module would be of another Forge than the" in text
+    assert "Traceback" not in text and "site-packages" not in text and "fixtures.py" not in text
+
+
 def test_whoever_uses_no_fixture_pays_for_none() -> None:
     program = """
 import sys, pytest

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, Retries, State, Worker
-from forge_jobs.testing import Clock, run_due_jobs, use_test_database
+from forge_jobs.testing import Clock, perform, run_due_jobs, use_test_database
 from tests.storage.conftest import postgres_server  # noqa: F401  a fixture
 from tests.working.eventually import eventually
 
@@ -319,3 +319,29 @@ async def test_the_clock_may_be_moved_in_the_thread_of_a_handler_and_when_its_da
     assert clock.now == START + timedelta(days=2)
     with pytest.raises(InvalidInput, match="This clock belongs to no database"):
         await clock.run_until(timedelta(days=1))
+
+
+async def test_one_job_is_performed_whatever_else_waits_and_what_it_did_instead_of_ending_is_said(
+    forge: Forge, own_database: UsedDatabase
+) -> None:
+    @forge.handler(group="one at a time")
+    async def bill(customer: int) -> int:
+        return customer
+
+    @forge.handler
+    async def rest(ctx: Context) -> None:
+        await ctx.sleep(timedelta(days=1), "a day")
+
+    async with own_database(forge):
+        await bill.enqueue(customer=1)
+        assert await perform(forge, bill, customer=2) == 2
+        with pytest.raises(
+            AssertionError,
+            match=r"^Job \d+ of kind rest is not over after its first run\. It sleeps in step .a day.;",
+        ):
+            await perform(forge, rest)
+        with pytest.raises(
+            InvalidInput,
+            match=r"^This Forge has no handler for the kind 'bil', allowed are: .*bill.*\.$",
+        ):
+            await perform(forge, "bil", customer=2)

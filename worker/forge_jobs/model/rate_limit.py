@@ -33,3 +33,4 @@ class Lease:
     retry_after: float  # seconds until the bucket holds one more token; infinite when it is never refilled
     capacity: float  # tokens, the most that one lease can get
     full_at: float  # how many tokens will have flowed into the bucket when all is refilled that was taken up to this
+    time_stands_still: bool = False  # whoever waits gets none, until somebody moves the clock

@@ -1,5 +1,7 @@
 """The ways of a forge to its database: that of its event loop, and that of threads without one."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from forge_jobs.client.enqueue import Producer
@@ -30,6 +32,7 @@ class ForgeDatabases:
         self._settings = settings
         self._storage = storage
         self._storage_given = storage is not None
+        self._make_sync: Callable[[], Storage] | None = None  # of one that was given
         self._sync: dict[str, SyncForge] = {}  # none before it is asked for
 
     @property
@@ -68,16 +71,18 @@ class ForgeDatabases:
     def sync(self) -> "SyncForge":
         """The same for threads without an event loop: `forge.sync.enqueue(...)` is done when it returns.
 
-        Raises InvalidInput when the forge was given a storage, which belongs to an event loop.
+        Raises InvalidInput when the forge was given a storage, which belongs to an event loop, and nothing beside it.
         """
         if not self._sync:
             from forge_jobs.sync.sync_forge import SyncForge  # few programs need both
 
-            if self._storage_given:
+            if self._storage_given and self._make_sync is None:
                 raise InvalidInput(
                     "forge.sync is used of a Forge that was given a storage, allowed is one with a URL: Forge(url)."
                 )
-            made = SyncForge(cast("Forge", self), lambda: self._made_storage(is_sync=True))
+            made = SyncForge(
+                cast("Forge", self), self._make_sync or partial(self._made_storage, is_sync=True)
+            )
             self._sync.setdefault("sync", made)  # of several threads, that of the first counts
         return self._sync["sync"]
 

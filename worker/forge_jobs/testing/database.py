@@ -1,21 +1,26 @@
 """A database for one test: SQLite in memory, or a schema of its own in a PostgreSQL that is there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Alike, Enqueued, NewJob
+from forge_jobs.model.rate_limit import Lease
 from forge_jobs.storage.interface.jobs import Jobs
+from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.storage.sqlite import SqliteStorage
 from forge_jobs.testing.clock import Clock
 from forge_jobs.testing.due import declare_crons, run_due_jobs
 
 if TYPE_CHECKING:
+    from forge_jobs.storage.interface.storage import Storage
     from forge_jobs.storage.postgres import PostgresStorage
 
 _clocks: WeakKeyDictionary[Forge, Clock] = WeakKeyDictionary()
@@ -39,12 +44,16 @@ async def use_test_database(
     async with AsyncExitStack() as stack:
         storage: SqliteStorage | PostgresStorage
         if postgres is None:
-            storage = SqliteStorage("sqlite://:memory:", clock=clock, beat_clock=_real_time)
+            storage = in_memory = SqliteStorage("sqlite://:memory:", clock=clock, beat_clock=_real_time)
+            make_sync: Callable[[], Storage] = partial(
+                SqliteStorage, in_memory.url, is_sync=True, shared=in_memory
+            )
         else:
-            storage = await _in_postgres(postgres, clock, forge, stack)
+            storage, make_sync = await _in_postgres(postgres, clock, forge, stack)
+        storage.tokens = cast(Any, _StandingTokens(storage.tokens, clock))
         if inline:
             storage.jobs = cast(Any, _InlineJobs(storage.jobs, forge))
-        stack.enter_context(forge.using(storage))
+        stack.enter_context(forge.using(storage, make_sync))
         ticker = _Ticker(storage)
         written = clock.moved
 
@@ -67,6 +76,21 @@ def clock_of(forge: Forge) -> Clock:
     if forge not in _clocks:
         raise InvalidInput("This Forge uses no test database, allowed is one inside of use_test_database.")
     return _clocks[forge]
+
+
+class _StandingTokens:
+    """The tokens of a database: who finds none is told when its clock stands still, and nobody waits for what does not come."""
+
+    def __init__(self, tokens: Tokens, clock: Clock) -> None:
+        self._tokens, self._clock = tokens, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokens, name)
+
+    async def lease(self, scope: str, tokens: int) -> Lease:
+        """See `Tokens`."""
+        lease = await self._tokens.lease(scope, tokens)
+        return lease if self._clock.pace else replace(lease, time_stands_still=True)
 
 
 class _InlineJobs:
@@ -105,7 +129,9 @@ class _InlineJobs:
             self._runs = False
 
 
-async def _in_postgres(url: str, clock: Clock, forge: Forge, stack: AsyncExitStack) -> "PostgresStorage":
+async def _in_postgres(
+    url: str, clock: Clock, forge: Forge, stack: AsyncExitStack
+) -> "tuple[PostgresStorage, Callable[[], Storage]]":
     from forge_jobs.storage.postgres import PostgresStorage  # only for those that test on it
     from forge_jobs.storage.postgres.clocked import SchemaClock
 
@@ -113,7 +139,8 @@ async def _in_postgres(url: str, clock: Clock, forge: Forge, stack: AsyncExitSta
     await schema_clock.open()
     stack.push_async_callback(schema_clock.close)
     clock.belongs_to(forge, schema_clock.move)
-    return PostgresStorage(url, schema=schema_clock.schema, own_clock=True)
+    storage = partial(PostgresStorage, url, schema=schema_clock.schema, own_clock=True)
+    return storage(), partial(storage, is_sync=True)
 
 
 class _Ticker:

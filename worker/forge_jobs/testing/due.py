@@ -12,6 +12,7 @@ from forge_jobs.handlers.handler import Handler
 from forge_jobs.maintenance import operations, pauses, scheduler, sweeper, time_limits
 from forge_jobs.maintenance.declared_crons import hold
 from forge_jobs.model.job import Job, State
+from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.plugins.plugin import JobCall, Plugin
 from forge_jobs.rules.cron_declarations import SaidCron, written
@@ -96,17 +97,24 @@ async def declare_crons(forge: Forge) -> None:
 async def perform(forge: Forge, kind: str | Handler[..., Any, ..., Any], /, **payload: Any) -> Any:
     """A job of this kind, a name or a handler, was enqueued and has run, once; return its result, or raise what its handler raised.
 
-    No other job runs. The payload is checked and encoded, and plugins are called, as in production. Raises JobDead when the
-    job did not end with a result, though its handler raised nothing: it ends otherwise, or is not over.
+    No other job runs, and none is in its way: it has no group. The payload is checked and encoded, and plugins are called, as in
+    production. Raises JobDead when the handler ended the job otherwise than by an exception; AssertionError when the job is not over after
+    this run, since it sleeps or waits; and InvalidInput for a kind without a handler.
     """
     name = kind if isinstance(kind, str) else kind.kind
+    if name not in forge.handlers:
+        there = ", ".join(sorted(forge.handlers)) or "none, since this Forge has no handlers"
+        raise InvalidInput(f"This Forge has no handler for the kind {name!r}, allowed are: {there}.")
     await forge.ensure_queues(PERFORMED)
-    job = await forge.enqueue(name, payload, queue=PERFORMED, max_attempts=1)
+    job = await forge.enqueue(name, payload, queue=PERFORMED, max_attempts=1, group=())
     _, runs, raised = await _ran(forge, [PERFORMED])
     _raise_first(runs, raised)
     ended = await forge.jobs.get(job.id)
+    if ended.state in (State.DEAD, State.EXPIRED):
+        raise JobDead(job.id, ended.error)
     if ended.state is not State.DONE:
-        raise JobDead(job.id, ended.error or f"it is {ended.state.value} after its first run")
+        said = (await forge.jobs.why(job.id)).reasons[0]
+        raise AssertionError(f"Job {job.id} of kind {name} is not over after its first run. {said}")
     return None if ended.result is None else decode(ended.result, ended.codec, what="result")
 
 
@@ -171,9 +179,23 @@ async def _do_chores(forge: Forge) -> timedelta | None:
         waits.append(timedelta(0))  # for whoever has to run them
         count, wait = await storage.schedule.make_pending()
     now = await storage.now()
+    waits += await _next_tokens(forge)
     cooldowns = (config.cooldown_until for config in await storage.queues.all())
     waits += [wait, *(until - now for until in cooldowns if until is not None and until > now)]
     return min((wait for wait in waits if wait is not None), default=None)
+
+
+async def _next_tokens(forge: Forge) -> list[timedelta | None]:
+    """Return how long it is until rate limits have a token, of queues whose jobs want one and find none."""
+    storage = forge.storage
+    waiting = {count.queue for count in await storage.jobs.counts() if count.pending}
+    configs = await storage.queues.all()
+    scopes = {config.rate_limit for config in configs if config.name in waiting} - {None}
+    waits: list[timedelta | None] = []
+    for limit in await storage.limits.all():
+        if limit.scope in scopes and limit.tokens < 1 - NEARLY and limit.refill > 0:
+            waits.append(timedelta(seconds=(1 - limit.tokens) / limit.refill))
+    return waits
 
 
 def _duration(seconds: float | None) -> timedelta | None:

@@ -21,12 +21,21 @@ def _with_loop(function: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def forge_app(pytestconfig: pytest.Config) -> "Forge":
-    """The program's Forge, which `forge_app` in pytest's configuration or FORGE_APP names; else a new one, without handlers."""
+def forge_app(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> "Forge":
+    """The program's Forge, which `forge_app` in pytest's configuration or FORGE_APP names; else a new one, without handlers.
+
+    The test fails when the name is wrong, and when there is none and its module has a Forge or handlers, which would be of another.
+    """
+    from forge_jobs.errors import InvalidInput
     from forge_jobs.forge import Forge
 
-    name = pytestconfig.getini("forge_app") or os.environ.get("FORGE_APP")
-    return _program(name) if name else Forge()
+    try:
+        if name := pytestconfig.getini("forge_app") or os.environ.get("FORGE_APP"):
+            return _program(name)
+        _require_none_in(request)
+    except InvalidInput as error:
+        pytest.fail(str(error), pytrace=False)
+    return Forge()
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +85,20 @@ def forge_clock(request: pytest.FixtureRequest) -> "Clock":
 
     opened = next((name for name in OPENED if name in request.fixturenames), "forge")
     return clock_of(request.getfixturevalue(opened))
+
+
+def _require_none_in(request: pytest.FixtureRequest) -> None:
+    from forge_jobs.errors import InvalidInput
+    from forge_jobs.forge import Forge
+    from forge_jobs.handlers.handler import Handler
+
+    module = request.node.getparent(pytest.Module)
+    for name, value in () if module is None else vars(module.obj).items():
+        if isinstance(value, Forge | Handler):
+            raise InvalidInput(
+                f"forge_app is not set, and {name!r} of this test's module would be of another Forge than the fixture's; set it in "
+                "pytest's configuration, as forge_app = shop:forge, or write a fixture forge_app that returns your Forge."
+            )
 
 
 def _program(name: str) -> "Forge":

@@ -79,6 +79,7 @@ class Allowance:
             if queue.unknown_scope != scope:
                 queue.unknown_scope = scope
                 self._telemetry.emit(UnknownLimit(queue.name, scope))
+        queue.is_dry = lease.time_stands_still
         if lease.retry_after > 0:
             pause = min(max(lease.retry_after, SHORTEST_RETRY), LONGEST_POLL)
             queue.tokens_at = time.monotonic() + pause

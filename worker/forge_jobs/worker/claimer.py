@@ -301,7 +301,7 @@ class Claimer:
             queue.look_at = time.monotonic() + SHORTEST_POLL
             return 0
         if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
-            queue.look_at = queue.tokens_at
+            queue.look_at, queue.empty = queue.tokens_at, queue.empty or queue.is_dry
             return 0
         queue.asked_under, queue.paused_then = queue.limits, self._paused_groups
         asked = limit = min(queue.jobs_in(limit), queue.most)
@@ -414,7 +414,7 @@ class Claimer:
         """Look again when there may be a token. There may be jobs all the same, so the queue does not count as empty."""
         await self._allowance.give_back_slots(queue)
         queue.look_at = queue.tokens_at
-        queue.empty = await self._has_none(queue)  # nobody adds tokens to a bucket without refill
+        queue.empty = queue.is_dry or await self._has_none(queue)  # without refill no token comes
 
     async def _has_none(self, queue: ServedQueue) -> bool:
         """Whether the queue has no pending job, when none can be claimed now; False unless the worker is to

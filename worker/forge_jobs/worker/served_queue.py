@@ -59,6 +59,7 @@ class ServedQueue:
     slots_in_doubt: bool = False  # a change of them got no answer: it may have been carried out or not
     surplus_since: float | None = None  # since when it holds slots that no job in hand needs
     tokens_at: float = 0.0  # before that its rate limit has no token
+    is_dry: bool = False  # whether waiting brings none
     unknown_scope: str | None = None  # its rate limit, when that was last found missing
 
     # claimer

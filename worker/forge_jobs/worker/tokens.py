@@ -165,7 +165,7 @@ class LeasedTokens:
         for slice in self._slices.values():
             if slice.lessor is not None:
                 slice.lessor.cancel()
-            _refuse(slice, 0.0, everybody=True)
+            _refuse(slice, SHORTEST_RETRY, everybody=True)
             await self._give_back(slice)
         self._slices.clear()
 
@@ -218,7 +218,7 @@ class LeasedTokens:
         _refuse_impossible(slice, lease.capacity)
         self._grant(slice)
         if slice.waiters:
-            _refuse(slice, lease.retry_after)
+            _refuse(slice, lease.retry_after, everybody=lease.time_stands_still)
         if slice.waiters:
             await asyncio.sleep(min(max(lease.retry_after, 0.01), 1.0) * random.uniform(1.0, 1.2))
             _refuse(slice, lease.retry_after, late=True)
@@ -250,7 +250,7 @@ def _refuse(
         if waiter.granted.done():
             continue
         if everybody or waiter.until < ready_at:
-            again = min(max(retry_after, SHORTEST_RETRY), LONGEST_RETRY)
+            again = retry_after if everybody else min(max(retry_after, SHORTEST_RETRY), LONGEST_RETRY)
             why = why or f"rate limit {slice.scope!r} has no token"
             waiter.granted.set_exception(Throttled(again, why))
         else:

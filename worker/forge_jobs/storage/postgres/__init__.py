@@ -13,7 +13,7 @@ from forge_jobs.storage.postgres.ageing import PostgresAgeing
 from forge_jobs.storage.postgres.arrival import PostgresArrival
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
-from forge_jobs.storage.postgres.clocked import ClockedDatabase
+from forge_jobs.storage.postgres.clocked import ClockedDatabase, keep_own_clock
 from forge_jobs.storage.postgres.completions import PostgresCompletions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
@@ -93,6 +93,8 @@ class PostgresStorage(Storage):
             url_file=url_file,
             url_changed=changed,
         )
+        if is_sync and own_clock:
+            keep_own_clock(database)
         self._database = database
         self.url = database.url
         self.shared = True

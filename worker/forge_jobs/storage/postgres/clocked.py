@@ -62,8 +62,14 @@ class ClockedDatabase(PostgresDatabase):
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
         real = self.sql
-        self.sql = lambda text: real(by_own_clock(text))
+        keep_own_clock(self)
         self.liveness = Lane(self, LIVENESS, sql=real)
+
+
+def keep_own_clock(database: PostgresDatabase) -> None:
+    """Its statements take the time from the clock of their schema."""
+    real = database.sql
+    database.sql = lambda text: real(by_own_clock(text))
 
 
 def by_own_clock(text: str) -> str:

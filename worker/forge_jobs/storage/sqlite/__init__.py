@@ -38,7 +38,7 @@ from forge_jobs.storage.sqlite.signals import SqliteSignals
 from forge_jobs.storage.sqlite.slots import SqliteSlots
 from forge_jobs.storage.sqlite.statistics import SqliteStatistics
 from forge_jobs.storage.sqlite.steps import SqliteSteps
-from forge_jobs.storage.sqlite.sync_database import SyncSqliteDatabase
+from forge_jobs.storage.sqlite.sync_database import SharedSqliteDatabase, SyncSqliteDatabase
 from forge_jobs.storage.sqlite.tenants import SqliteTenants
 from forge_jobs.storage.sqlite.time_limits import SqliteTimeLimits
 from forge_jobs.storage.sqlite.tokens import SqliteTokens
@@ -56,7 +56,7 @@ class SqliteStorage(Storage):
     that ends with this object. With synchronous="NORMAL" a power cut may undo the last commits
     (a crash of the process does not); "FULL" waits for the disk. `clock` tells the time
     for all statements, and `beat_clock`, if given, for those by which workers live and lead. The object belongs to the event loop that opens it.
-    With `is_sync` no call suspends, and any thread may make it.
+    With `is_sync` no call suspends, and any thread may make it; with `shared` the same, in the database in memory that this one has open.
     """
 
     def __init__(
@@ -67,14 +67,19 @@ class SqliteStorage(Storage):
         clock: Callable[[], datetime] | None = None,
         beat_clock: Callable[[], datetime] | None = None,
         is_sync: bool = False,
+        shared: "SqliteStorage | None" = None,
     ) -> None:
         if synchronous.upper() not in SYNCHRONOUS:
             raise InvalidInput(f"synchronous is {synchronous!r}, allowed is NORMAL or FULL.")
         path = url.removeprefix("sqlite://").removeprefix("/") or MEMORY
-        database = (SyncSqliteDatabase if is_sync else SqliteDatabase)(
-            path, synchronous=synchronous.upper(), clock=clock, beat_clock=beat_clock
-        )
-        self._database = database
+        database: SqliteDatabase
+        if shared is not None:
+            database = SharedSqliteDatabase(shared._database)
+        else:
+            database = (SyncSqliteDatabase if is_sync else SqliteDatabase)(
+                path, synchronous=synchronous.upper(), clock=clock, beat_clock=beat_clock
+            )
+        self._database: SqliteDatabase = database
         self.url = f"sqlite://{MEMORY}" if database.in_memory else f"sqlite:///{database.path}"
         self.shared = False
         self.caveat = None

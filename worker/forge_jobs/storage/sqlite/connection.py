@@ -176,6 +176,13 @@ class SqliteDatabase:
             raise refusals.not_open(self.path)
         return self._writer.submit(work)
 
+    def write_from_thread(self, work: Work[T]) -> T:
+        """Return what `work` returns, which the calling thread waits for; of a database in memory that another loop has open."""
+        if self._writer is None:
+            raise refusals.not_open(self.path)
+        result: T = self._writer.submit_from_thread(work).result(self.busy_seconds)
+        return result
+
     async def read(self, work: Work[T], connection: Any = None) -> T:
         """Return what `work` returns; all its statements see the same commit, or what the caller's `connection` sees."""
         if connection is not None:

@@ -90,7 +90,7 @@ class SyncSqliteDatabase(SqliteDatabase):
         return await self.write(work) if self.in_memory else self._read(work)
 
     def _require_open(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             raise refusals.not_open(self.path)
 
     @contextmanager
@@ -132,6 +132,36 @@ class SyncSqliteDatabase(SqliteDatabase):
         if self._to_write is not None:
             self._to_write.close()
             self._to_write = None
+
+
+class SharedSqliteDatabase(SyncSqliteDatabase):
+    """A database in memory, as threads without an event loop use it beside the loop that has it open."""
+
+    def __init__(self, shared: SqliteDatabase) -> None:
+        super().__init__(shared.path, synchronous="NORMAL", clock=None)
+        self._shared = shared
+
+    @property
+    def is_open(self) -> bool:
+        """Whether reads and writes are possible."""
+        return self._shared.is_open
+
+    async def open(self) -> None:
+        """It is open already, or cannot be."""
+        if not self.is_open:
+            raise refusals.not_open(self.path)
+
+    async def close(self) -> None:
+        """It is closed by the loop that opened it."""
+
+    async def write(self, work: Work[T]) -> T:
+        """Return what `work` returns, once that is committed."""
+        with self._translating():
+            return self._shared.write_from_thread(work)
+
+    def now(self) -> int:
+        """Return its clock in microseconds since the epoch."""
+        return self._shared.now()
 
 
 _databases: WeakSet[SyncSqliteDatabase] = WeakSet()

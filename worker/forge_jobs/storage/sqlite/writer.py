@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -33,7 +34,7 @@ class Submission:
     """A piece of work, with the future of the caller that waits for it."""
 
     work: Work[Any]
-    future: asyncio.Future[Any]
+    future: "asyncio.Future[Any] | Future[Any]"
     result: Any = None
     error: Exception | None = None
 
@@ -87,6 +88,23 @@ class Writer:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._calls.put(Submission(work, future))
         return future
+
+    def submit_from_thread(self, work: Work[Any]) -> "Future[Any]":
+        """Return a future of what `work` returns, for a thread that waits for it, whether or not the loop runs. In memory only,
+        where nothing can come between what was done and its commit.
+        """
+        answer: Future[Any] = Future()
+
+        def done(transaction: Transaction) -> None:
+            try:
+                result = work(transaction)
+            except BaseException as error:
+                answer.set_exception(error)
+                raise
+            answer.set_result(result)
+
+        self._calls.put(Submission(done, answer))
+        return answer
 
     def _run(self) -> None:
         try:
@@ -274,6 +292,6 @@ def _answer(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+def _fail(future: "asyncio.Future[Any] | Future[Any]", error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
