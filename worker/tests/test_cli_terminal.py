@@ -41,6 +41,7 @@ def test_help_is_asked_for_in_either_way_and_fits_80_columns(cli: CommandLine, w
 def test_help_shows_arguments_and_defaults(cli: CommandLine):
     text = " ".join(cli("worker", "-h").out.split())
 
+    assert text.count("rguments:") == 1
     assert (
         "Arguments: [APP] The program: module:attribute of its Forge, like shop:forge. [default: FORGE_APP]"
         in text

@@ -1,5 +1,6 @@
 """`forge-jobs enqueue`: make a job by name; no handler need be there."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, cast
 
@@ -8,9 +9,10 @@ from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.jobs import ended
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
-from forge_jobs.cli.output import Report
+from forge_jobs.cli.output import Report, print_warning
 from forge_jobs.client.document import document
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.forge import Forge
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.handlers.unique import CONFLICTS, Unique
 from forge_jobs.model.group import MOST_PLACES, Group, Overflow
@@ -38,6 +40,13 @@ async def enqueue(
     ] = None,
     payload_file: Annotated[
         str | None, Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")
+    ] = None,
+    lines: Annotated[
+        str | None,
+        Option(
+            metavar="FILE",
+            help="Enqueue a job for each line of a file, the JSON of its arguments; - is stdin.",
+        ),
     ] = None,
     queue: Annotated[
         str | None, Option(metavar="NAME", help="Its queue. [default: as the handler says, or default]")
@@ -192,10 +201,17 @@ async def enqueue(
         ),
     ] = None,
 ) -> Report:
-    """Enqueue a job and print its id."""
+    """Enqueue a job, or many, and print the id of each."""
     if wait is not None and count > 1:
         raise InvalidInput(f"--wait works with one job only, but --count is {count}.")
-    arguments = values.payload(values.text(payload, payload_file))
+    if lines is not None:
+        beside = {"the argument JSON": payload, "--payload-file": payload_file, "--wait": wait, "--key": key}
+        _require_alone({**beside, "--count": None if count == 1 else count})
+        arguments: Any = {}
+        payloads = values.payloads(lines, "--lines")
+    else:
+        arguments = values.payload(values.text(payload, payload_file))
+        payloads = [arguments] * count
     options: OptionValues = {}
     if queue is not None:
         options["queue"] = queue
@@ -228,16 +244,33 @@ async def enqueue(
     if tag:
         options["tags"] = tag
     async with opened(call, declares=True) as forge:
-        if count == 1:
+        if lines is None and count == 1:
             job = await forge.enqueue(kind, arguments, **options)
             return (
                 _one(job, is_unique=unique is not None) if wait is None else await ended(forge, job.id, wait)
             )
-        made: list[Enqueued] = []
-        while len(made) < count:
-            copies = [arguments] * min(count - len(made), TOGETHER)
-            made += await forge.enqueue_many(kind, copies, **options)
-    return _many(made)
+        return _many(await _all(call, forge, kind, payloads, options))
+
+
+async def _all(
+    call: Call, forge: Forge, kind: str, payloads: Sequence[Any], options: OptionValues
+) -> list[Enqueued]:
+    """Jobs with these payloads are enqueued, so many in each transaction that no one is too long."""
+    made: list[Enqueued] = []
+    for begin in range(0, len(payloads), TOGETHER):
+        try:
+            made += await forge.enqueue_many(kind, payloads[begin : begin + TOGETHER], **options)
+        except ForgeError as error:
+            if made:
+                print_warning(f"The first {begin:,} jobs were enqueued before this.", as_json=call.as_json)
+            raise error
+    return made
+
+
+def _require_alone(beside: Mapping[str, object]) -> None:
+    for name, value in beside.items():
+        if value is not None:
+            raise InvalidInput(f"--lines is given together with {name}, allowed is one of them.")
 
 
 def _unique(

@@ -71,6 +71,9 @@ class CommandGroup(click.Group):
 class Command(click.Command):
     """A command whose help shows its arguments, its own options and the common ones apart."""
 
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: they come with the options, also where click has no section for them."""
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments and the options."""
         _write(self, ctx, formatter)

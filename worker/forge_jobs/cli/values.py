@@ -186,6 +186,15 @@ def payload(text: str | None, name: str = "The payload") -> dict[str, Any] | lis
     return value
 
 
+def payloads(file: str, name: str) -> list[dict[str, Any] | list[Any]]:
+    """Return what the lines of a file say, each a JSON object or array; empty ones say nothing. Raises InvalidInput."""
+    lines = content(file, name).split("\n")
+    said = [payload(line, f"Line {number} of {name}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not said:
+        raise InvalidInput(f"{name} is {file!r}, which has no lines, allowed is a JSON object in each line.")
+    return said
+
+
 _OBJECT = 'a JSON object like \'{"to": "a@b"}\''
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import click
@@ -30,6 +31,7 @@ from forge_jobs.system.own_task import OwnTask, carried_through
 from forge_jobs.system.process_end import end_within
 from forge_jobs.telemetry import logs
 from forge_jobs.telemetry.events import Event, WorkerStarted
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.processes import (
     READY,
     WORN,
@@ -168,6 +170,10 @@ def worker(
     until_empty: Annotated[
         bool, Option("--until-empty", help="Stop when no job is pending or running any more.")
     ] = False,
+    reload: Annotated[
+        bool,
+        Option("--reload", help="Start anew when a Python file below this folder changes; for development."),
+    ] = False,
     metrics_port: Annotated[
         int | None,
         Option(
@@ -249,6 +255,11 @@ def worker(
         until_empty=until_empty,
         wear=WearLimits(max_jobs, max_rss),
     )
+    if reload:
+        _require_one_process(processes, plan)
+        if code := _run_reloading(plan):
+            raise click.exceptions.Exit(code)
+        return Report({"stopped": True}) if call.as_json else None
     if can_ask(call):
         asyncio.run(_ask_for_new_queues(program.load(plan.app), plan.queues or settings.queues))
     if processes == 1 and (not plan.wear or is_child):
@@ -300,8 +311,12 @@ def run_plan(plan: WorkerOptions) -> None:
 
 def _log(forge: Forge, plan: WorkerOptions) -> None:
     """Lines of this process go to stderr as the command line says."""
+    _log_to(forge.telemetry, plan)
+
+
+def _log_to(telemetry: Telemetry, plan: WorkerOptions) -> None:
     log_format = cast(Literal["text", "json"], plan.log_format)
-    logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
+    logs.subscribe(telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
 
 
 async def _run(worker: "Worker", until_empty: bool, wear: WearLimits) -> None:
@@ -357,6 +372,27 @@ def _run_many(plan: WorkerOptions, processes: int) -> int:
     _log(forge, plan)
     commands = [python_command("worker", *plan.arguments(index)) for index in range(processes)]
     return asyncio.run(_supervise(forge, commands))
+
+
+def _require_one_process(processes: int, plan: WorkerOptions) -> None:
+    for name, is_given in (
+        ("--processes", processes > 1),
+        ("--until-empty", plan.until_empty),
+        ("--max-jobs or --max-rss", bool(plan.wear)),
+    ):
+        if is_given:
+            raise InvalidInput(f"--reload is given together with {name}, allowed is one of them.")
+    if plan.app is None:
+        program.load(None)  # raises
+
+
+def _run_reloading(plan: WorkerOptions) -> int:
+    """Run one worker in a process of its own, and another one whenever its program changes; return the exit code."""
+    from forge_jobs.worker.reloading import run_reloading  # which few need
+
+    _log_to(Telemetry(), plan)
+    command = python_command("worker", *plan.arguments(0))
+    return asyncio.run(run_reloading(command, Path.cwd(), say=logs.logger.warning))
 
 
 async def _supervise(forge: Forge, commands: Sequence[Sequence[str]]) -> int:
