@@ -19,7 +19,7 @@ from benchmarks.line import AtMostTimes, Line
 from benchmarks.sides.bare_postgres import ANY_ERA, FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.postgres.claims import CLAIM
+from forge_jobs.storage.postgres.claiming import CLAIM
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
 from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN

@@ -15,7 +15,7 @@ import asyncpg
 from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, WARM_UP
 from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.postgres.claims import CLAIM
+from forge_jobs.storage.postgres.claiming import CLAIM
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.copied import JOB_COLUMNS, READY_COLUMNS
 from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN

@@ -30,6 +30,7 @@ def register(jobs: CommandGroup) -> None:
     command(jobs, "complete")(complete)
     command(jobs, "fail")(fail)
     command(jobs, "change")(change)
+    command(jobs, "unpin")(unpin)
     command(jobs, "history")(history)
 
 
@@ -92,6 +93,18 @@ async def fail(
 async def _fail(forge: Forge, id: int, *, reason: str) -> tuple[str, str]:
     await forge.jobs.fail(id, reason)
     return State.DEAD.value, f"Job {id} is dead: {reason}"
+
+
+async def unpin(call: Call, ids: SomeIds) -> Report:
+    """Let any version of the program go on with jobs that another one has begun and is pinned to, say since it is gone."""
+    async with opened(call) as forge:
+        return await each(forge, ids, _unpin)
+
+
+async def _unpin(forge: Forge, id: int) -> tuple[str, str]:
+    if await forge.jobs.unpin(id):
+        return "unpinned", f"Job {id} goes on with any version of the program."
+    return "not pinned", f"Job {id} was not pinned to a version of the program."
 
 
 async def change(

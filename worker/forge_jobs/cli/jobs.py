@@ -143,6 +143,7 @@ def _card(job: Job) -> str:
         "key": job.key,
         "groups": ", ".join(group.name for group in job.groups) or None,
         "tenant": job.tenant,
+        "pinned to": None if job.pin is None else f"version {job.pin.name}",
         "tags": ", ".join(job.tags) or None,
         "rerun of": None if job.rerun_of is None else f"{job.rerun_of}",
         "run again as": ", ".join(map(str, job.reruns)) or None,

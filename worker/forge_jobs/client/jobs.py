@@ -221,6 +221,10 @@ class Jobs:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
         return await self._storage.jobs.run_now(names.job_id(job_id))
 
+    async def unpin(self, job_id: int | Enqueued) -> bool:
+        """The job, once no attempt runs, goes on with any version of the program; False when it was not pinned to one. Raises JobNotFound."""
+        return await self._storage.pins.remove(names.job_id(job_id))
+
     async def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.
 

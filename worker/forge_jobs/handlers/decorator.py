@@ -122,7 +122,8 @@ class HandlerDecorator:
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
         it; `unique`, `group`, `fair_by` (an argument, or a function of arguments: whose jobs take turns), `tags` and
         `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in one call: it takes
-        a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's concurrency. `retry` and
+        a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's concurrency, and
+        with pin="version", once it has done a step, goes on with workers of the version that began it only. `retry` and
         `on_failure` say how failed attempts are followed by others, `on_lost` what becomes of a job whose worker was lost.
         `cron` ("0 3 * * *", a Cron, or several) has jobs enqueued by the clock from when a worker with this handler begins.
         `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput, InvalidCron.

@@ -24,7 +24,7 @@ from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.items import Lists
 from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
-from forge_jobs.handlers.placement import Placement, kind_of, placement_of
+from forge_jobs.handlers.placement import Placement, kind_of, placement_of, slots_of
 from forge_jobs.handlers.provided import require_none
 from forge_jobs.handlers.routes import Routes
 from forge_jobs.handlers.type_variables import P, Q, R, V
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 SINGLETON = "singleton"
 """The key of the only job of a kind."""
 
-MOST_SLOTS = 10_000  # as many as a worker may have
 MOST_WRAPPED = 20  # decorators around a handler
 
 
@@ -81,6 +80,7 @@ class Handler(Generic[P, R, Q, V]):
         batch: Batch | None = None,
         limits: KeyLimit | Sequence[KeyLimit] = (),
         slots: int = 1,
+        pin: str | None = None,
         retry: Retries | None = None,
         on_failure: OnFailure | None = None,
         on_lost: OnLost | str | None = None,
@@ -124,7 +124,8 @@ class Handler(Generic[P, R, Q, V]):
         self.owner = None if owner is None else names.line(owner, "owner")
         self.docs = None if docs is None else names.line(docs, "docs")
         self.placement = placement_of(function, executor, self.kind)
-        self.slots = _slots(slots, self.kind)
+        self.slots = slots_of(slots, self.kind)
+        self.is_pinned = names.pin(pin, self.kind)  # once begun, its jobs are for this version of the program
         self._read(function, self._together(batch), limits)
         self._check_patience(batch)
         self._check_arguments()
@@ -417,6 +418,11 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
         heavy = {kind: min(handler.slots, concurrency) for kind, handler in self.by_kind.items()}
         return {kind: slots for kind, slots in heavy.items() if slots > 1}
 
+    @property
+    def are_pinned(self) -> bool:
+        """Whether jobs of any of them are pinned to the version of the program that begins them."""
+        return any(handler.is_pinned for handler in self.by_kind.values())
+
     def __getitem__(self, kind: str) -> Handler[Any, Any]:
         return self.by_kind[kind]
 
@@ -425,14 +431,6 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __len__(self) -> int:
         return len(self.by_kind)
-
-
-def _slots(slots: object, kind: str) -> int:
-    if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MOST_SLOTS:
-        raise InvalidInput(
-            f"slots of handler {kind!r} is {slots!r}, allowed is a whole number from 1 to {MOST_SLOTS:,}."
-        )
-    return slots
 
 
 def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:

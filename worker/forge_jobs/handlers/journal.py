@@ -17,6 +17,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.decision import Asleep
 from forge_jobs.model.job import Claim
+from forge_jobs.model.pin import PINNED, is_pinned
 from forge_jobs.model.progress import REPORTED
 from forge_jobs.model.signal import NewWait
 from forge_jobs.model.step import MOST_STEPS, JobStep, NewStep, StepSort
@@ -66,6 +67,7 @@ class Journal:
         self._patches: dict[str, bool] = {}
         self._sleeps = 0  # those without a name
         self._left_by: Asleep | StepsChanged | None = None
+        self._is_pinned = is_pinned(claim.links)  # for certain
 
     def begin(self, name: str, what: str, *, alone: bool = False, beside: bool = False) -> None:
         """The attempt comes to this step, by the method `what`. With `alone` no other may run beside it; with `beside` it runs
@@ -154,6 +156,7 @@ class Journal:
         self, name: str, signals: tuple[str, ...], for_job: int | None, timeout: float | None
     ) -> JobStep:
         """The attempt waits, as `Signals.wait` says; return the step as it is kept. Raises ClaimLost, and StepsChanged when it waited for something else."""
+        await self._pin(None)
         place = self._places[name]
         new = NewWait(place.number, name, signals, for_job, timeout, place.serial)
         wait = self._forge.storage.signals.wait
@@ -166,7 +169,25 @@ class Journal:
         (await self._read())[name] = kept
         return kept
 
+    async def _pin(self, connection: Any) -> None:
+        """The job goes on with this version of the program only, if its handler says so. Raises ClaimLost."""
+        handler = self._forge.handlers.by_kind.get(self._claim.kind)
+        if self._is_pinned or handler is None or not handler.is_pinned:
+            return
+        add = self._forge.storage.pins.add
+        if connection is None:
+            is_held = await self._until_answered(lambda: add(self._claim), "keeping a step")
+        else:
+            is_held = await add(self._claim, connection=connection)
+        if not is_held:
+            raise ClaimLost(self._claim.job_id, self._claim.attempt)
+        self._claim.links = (
+            self._claim.links or 0
+        ) | PINNED  # so that its end is written with that of the pin
+        self._is_pinned = connection is None  # else it may be rolled back
+
     async def _add(self, step: NewStep, connection: Any = None) -> JobStep:
+        await self._pin(connection)
         add = self._forge.storage.steps.add
         if connection is None:
             kept = await self._until_answered(lambda: add(self._claim, step), "keeping a step")

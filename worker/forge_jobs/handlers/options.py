@@ -69,6 +69,7 @@ class HandlerValues(TypedDict, total=False):
     batch: Batch | None
     limits: KeyLimit | Sequence[KeyLimit]
     slots: int  # of its worker's concurrency
+    pin: Literal["version"] | None  # a job that has begun goes on with this version of the program
     retry: Retries | None
     on_failure: OnFailure | None
     on_lost: OnLost | Literal["retry", "refund", "dead"] | None

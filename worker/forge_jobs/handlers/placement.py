@@ -12,6 +12,8 @@ from forge_jobs.errors import InvalidInput
 
 LAMBDA = "<lambda>"
 
+MOST_SLOTS = 10_000  # as many as a worker may have
+
 
 class Placement(StrEnum):
     """Where a handler's function runs."""
@@ -73,6 +75,15 @@ def _not_importable(function: Callable[..., Any]) -> str | None:
     if function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
         return "of a program without a file"
     return None
+
+
+def slots_of(slots: object, kind: str) -> int:
+    """Return how many slots of its worker a job of the kind takes. Raises InvalidInput."""
+    if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MOST_SLOTS:
+        raise InvalidInput(
+            f"slots of handler {kind!r} is {slots!r}, allowed is a whole number from 1 to {MOST_SLOTS:,}."
+        )
+    return slots
 
 
 def _check_function(function: object, what: str) -> None:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from forge_jobs.model.flow import FLOW, ClaimedNode, FlowChanges
 from forge_jobs.model.group import GROUPS, Group, has_groups
+from forge_jobs.model.pin import Pin
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.model.signal import KeptSignal
 from forge_jobs.model.step import JobStep
@@ -236,7 +237,7 @@ class Claim(msgspec.Struct, gc=False):
     key: str | None
     created: float  # when it was enqueued, database clock, seconds since the epoch
     links: int | None = (
-        None  # what its end concerns besides itself, the sum of GROUPS, LIMITED, FAIR and FLOW; None: nothing
+        None  # what its end concerns besides itself, the sum of GROUPS, LIMITED, FAIR, FLOW and PINNED; None: nothing
     )
     cancel_requested: bool = False
     state: bytes | None = None  # what its handler has saved, encoded with `codec`; None: nothing
@@ -246,6 +247,9 @@ class Claim(msgspec.Struct, gc=False):
     expired: bool = False  # of such a job, whether it was not begun in time
     meta: str | None = None  # JSON: what plugins have sent along; None also where nobody reads it
     node: ClaimedNode | None = None  # what its flow says of it, read with its payload; None: it is in none
+    pinned_to: str | None = (
+        None  # the other version of the program that has to go on with it; None: its worker may
+    )
 
     @property
     def has_groups(self) -> bool:
@@ -371,6 +375,9 @@ class Job:
     rerun_of: int | None = None  # the job that it runs again, which may be gone
     reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
     redacted: Redacted = False  # what of its payload and results is not to be shown, as its kind says
+    pin: Pin | None = (
+        None  # which version of the program has to go on with it; None: any may; only from `get`
+    )
     steps: tuple[JobStep, ...] = ()  # those that are done, in order; only from `get`
     signals: tuple[KeptSignal, ...] = ()  # that no wait has taken, in order; only from `get`
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`

@@ -98,6 +98,13 @@ def on_lost(value: object) -> OnLost:
     raise InvalidInput(f"on_lost is {shown(value)}, allowed is one of {', '.join(OnLost)}.")
 
 
+def pin(value: object, of_kind: str) -> bool:
+    """Return whether jobs of the kind are pinned to the version of the program that begins them."""
+    if value not in (None, "version"):
+        raise InvalidInput(f"pin of handler {of_kind!r} is {shown(value)}, allowed is 'version', or None.")
+    return value is not None
+
+
 def tags(value: object) -> tuple[str, ...]:
     """Return the tags of a job, or those to look for, each once: at most 10 of 1 to 64 printable characters."""
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):

@@ -12,6 +12,7 @@ from forge_jobs.model.step import StepSort
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import in_words
+from forge_jobs.rules.why_pinned import is_let, may_go_on, pinned
 from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, to_the_second, waits_for
 
 SLOW = timedelta(seconds=2)
@@ -66,9 +67,8 @@ def explain(
         reasons = _waiting(job, now)
     else:
         reasons = _scheduled(job, now, waiting, workers, stale)
-    return Why(
-        job.id, job.state, (*reasons, *_steps(job, now), *_time_limits(job, now), *_stuck(job, workers))
-    )
+    more = (*pinned(job, now, workers, stale), *_time_limits(job, now), *_stuck(job, workers))
+    return Why(job.id, job.state, (*reasons, *_steps(job, now), *more))
 
 
 def _steps(job: Job, now: datetime) -> Iterator[str]:
@@ -284,8 +284,8 @@ class _Serving:
         all = [worker for worker in workers if waiting.queue.name in worker.queues and not worker.draining]
         self.quiet = [worker for worker in all if not worker.was_heard_from(waiting.now, QUIET)]
         self.live = [worker for worker in all if worker.was_heard_from(waiting.now, stale)]
-        self.able = [worker for worker in self.live if job.kind in worker.kinds]
-        self.open = [worker for worker in self.able if worker.is_open]
+        self.able = [one for one in self.live if job.kind in one.kinds and may_go_on(job, one)]
+        self.open = [worker for worker in self.able if is_let(job, worker)]
         self.unwell = [worker for worker in self.open if worker.ailment]
         self.well = [worker for worker in self.open if not worker.ailment]
 
@@ -358,6 +358,8 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
         )
     if not serving.live:
         yield f"No live worker serves queue {queue.name!r}."
+    elif not serving.able and job.pin is not None:
+        yield f"No live worker of the version that has begun it serves queue {queue.name!r}."
     elif not serving.able:
         live = count(len(serving.live), "live worker")
         yield f"No worker handles kind {job.kind!r}: of {live} serving queue {queue.name!r}, none has a handler for it."

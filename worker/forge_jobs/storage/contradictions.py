@@ -127,7 +127,7 @@ def _table(state: str) -> str:
 def _orphan(row: Row) -> Finding:
     return Finding(
         Fault.ORPHAN,
-        f"Table {row.what} has a row about job {row.job_id}, which {'has ended, or ' if row.what == 'time_limit' else ''}does not exist.",
+        f"Table {row.what} has a row about job {row.job_id}, which {'has ended, or ' if row.what in ('time_limit', 'pin') else ''}does not exist.",
         row.job_id,
         "The row is gone.",
     )

@@ -103,6 +103,10 @@ class SyncJobs(SyncNoun[Jobs]):
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
         return self._do(self._noun.run_now(job_id))
 
+    def unpin(self, job_id: int | Enqueued) -> bool:
+        """The job, once no attempt runs, goes on with any version of the program; False when it was not pinned to one. Raises JobNotFound."""
+        return self._do(self._noun.unpin(job_id))
+
     def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.
 

@@ -107,6 +107,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed on event {heard}: {error}"),
     events.HookFailed: (logging.ERROR, "{hook} failed: {error}"),
     events.HookWaits: (logging.WARNING, "{hook} has gone on for {seconds} s, and is waited for"),
+    events.PinnedElsewhere: (
+        logging.INFO,
+        "{jobs} jobs of queue {queue} were begun by version {version}, which has to go on with them: they were handed back",
+    ),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",

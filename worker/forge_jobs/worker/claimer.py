@@ -7,23 +7,24 @@ idle, looks once more, and leaves the queue alone for longer and longer, up to f
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from forge_jobs.errors import StorageBusy
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.model.job import Claim
+from forge_jobs.model.pin import is_pinned
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.rules.verdict import Verdict, handed_back
+from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
-from forge_jobs.telemetry.events import GateClosed, GateOpened, UnknownKind
+from forge_jobs.telemetry.events import GateClosed, GateOpened
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.allowance import Allowance
 from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.eras import Eras
+from forge_jobs.worker.fitting import Fitting
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.hints import Outing
@@ -36,7 +37,6 @@ from forge_jobs.worker.until_empty import UntilEmpty
 
 LARGEST_CLAIM = 1000
 SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
-LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
 LONGEST_IN_HAND = 1.0  # seconds that a job, or a slot, may be kept here without being used
 
 
@@ -69,6 +69,7 @@ class Claimer:
         self._telemetry = telemetry
         self._worker = worker
         self._handlers = handlers
+        self._fitting = Fitting(telemetry, handlers, recorder)
         self._hand = hand
         self._held = held
         self._allowance = allowance
@@ -83,7 +84,7 @@ class Claimer:
         self._paused_groups: Pauses = frozenset()
         self._outage = Outage("claiming jobs", telemetry)
         self._aside = QueuesAside(telemetry, self._doubt)
-        self._scouts = Scouts(storage.claims, telemetry, self.wake)
+        self._scouts = Scouts(storage.claims, telemetry, worker.id, self.wake)
         self._until_empty = (
             None if on_empty is None else UntilEmpty(eras, storage.schedule, telemetry, self.wake, on_empty)
         )
@@ -291,7 +292,8 @@ class Claimer:
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
         """Claim jobs for up to `limit` slots; return for how many some were found."""
-        if not self.is_open:
+        only_pinned = not self.is_open
+        if only_pinned and not self._handlers.are_pinned:
             await self._found_nothing(queue)  # gives slots back
             return 0
         if time.monotonic() < queue.aside_until:
@@ -338,14 +340,16 @@ class Claimer:
                 limit=limit,
                 in_hand=queue.in_hand,
                 without_kinds=queue.left_alone_now(time.monotonic()),
+                without_pinned=time.monotonic() < queue.pinned_alone_until,
+                only_pinned=only_pinned,
                 standing=standing,
-                **({} if self._must_see_all(queue) else queue.hints.options()),
+                **({} if only_pinned or self._must_see_all(queue) else queue.hints.options()),
             )
         except StorageBusy:
             queue.took_too_long(limit)
             raise
         self._aside.answered(queue)
-        await self._took(queue, look, claims, lease, limit=limit, asked=asked)
+        await self._took(queue, look, claims, lease, limit=limit, asked=asked, only_pinned=only_pinned)
         return self._hand.slots_of(claims)
 
     async def _took(
@@ -357,18 +361,22 @@ class Claimer:
         *,
         limit: int,
         asked: int,
+        only_pinned: bool,
     ) -> None:
-        """The look claimed these jobs when `asked` were wanted and slots, runners and tokens allowed `limit`."""
+        """The look, for what is pinned only or not, claimed these jobs when `asked` were wanted and slots, runners and tokens allowed `limit`."""
         after = time.monotonic()
         queue.took(claims, self._hand.slots_of(claims))
         if claims and self._until_empty is not None:
             self._until_empty.claimed()
         new = self._held.claimed(queue, claims)
-        queue.hints.took(look, claims, is_full=len(claims) == limit)
-        known = self._known(queue, look, new)
+        if not only_pinned:
+            queue.hints.took(look, claims, is_full=len(claims) == limit)
+        known = self._fitting.of(queue, look, new)
         self._prepay(added := self._hand.add(queue, known))
-        if queue.limits != queue.asked_under or not self.is_open or self._is_shut(queue):  # meanwhile
+        if queue.limits != queue.asked_under or self._is_shut(queue):  # meanwhile
             self._hand.hand_back(queue)
+        elif not self.is_open:
+            self._hand.hand_back(queue, lambda claim: not is_pinned(claim.links))
         elif not self._paused_groups <= queue.paused_then:
             self._hand.hand_back(queue, lambda claim: claim.has_groups)
         if lease is not None:
@@ -390,25 +398,6 @@ class Claimer:
     def _must_see_all(self, queue: ServedQueue) -> bool:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""
         return self._until_empty is not None and not queue.hints.is_full
-
-    def _known(self, queue: ServedQueue, look: Outing, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Return the claims that this program has a handler for and may begin; hand the others back."""
-        handlers, paused = self._handlers, queue.paused_kinds
-        if paused:  # some may have been on their way while they were paused
-            for claim in claims:
-                if claim.kind in paused:
-                    self._recorder.add(handed_back(claim, queue.config))
-            claims = [claim for claim in claims if claim.kind not in paused]
-        if all(kind in handlers for kind in {claim.kind for claim in claims}):
-            return claims
-        unknown = [claim for claim in claims if claim.kind not in handlers]
-        for kind, jobs in Counter(claim.kind for claim in unknown).items():
-            queue.left_alone[kind] = time.monotonic() + LEFT_ALONE
-            self._telemetry.emit(UnknownKind(queue.name, kind, jobs))
-        for claim in unknown:
-            self._recorder.add(handed_back(claim, queue.config))
-        queue.hints.leave_alone(look)
-        return [claim for claim in claims if claim.kind in handlers]
 
     async def _found_no_token(self, queue: ServedQueue) -> None:
         """Look again when there may be a token. There may be jobs all the same, so the queue does not count as empty."""

@@ -21,8 +21,11 @@ SCOUT_SHARE = 20  # ... and between any two of a worker so many times what the f
 class Scouts:
     """Of one worker. `found(queue_id)` is called when jobs stand before the queue's hints. Moments are monotonic seconds."""
 
-    def __init__(self, claims: Claims, telemetry: Telemetry, found: Callable[[int], None]) -> None:
+    def __init__(
+        self, claims: Claims, telemetry: Telemetry, worker_id: int, found: Callable[[int], None]
+    ) -> None:
         self._claims = claims
+        self._worker_id = worker_id
         self._telemetry = telemetry
         self._found = found
         self._outages: dict[int, Outage] = {}  # by queue; of those whose last scout failed
@@ -66,7 +69,11 @@ class Scouts:
         now = time.monotonic()
         scout = queue.hints.set_out()
         try:
-            front = await self._claims.front(queue.id, without_kinds=queue.left_alone_now(now))
+            front = await self._claims.front(
+                queue.id,
+                without_kinds=queue.left_alone_now(now),
+                without_pinned_of=self._worker_id if now < queue.pinned_alone_until else None,
+            )
         finally:
             after = time.monotonic()
             self._rested_at = after + SCOUT_SHARE * (after - now)

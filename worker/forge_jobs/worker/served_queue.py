@@ -74,6 +74,7 @@ class ServedQueue:
     marked: bool = False  # whether enqueues tell this worker
     aside_until: float = 0.0  # before that it is not asked, since calls for it failed
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
+    pinned_alone_until: float = 0.0  # before that, what other versions have begun is passed over
     hints: Hints = field(default_factory=Hints)
     scout_at: float = 0.0  # when the next scout may set out
 

@@ -139,6 +139,7 @@ async def fill(database: Database) -> None:
         await storage.saved_states.set_result(reporting, b"40")
         await storage.progress.write([ProgressReport(reporting, 0.4, "40 of 100 rows")])
         stepping = await running(storage, me)
+        await storage.pins.add(stepping)
         await storage.steps.add(stepping, NewStep(1, "charge", result=b'{"receipt":7}'))
         await storage.steps.add(stepping, NewStep(2, "cool off", StepSort.SLEEP, sleep=86_400.0))
         asleep = Postponement(stepping, Reason.SLEEPING, delay=timedelta(days=1), counted=False)

@@ -71,6 +71,8 @@ READ = {
     "living limited jobs": "SELECT id FROM job WHERE links & 2 <> 0 AND id NOT IN (SELECT job_id FROM finished)",
     "jobs with reports": "SELECT job_id FROM saved_state UNION SELECT job_id FROM progress UNION SELECT job_id FROM step "
     "UNION SELECT job_id FROM signal",
+    "pinned jobs": "SELECT job_id FROM pin",
+    "jobs linked to pins": "SELECT id FROM job WHERE links & 128 <> 0 AND id NOT IN (SELECT job_id FROM finished)",
     "jobs linked to reports": "SELECT id FROM job WHERE links & 4 <> 0",
     "steps": "SELECT job_id, number, sort FROM step ORDER BY job_id, number",
     "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
@@ -125,6 +127,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _failures_belong_to_jobs(rows)
     _time_limits_are_those_of_living_jobs(rows)
     _reports_are_those_of_jobs_that_say_so(rows)
+    _pins_are_those_of_living_jobs_that_say_so(rows)
     _steps_have_numbers_of_their_own(rows)
     _waiting_jobs_wait_for_what_has_not_come(rows)
     _jobs_are_found_by_their_tags(rows)
@@ -135,6 +138,11 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _nodes_of_flows_wait_for_what_has_not_ended(rows)
     await _counts_are_true(storage, rows)
     assert await database.left_open(storage) == []
+
+
+def _pins_are_those_of_living_jobs_that_say_so(rows: Rows) -> None:
+    pinned, linked = _firsts(rows["pinned jobs"]), _firsts(rows["jobs linked to pins"])
+    assert pinned <= linked, f"pins of jobs that have ended or do not say so: {sorted(pinned - linked)}"
 
 
 def _firsts(rows: list[tuple[Any, ...]]) -> set[Any]:

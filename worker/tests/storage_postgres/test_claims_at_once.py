@@ -5,7 +5,8 @@ import pytest
 from forge_jobs.model.job import Claim, NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.claims import START, Hint
-from forge_jobs.storage.postgres.claims import CLAIM, PostgresClaims
+from forge_jobs.storage.postgres.claiming import CLAIM
+from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.schema import PostgresSchema

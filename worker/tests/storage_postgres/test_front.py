@@ -11,7 +11,8 @@ from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.claims import START, Hint
 from forge_jobs.storage.postgres.ageing import RISE, PostgresAgeing, asked_after
-from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, PostgresClaims
+from forge_jobs.storage.postgres.claiming import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS
+from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.leadership import PostgresLeadership

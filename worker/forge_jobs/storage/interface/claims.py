@@ -51,6 +51,8 @@ class Claims(Protocol):
         hints: Sequence[Hint] = (),
         late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
+        without_pinned: bool = False,
+        only_pinned: bool = False,
         standing: Standing | None = None,
     ) -> list[Claim]:
         """Take up to `limit` pending jobs of the queue, by priority, then oldest first.
@@ -60,14 +62,17 @@ class Claims(Protocol):
         worker holds slots beyond the `in_hand` jobs of the queue that it has already.
         Jobs before `hint` are not seen, whatever their priority. Nor are jobs that stand before the hint of their
         priority in `hints`, unless they became ready within the last `late`; of a priority without a hint every
-        job is seen. Jobs of `without_kinds` are passed over. Nothing is taken when `standing` does not fit this
-        database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out, and that
+        job is seen. Jobs of `without_kinds` are passed over, and so are, if `without_pinned`, jobs that are pinned to another
+        version than the worker's. If `only_pinned`, none but those that are pinned to its version are seen, wherever they stand,
+        and its version may drain. Nothing is taken when `standing` does not fit this database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out, and that
         of a node of a flow which gets more than MOST_AT_CLAIM bytes, or results of more than MOST_INPUTS_AT_CLAIM
         nodes: `payload` reads it. A larger saved state is left out together with the payload.
         """
 
-    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
-        """Return where the queue's pending jobs begin, those of `without_kinds` not counted.
+    async def front(
+        self, queue_id: int, *, without_kinds: Sequence[str] = (), without_pinned_of: int | None = None
+    ) -> Front:
+        """Return where the queue's pending jobs begin, those of `without_kinds` not counted, nor those that are pinned to another version than that of the worker `without_pinned_of`.
 
         To find that, the database passes everything that lies before them, also jobs that were claimed but
         that older transactions still see.

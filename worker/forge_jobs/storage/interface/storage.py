@@ -33,6 +33,7 @@ from forge_jobs.storage.interface.limits import Limits
 from forge_jobs.storage.interface.operations import Operations
 from forge_jobs.storage.interface.owners import Owners
 from forge_jobs.storage.interface.permits import Permits
+from forge_jobs.storage.interface.pins import Pins
 from forge_jobs.storage.interface.progress import ProgressReports
 from forge_jobs.storage.interface.queues import Queues
 from forge_jobs.storage.interface.removals import Removals
@@ -65,6 +66,7 @@ class Storage(Protocol):
     saved_states: SavedStates
     progress: ProgressReports
     steps: Steps
+    pins: Pins
     signals: Signals
     schedule: Schedule
     queues: Queues

@@ -33,6 +33,7 @@ from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.operations import PostgresOperations
 from forge_jobs.storage.postgres.owners import PostgresOwners
 from forge_jobs.storage.postgres.permits import PostgresPermits
+from forge_jobs.storage.postgres.pins import PostgresPins
 from forge_jobs.storage.postgres.progress import PostgresProgress
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.removals import PostgresRemovals
@@ -110,6 +111,7 @@ class PostgresStorage(Storage):
         self.saved_states = PostgresSavedStates(database)
         self.progress = PostgresProgress(database)
         self.steps = PostgresSteps(database)
+        self.pins = PostgresPins(database)
         self.signals = PostgresSignals(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)

@@ -100,6 +100,10 @@ SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM {schema}.time_limit
 WHERE {these} AND (NOT EXISTS (SELECT FROM mine WHERE mine.id = time_limit.job_id)
                    OR EXISTS (SELECT FROM ended WHERE ended.job_id = time_limit.job_id))
 UNION ALL
+SELECT 'orphan', job_id, 'pin', NULL, NULL FROM {schema}.pin
+WHERE {these} AND (NOT EXISTS (SELECT FROM mine WHERE mine.id = pin.job_id)
+                   OR EXISTS (SELECT FROM ended WHERE ended.job_id = pin.job_id))
+UNION ALL
 SELECT 'key', job_id, kind, key, NULL FROM held
 WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = held.job_id AND mine.kind = held.kind AND mine.key = held.key)
    OR EXISTS (SELECT FROM ended WHERE ended.job_id = held.job_id)
@@ -253,6 +257,11 @@ ORPHANS = (
     DELETE FROM {schema}.time_limit WHERE job_id = ANY ($1) AND (
         EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = time_limit.job_id) OR """
         + _NOT_THERE.replace("{table}", "time_limit")
+        + """)
+), unpinned AS (
+    DELETE FROM {schema}.pin WHERE job_id = ANY ($1) AND (
+        EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = pin.job_id) OR """
+        + _NOT_THERE.replace("{table}", "pin")
         + ")\n), ",
     )
     .replace("{counted}", "")

@@ -11,12 +11,31 @@ from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import is_node
-from forge_jobs.model.job import LARGE_PAYLOAD, LAST_ATTEMPT, Claim, End, Postponement, State
+from forge_jobs.model.job import Claim, End, Postponement, State
 from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.tenant import END_ALONE, FAIR
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import flows, groups, meta, node_inputs, saved_states, tenants, time_limits
+from forge_jobs.storage.postgres import (
+    flows,
+    groups,
+    meta,
+    node_inputs,
+    pins,
+    saved_states,
+    tenants,
+    time_limits,
+)
+from forge_jobs.storage.postgres.claiming import (
+    CLAIM,
+    CLAIM_FITTING,
+    CLAIM_PINNED,
+    CLAIM_STRETCHES,
+    CLAIM_WITHOUT_KINDS,
+    FRONT,
+    FRONT_FITTING,
+    FRONT_WITHOUT_KINDS,
+)
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.held import HELD, LOST
 from forge_jobs.storage.postgres.outcomes import (
@@ -34,157 +53,11 @@ from forge_jobs.storage.postgres.outcomes import (
     POSTPONE_WAITS,
 )
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
-from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
-
-ALONE = 1_214_801_227
-"""With the id of a queue the key of an advisory lock, which whoever claims from the queue tries to get."""
 
 ID, JOB, PLACE = attrgetter("job_id"), attrgetter("claim.job_id"), attrgetter("priority", "pos")
 
 DONE = State.DONE  # a look-up in an Enum is slower than one thinks
-
-# Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
-# its order, to merge it, and takes that for the cheapest as long as the statistics say that the
-# table is empty: a vacuum has seen it so, and thousands of jobs have come since.
-
-# The limit is computed by the database, since only the database knows at this instant whether the
-# queue is open, whether the worker is still registered, and how many slots it holds.
-_MOST = """coalesce((
-        SELECT CASE
-            WHEN queue.paused OR queue.cooldown_until > now() THEN 0
-            WHEN worker.cordoned OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
-            WHEN queue.concurrency IS NULL THEN $3::bigint
-            ELSE (
-                SELECT CASE
-                    WHEN count(*) > queue.concurrency THEN 0  -- it was lowered, or set, while more jobs ran
-                    ELSE greatest(0, least($3::bigint, count(*) FILTER (WHERE slot.worker_id = $2) - $6::bigint)) END
-                FROM {schema}.slot WHERE slot.queue_id = $1 AND slot.worker_id IS NOT NULL)
-            END
-        FROM {schema}.queue
-        CROSS JOIN {schema}.worker
-        LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-        WHERE queue.id = $1 AND worker.id = $2{stands}), 0)"""
-
-# MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n. What a statement that waited
-# meets may be of another queue by then, so the queue is asked for again.
-_CLAIM = """
-WITH {pick}, taken AS (
-    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid AND ready.queue_id = $1
-    RETURNING ready.job_id, ready.attempt, ready.pos
-), owned AS (
-    INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
-    SELECT job_id, $2, now(), {attempt}, $1 FROM taken
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, in_progress)
-    SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
-)
-SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
-       job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links
-FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
-""".replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
-    # its length is known without reading it
-    "{payload}",
-    f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
-)
-
-# Locking a row costs as much WAL as deleting it. A claim that is alone in its queue does without: it takes the rows
-# that nobody has ever locked (xmax is 0), each in the instant in which it finds it. Should somebody lock a row in just
-# that instant, the claim waits for that, for as long as its lane waits for locks. A claim that finds another one in
-# the queue locks its rows, and passes over those that are locked; so do all claims below, and find what this one left.
-_WALK = """(
-        SELECT ready.ctid
-        FROM {schema}.ready
-        WHERE queue_id = $1 AND (priority, pos) >= ($4::smallint, $5::bigint){free}
-        ORDER BY priority, pos
-        LIMIT coalesce((SELECT jobs FROM most WHERE {is_mine}), 0){lock})"""
-CLAIM = (
-    _CLAIM.replace(
-        "{pick}",
-        """most AS MATERIALIZED (
-    SELECT {most} AS jobs, pg_try_advisory_xact_lock({alone}, $1) AS is_alone
-), pick AS MATERIALIZED (
-    {alone_walk} UNION ALL SELECT ctid FROM {locking_walk} AS locked
-)""".replace(
-            "{alone_walk}",
-            _WALK.replace("{free}", " AND ready.xmax = 0")
-            .replace("{is_mine}", "is_alone")
-            .replace("{lock}", ""),
-        ).replace(
-            "{locking_walk}",
-            _WALK.replace("{free}", "")
-            .replace("{is_mine}", "NOT is_alone")
-            .replace("{lock}", " FOR UPDATE SKIP LOCKED"),
-        ),
-    )
-    .replace("{most}", _MOST)
-    .replace("{alone}", str(ALONE))
-)
-
-# The history of this database is the one that the worker knows: it was not cut since the worker's last beat.
-STANDS = f"""
-          AND ({{era}}::bigint IS NULL OR (SELECT {ERA} FROM {{{{schema}}}}.era) = {{era}} AND worker.beat_at >= {{beat_at}}::timestamptz)"""
-
-
-def _standing(statement: str, first: int) -> str:
-    """Return the statement with the worker's standing as the parameter `first` and the one after it."""
-    return statement.replace("{stands}", STANDS.format(era=f"${first}", beat_at=f"${first + 1}"))
-
-
-# The same over several stretches of the index, which come as arrays in its order; nothing lies between
-# them. Each is walked only when those before it gave too few jobs.
-_CLAIM_STRETCHES = _CLAIM.replace(
-    "{pick}",
-    """pick AS MATERIALIZED (
-    SELECT place.ctid
-    FROM unnest($4::smallint[], $5::bigint[], $7::integer[]) AS stretch (priority, pos, until)
-    CROSS JOIN LATERAL (
-        SELECT ready.ctid
-        FROM {schema}.ready
-        WHERE queue_id = $1 AND ready.priority < stretch.until
-          AND (ready.priority, ready.pos)
-              >= (stretch.priority, least(stretch.pos, {schema}.micros(now()) - $8::bigint)){more}
-        ORDER BY ready.priority, ready.pos
-        LIMIT $3
-        FOR UPDATE SKIP LOCKED) AS place
-    LIMIT {most}
-)""",
-).replace("{most}", _MOST)
-
-_WITHOUT_KINDS = """
-          AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
-
-CLAIM = _standing(CLAIM, 7)
-CLAIM_STRETCHES = _standing(_CLAIM_STRETCHES.replace("{more}", ""), 9)
-CLAIM_WITHOUT_KINDS = _standing(
-    _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$11"), 9
-)
-
-# A loose index scan: a few steps for each priority in use, however many wait. Where nothing
-# may be claimed in a priority, the next job that may comes now at the earliest.
-FRONT = """
-WITH RECURSIVE class AS (
-    (SELECT priority, pos FROM {schema}.ready WHERE queue_id = $1 ORDER BY priority, pos LIMIT 1)
-    UNION ALL
-    SELECT next.priority, next.pos
-    FROM class CROSS JOIN LATERAL (
-        SELECT ready.priority, ready.pos FROM {schema}.ready
-        WHERE ready.queue_id = $1 AND ready.priority > class.priority
-        ORDER BY ready.priority, ready.pos LIMIT 1) AS next
-)
-SELECT priority, {first} AS pos, {schema}.micros(now()) AS now FROM class
-UNION ALL SELECT NULL, NULL, {schema}.micros(now())
-"""
-
-FRONT_WITHOUT_KINDS = FRONT.replace(
-    "{first}",
-    f"""(
-    SELECT ready.pos FROM {{schema}}.ready
-    WHERE ready.queue_id = $1 AND ready.priority = class.priority{_WITHOUT_KINDS}
-    ORDER BY ready.pos LIMIT 1)""",
-).replace("{kinds}", "$2")
-
-FRONT = FRONT.replace("{first}", "pos")
 
 PAYLOAD = """
 SELECT job.payload, saved_state.state FROM {schema}.claimed
@@ -211,17 +84,27 @@ class PostgresClaims:
         hints: Sequence[Hint] = (),
         late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
+        without_pinned: bool = False,
+        only_pinned: bool = False,
         standing: Standing | None = None,
     ) -> list[Claim]:
         stands = (None, None) if standing is None else (standing.era, standing.beat_at)
-        if hint is not None and not hints and not without_kinds:
+        if only_pinned:  # not in the way of other claims, whose plans do without what this one needs
+            records = await self._database.fetch(
+                CLAIM_PINNED, queue_id, worker_id, limit, in_hand, list(without_kinds), *stands
+            )
+        elif hint is not None and not hints and not without_kinds and not without_pinned:
             records = await self._database.claims.fetch(
                 CLAIM, queue_id, worker_id, limit, *hint, in_hand, *stands
             )
         else:
             looked_at = stretches(hint or START, hints)
             records = await self._database.claims.fetch(
-                CLAIM_WITHOUT_KINDS if without_kinds else CLAIM_STRETCHES,
+                CLAIM_FITTING
+                if without_pinned
+                else CLAIM_WITHOUT_KINDS
+                if without_kinds
+                else CLAIM_STRETCHES,
                 queue_id,
                 worker_id,
                 limit,
@@ -231,7 +114,7 @@ class PostgresClaims:
                 [stretch.until for stretch in looked_at],
                 late // MICROSECOND,
                 *stands,
-                *([list(without_kinds)] if without_kinds else []),
+                *([list(without_kinds)] if without_kinds or without_pinned else []),
             )
         claims = [
             Claim(
@@ -257,13 +140,20 @@ class PostgresClaims:
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
             await node_inputs.read_small(self._database.claims, claims)
+            await pins.read(self._database, claims)
             await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
         return claims
 
-    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
-        statement, arguments = (FRONT_WITHOUT_KINDS, [list(without_kinds)]) if without_kinds else (FRONT, [])
+    async def front(
+        self, queue_id: int, *, without_kinds: Sequence[str] = (), without_pinned_of: int | None = None
+    ) -> Front:
+        statement, arguments = FRONT, list[object]()
+        if without_pinned_of is not None:
+            statement, arguments = FRONT_FITTING, [list(without_kinds), without_pinned_of]
+        elif without_kinds:
+            statement, arguments = FRONT_WITHOUT_KINDS, [list(without_kinds)]
         async with self._database.transaction() as connection:
             await self._database.execute(PLANNED_AS_WALKS, connection=connection)
             records = await self._database.fetch(statement, queue_id, *arguments, connection=connection)

@@ -43,9 +43,11 @@ def failed(which: str) -> str:
 
 
 def unlimited(of: str) -> str:
-    """The jobs have no time limits any more: `unlimited`."""
+    """The jobs have no time limits any more, and need no version of the program: `unlimited`, `unpinned`."""
     return f"""unlimited AS (
     DELETE FROM {{schema}}.time_limit WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of}))
+), unpinned AS (
+    DELETE FROM {{schema}}.pin WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of}))
 )"""
 
 

@@ -29,6 +29,7 @@ from forge_jobs.storage.postgres import (
     groups,
     handled,
     job_rows,
+    pins,
     signals,
     steps,
     tags,
@@ -111,6 +112,7 @@ class PostgresJobs:
         return replace(
             job,
             steps=tuple(await steps.of_job(self._database, job_id, connection)),
+            pin=await pins.of_job(self._database, job_id, connection),
             signals=await signals.kept(self._database, job_id, connection),
         )
 

@@ -37,6 +37,7 @@ _WORKED_ON = (
     "paused_group",
     "paused_kind",
     "permit",
+    "pin",
     "progress",
     "queue",
     "rate_key",

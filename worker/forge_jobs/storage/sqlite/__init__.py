@@ -28,6 +28,7 @@ from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.operations import SqliteOperations
 from forge_jobs.storage.sqlite.owners import SqliteOwners
 from forge_jobs.storage.sqlite.permits import SqlitePermits
+from forge_jobs.storage.sqlite.pins import SqlitePins
 from forge_jobs.storage.sqlite.progress import SqliteProgress
 from forge_jobs.storage.sqlite.queues import SqliteQueues
 from forge_jobs.storage.sqlite.removals import SqliteRemovals
@@ -94,6 +95,7 @@ class SqliteStorage(Storage):
         self.saved_states = SqliteSavedStates(database)
         self.progress = SqliteProgress(database)
         self.steps = SqliteSteps(database)
+        self.pins = SqlitePins(database)
         self.signals = SqliteSignals(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)

@@ -78,6 +78,9 @@ UNION ALL
 SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM time_limit
 WHERE {these} AND (job_id NOT IN (SELECT id FROM mine) OR job_id IN (SELECT job_id FROM ended))
 UNION ALL
+SELECT 'orphan', job_id, 'pin', NULL, NULL FROM pin
+WHERE {these} AND (job_id NOT IN (SELECT id FROM mine) OR job_id IN (SELECT job_id FROM ended))
+UNION ALL
 SELECT 'key', job_id, kind, key, NULL FROM job_key AS held
 WHERE {these} AND (
     NOT EXISTS (SELECT 1 FROM job WHERE job.id = held.job_id AND job.kind = held.kind AND job.key = held.key)
@@ -227,11 +230,11 @@ def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool
         _recover_queue(transaction, queue_id)
     for job_id in contradictions.ids("orphan"):
         if transaction.row("SELECT 1 FROM finished WHERE job_id = ?", (job_id,)) is not None:
-            _delete_about(transaction, job_id, "time_limit")
+            _delete_about(transaction, job_id, "time_limit", "pin")
         if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is not None:
             continue
         _take_out(transaction, job_id, _places(transaction, job_id))
-        _delete_about(transaction, job_id, "failure", "step", "signal", "time_limit")
+        _delete_about(transaction, job_id, "failure", "step", "signal", "time_limit", "pin")
     for job_id in contradictions.ids("place"):
         _place(transaction, job_id, forget)
     transaction.execute_many(

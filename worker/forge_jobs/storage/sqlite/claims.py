@@ -21,7 +21,16 @@ from forge_jobs.model.job import (
 from forge_jobs.model.tenant import FAIR, has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import flows, meta, node_inputs, outcomes, saved_states, tenants, time_limits
+from forge_jobs.storage.sqlite import (
+    flows,
+    meta,
+    node_inputs,
+    outcomes,
+    pins,
+    saved_states,
+    tenants,
+    time_limits,
+)
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -81,6 +90,9 @@ STATEMENTS = tuple(
 )
 PLAIN = tuple(sql.replace("{more}", "") for sql in STATEMENTS)
 CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in STATEMENTS)
+FITTING = tuple(sql.replace("{more}", WITHOUT_KINDS + pins.ELSEWHERE) for sql in STATEMENTS)
+PINNED_ONLY = tuple(sql.replace("{more}", WITHOUT_KINDS + pins.OWN) for sql in STATEMENTS)
+ALLOWED_PINNED = ALLOWED.replace("('current', 'ramping')", "('current', 'ramping', 'draining', 'drained')")
 
 # The first job of each priority: a few steps in the index, however many jobs wait.
 FRONT = """
@@ -94,6 +106,7 @@ SELECT priority, (SELECT pos FROM ready WHERE ready.queue_id = :queue_id AND rea
                   ORDER BY ready.pos, ready.job_id LIMIT 1)
 FROM class WHERE class.priority IS NOT NULL
 """
+FRONT_FITTING = FRONT.replace("{more}", WITHOUT_KINDS + pins.ELSEWHERE)
 FRONT, FRONT_WITHOUT_KINDS = FRONT.replace("{more}", ""), FRONT.replace("{more}", WITHOUT_KINDS)
 
 PAYLOAD = """
@@ -137,6 +150,8 @@ class SqliteClaims:
         hints: Sequence[Hint] = (),
         late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
+        without_pinned: bool = False,
+        only_pinned: bool = False,
         standing: Standing | None = None,
     ) -> list[Claim]:
         wanted: dict[str, Any] = {
@@ -148,10 +163,14 @@ class SqliteClaims:
             "era": None if standing is None else standing.era,
             "beat_at": None if standing is None else micros(standing.beat_at),
         }
-        statements = CHOOSY if without_kinds else PLAIN
+        allowed, statements = ALLOWED, CHOOSY if without_kinds else PLAIN
+        if without_pinned:
+            statements = FITTING
+        if only_pinned:
+            allowed, statements = ALLOWED_PINNED, PINNED_ONLY
         rows = await self._database.write(
             lambda transaction: _claim(
-                transaction, wanted, statements, stretches(hint or START, hints), micros(late)
+                transaction, wanted, (allowed, *statements), stretches(hint or START, hints), micros(late)
             )
         )
         claims = [_claimed(row) for row in rows]
@@ -161,9 +180,17 @@ class SqliteClaims:
             await self._database.read(lambda transaction: meta.read(transaction, claims))
         return claims
 
-    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
-        wanted = {"queue_id": queue_id, "without_kinds": json.dumps(list(without_kinds))}
+    async def front(
+        self, queue_id: int, *, without_kinds: Sequence[str] = (), without_pinned_of: int | None = None
+    ) -> Front:
+        wanted = {
+            "queue_id": queue_id,
+            "without_kinds": json.dumps(list(without_kinds)),
+            "worker_id": without_pinned_of,
+        }
         statement = FRONT_WITHOUT_KINDS if without_kinds else FRONT
+        if without_pinned_of is not None:
+            statement = FRONT_FITTING
 
         def front(transaction: Transaction) -> Front:
             return Front(dict(transaction.rows(statement, wanted)), transaction.now)
@@ -213,6 +240,7 @@ def _read_links(transaction: Transaction, claims: Sequence[Claim]) -> None:
     time_limits.read(transaction, claims)
     saved_states.read(transaction, claims)
     node_inputs.read_small(transaction, claims)
+    pins.read(transaction, claims)
 
 
 def _claimed(row: Row) -> Claim:
@@ -243,14 +271,15 @@ def _claim(
     late: int,
 ) -> list[Row]:
     wanted["now"] = transaction.now
-    left = transaction.value(ALLOWED, wanted) or 0
+    allowed, *taking = statements
+    left = transaction.value(allowed, wanted) or 0
     taken: list[Row] = []
     for stretch in looked_at:
         if left <= 0:  # below zero would be no limit at all
             break
         wanted.update(priority=stretch.priority, until=stretch.until, limit=left)
         wanted["pos"] = min(stretch.pos, transaction.now - late)
-        rows = _take(transaction, wanted, statements)
+        rows = _take(transaction, wanted, taking)
         taken += rows
         left -= len(rows)
     if any([row[13] is not None for row in taken]) and any(has_tenant(row[13]) for row in taken):
@@ -260,7 +289,7 @@ def _claim(
     return taken
 
 
-def _take(transaction: Transaction, wanted: dict[str, Any], statements: tuple[str, ...]) -> list[Row]:
+def _take(transaction: Transaction, wanted: dict[str, Any], statements: Sequence[str]) -> list[Row]:
     """Take jobs out of one stretch."""
     pick, own, take = statements
     rows = transaction.rows(pick, wanted)

@@ -6,7 +6,7 @@ from forge_jobs.model.correction import Correction
 from forge_jobs.model.job import ENDED, WAITING, Reason, State
 from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
-from forge_jobs.storage.sqlite import moves, nodes, places, waits
+from forge_jobs.storage.sqlite import moves, nodes, pins, places, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.micros import later, micros
@@ -79,6 +79,7 @@ def end_one(
     worker_id, started_at = ran or (None, None)
     moves.take_out(transaction, [place])
     drop_limits(transaction, [place.id])
+    pins.forget(transaction, [place.id])
     transaction.execute("DELETE FROM job_key WHERE job_id = ?", (place.id,))
     retention = "done_retention" if state is State.DONE else "dead_retention"
     keeps = transaction.value(f"SELECT {retention} FROM queue WHERE id = ?", (place.queue_id,))

@@ -34,6 +34,7 @@ from forge_jobs.storage.sqlite.counts import counts
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import FILLED
 from forge_jobs.storage.sqlite.micros import LAST, moment
+from forge_jobs.storage.sqlite.pins import of_job as pin_of
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Record, Transaction, is_write_lock_busy
 
@@ -183,7 +184,7 @@ class SqliteJobs:
             row = transaction.record(JOB + "WHERE job.id = ?", (job_id,))
             if row is None:
                 raise JobNotFound(job_id)
-            failures = transaction.records(
+            failures = transaction.rows(
                 """
                 SELECT failure.attempt, failure.at, worker_label.label AS worker, failure.error
                 FROM failure LEFT JOIN worker_label ON worker_label.worker_id = failure.worker_id
@@ -198,10 +199,8 @@ class SqliteJobs:
                 reruns=tuple(id for (id,) in reversed(reruns)),
                 steps=tuple(steps.of_job(transaction, job_id)),
                 signals=signals.kept(transaction, job_id),
-                failures=tuple(
-                    Failure(failure["attempt"], moment(failure["at"]), failure["worker"], failure["error"])
-                    for failure in failures
-                ),
+                pin=pin_of(transaction, job_id),
+                failures=tuple(Failure(one, moment(at), who, error) for one, at, who, error in failures),
             )
 
         return await self._database.read(get, connection)

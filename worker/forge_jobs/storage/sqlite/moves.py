@@ -10,7 +10,7 @@ from typing import Protocol
 from forge_jobs.model.group import DROPPED_ERROR
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
 from forge_jobs.model.match import Move
-from forge_jobs.storage.sqlite import groups, nodes, tenants, waits
+from forge_jobs.storage.sqlite import groups, nodes, pins, tenants, waits
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -81,6 +81,7 @@ class Ended(Protocol):
 def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: State = State.DEAD) -> None:
     """The jobs, which are in no state, are dead or expired with this error, or forgotten where the dead are not kept."""
     _drop_limits(transaction, [job.id for job in jobs])
+    pins.forget(transaction, [job.id for job in jobs])
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job.id,) for job in jobs])
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
     of_flows = nodes.among(transaction, [job.id for job in jobs])

@@ -16,8 +16,9 @@ from forge_jobs.model.job import (
     Reason,
     State,
 )
+from forge_jobs.model.pin import is_pinned
 from forge_jobs.model.tenant import END_ALONE, has_tenant, is_let_in
-from forge_jobs.storage.sqlite import groups, nodes, tags, time_limits, waits
+from forge_jobs.storage.sqlite import groups, nodes, pins, tags, time_limits, waits
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -85,6 +86,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
 def _leave(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which have ended, have no places in groups and no time limits any more."""
     time_limits.forget(transaction, [claim.job_id for claim in claims if claim.links not in END_ALONE])
+    pins.forget(transaction, [claim.job_id for claim in claims if is_pinned(claim.links)])
     groups.leave_of(transaction, claims)
     _hand_on(transaction, claims)
 
@@ -251,6 +253,7 @@ def _end(
         for claim in kept
     ]
     time_limits.forget(transaction, [claim.job_id for claim in ended if claim.links is not None])
+    pins.forget(transaction, [claim.job_id for claim in ended if is_pinned(claim.links)])
     transaction.execute_many(FINISH, finished)
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(claim.job_id,) for claim in ended])
     count_move(transaction, [claim.queue_id for claim in kept if not claim.expired], "in_progress", "dead")

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         OutcomesHeld,
         OutcomesParted,
         OutcomesUnwritten,
+        PinnedElsewhere,
         StuckHandlerEnded,
         UnknownKind,
     )
@@ -156,6 +157,7 @@ __all__ = [
     "OutcomesHeld",
     "OutcomesParted",
     "OutcomesUnwritten",
+    "PinnedElsewhere",
     "PollOnly",
     "QueueCooled",
     "QueueMade",

@@ -134,6 +134,15 @@ class OutcomesUnwritten(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedElsewhere(Event):
+    """Jobs were handed back, because another version of the program has begun them and has to go on with them."""
+
+    queue: str
+    version: str  # that has to
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownKind(Event):
     """A job was handed back, because this program has no handler for its kind."""
 

@@ -107,7 +107,8 @@ CREATE TABLE "forge_jobs".job (
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, or it was
-    -- sent a signal, 8: a tenant, 32: a flow, 64: other jobs wait for its end
+    -- sent a signal, 8: a tenant, 32: a flow, 64: other jobs wait for its end,
+    -- 128: a version of the program
     links        smallint,
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
@@ -218,6 +219,17 @@ CREATE TABLE "forge_jobs".signal (
     step   text  -- the wait that has taken it; null: none has
 );
 CREATE INDEX signal_job ON "forge_jobs".signal (job_id, name);
+
+-- The versions of the program that have to go on with jobs which they have begun. Such a job has 128 in its `links`. A row goes
+-- when its job ends, is deleted or is replaced.
+CREATE TABLE "forge_jobs".pin (
+    job_id     bigint PRIMARY KEY,
+    version    text NOT NULL,  -- as the worker said that began the job
+    pool       text,  -- of that worker, where an operator runs it
+    version_id text,
+    at         timestamptz NOT NULL
+);
+CREATE INDEX pin_version ON "forge_jobs".pin (version_id, version);
 
 
 -- The states of a job
@@ -836,13 +848,14 @@ BEGIN
     DELETE FROM "forge_jobs".progress WHERE progress.job_id = OLD.id;
     DELETE FROM "forge_jobs".step WHERE step.job_id = OLD.id;
     DELETE FROM "forge_jobs".signal WHERE signal.job_id = OLD.id;
+    DELETE FROM "forge_jobs".pin WHERE pin.job_id = OLD.id;
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER gone AFTER DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.links & 4 <> 0)
+CREATE TRIGGER gone AFTER DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.links & 132 <> 0)
     EXECUTE FUNCTION "forge_jobs".forget_reports();
 CREATE TRIGGER replaced AFTER UPDATE OF links ON "forge_jobs".job FOR EACH ROW
-    WHEN (OLD.links & 4 <> 0 AND coalesce(NEW.links & 4, 0) = 0)
+    WHEN (OLD.links & 132 <> 0 AND coalesce(NEW.links & 132, 0) = 0)
     EXECUTE FUNCTION "forge_jobs".forget_reports();
 
 -- Which of these tags the fewest jobs have, counted up to 1,000: a look for jobs that have all of them begins there. In
@@ -2857,6 +2870,7 @@ DELETE FROM forge_jobs.revision;
 DELETE FROM forge_jobs.ready;
 DELETE FROM forge_jobs.rate_limit;
 DELETE FROM forge_jobs.progress;
+DELETE FROM forge_jobs.pin;
 DELETE FROM forge_jobs.operator;
 DELETE FROM forge_jobs.operation;
 DELETE FROM forge_jobs.occupant;
@@ -2911,7 +2925,7 @@ INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, to
 INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('28', '1', '2', 'mail', 'json', '{}', 'false', NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('29', '2', '0', 'charge', 'json', '{}', 'false', NULL, '0', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('30', '2', '1', 'ship', 'json', '{}', 'false', NULL, '1', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -2921,7 +2935,7 @@ INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '4', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('8', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '68', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('8', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '196', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '4', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '4', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '4', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -2960,6 +2974,7 @@ INSERT INTO forge_jobs.minute_statistic (minute, queue, kind, counts) OVERRIDING
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('19', '1', '1767225600000000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', '25', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.pin (job_id, version, pool, version_id, at) OVERRIDING SYSTEM VALUE VALUES ('8', '1', 'pool', 'aaaaaaa1', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.progress (job_id, attempt, share, note, at) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0.4', '40 of 100 rows', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;

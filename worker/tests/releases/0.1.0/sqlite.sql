@@ -105,7 +105,8 @@ CREATE TABLE job (
     key          TEXT,
     created_at   INTEGER NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant, 32: a flow
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant, 32: a flow,
+    -- 128: a version of the program
     links        INTEGER,
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
@@ -218,17 +219,30 @@ CREATE TABLE signal (
 );
 CREATE INDEX signal_job ON signal (job_id, name);
 
-CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
+-- The versions of the program that have to go on with jobs which they have begun. Such a job has 128 in its `links`. A row goes
+-- when its job ends, is deleted or is replaced.
+CREATE TABLE pin (
+    job_id     INTEGER PRIMARY KEY,
+    version    TEXT NOT NULL,  -- as the worker said that began the job
+    pool       TEXT,  -- of that worker, where an operator runs it
+    version_id TEXT,
+    at         INTEGER NOT NULL
+);
+CREATE INDEX pin_version ON pin (version_id, version);
+
+CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 132 BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
     DELETE FROM signal WHERE job_id = OLD.id;
+    DELETE FROM pin WHERE job_id = OLD.id;
 END;
-CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
+CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 132 AND NOT coalesce(NEW.links & 132, 0) BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
     DELETE FROM signal WHERE job_id = OLD.id;
+    DELETE FROM pin WHERE job_id = OLD.id;
 END;
 
 
@@ -823,6 +837,7 @@ DELETE FROM revision;
 DELETE FROM ready;
 DELETE FROM rate_limit;
 DELETE FROM progress;
+DELETE FROM pin;
 DELETE FROM operator;
 DELETE FROM operation;
 DELETE FROM occupant;
@@ -884,7 +899,7 @@ INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (7, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 4, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (8, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 4, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (8, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 132, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (9, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 4, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 4, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, 4, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');
@@ -930,6 +945,7 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 29);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (19, 1, 1767225600000000);
 INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 25, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
+INSERT OR REPLACE INTO pin (job_id, version, pool, version_id, at) VALUES (8, '1', 'pool', 'aaaaaaa1', 1767225600000000);
 INSERT OR REPLACE INTO progress (job_id, attempt, share, note, at) VALUES (7, 1, 0.4, '40 of 100 rows', 1767225600000000);
 INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0, 0.0, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (11, 1767225600000000, 1, 0, 0, NULL);

@@ -96,7 +96,8 @@ CREATE TABLE {schema}.job (
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, or it was
-    -- sent a signal, 8: a tenant, 32: a flow, 64: other jobs wait for its end
+    -- sent a signal, 8: a tenant, 32: a flow, 64: other jobs wait for its end,
+    -- 128: a version of the program
     links        smallint,
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
@@ -207,6 +208,17 @@ CREATE TABLE {schema}.signal (
     step   text  -- the wait that has taken it; null: none has
 );
 CREATE INDEX signal_job ON {schema}.signal (job_id, name);
+
+-- The versions of the program that have to go on with jobs which they have begun. Such a job has 128 in its `links`. A row goes
+-- when its job ends, is deleted or is replaced.
+CREATE TABLE {schema}.pin (
+    job_id     bigint PRIMARY KEY,
+    version    text NOT NULL,  -- as the worker said that began the job
+    pool       text,  -- of that worker, where an operator runs it
+    version_id text,
+    at         timestamptz NOT NULL
+);
+CREATE INDEX pin_version ON {schema}.pin (version_id, version);
 
 
 -- The states of a job
@@ -825,13 +837,14 @@ BEGIN
     DELETE FROM {schema}.progress WHERE progress.job_id = OLD.id;
     DELETE FROM {schema}.step WHERE step.job_id = OLD.id;
     DELETE FROM {schema}.signal WHERE signal.job_id = OLD.id;
+    DELETE FROM {schema}.pin WHERE pin.job_id = OLD.id;
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER gone AFTER DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.links & 4 <> 0)
+CREATE TRIGGER gone AFTER DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.links & 132 <> 0)
     EXECUTE FUNCTION {schema}.forget_reports();
 CREATE TRIGGER replaced AFTER UPDATE OF links ON {schema}.job FOR EACH ROW
-    WHEN (OLD.links & 4 <> 0 AND coalesce(NEW.links & 4, 0) = 0)
+    WHEN (OLD.links & 132 <> 0 AND coalesce(NEW.links & 132, 0) = 0)
     EXECUTE FUNCTION {schema}.forget_reports();
 
 -- Which of these tags the fewest jobs have, counted up to 1,000: a look for jobs that have all of them begins there. In

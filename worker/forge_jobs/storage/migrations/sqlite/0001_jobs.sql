@@ -95,7 +95,8 @@ CREATE TABLE job (
     key          TEXT,
     created_at   INTEGER NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant, 32: a flow
+    -- the sum of 1: groups, 2: time limits, 4: its handler has saved a state, done a step or reported progress, 8: a tenant, 32: a flow,
+    -- 128: a version of the program
     links        INTEGER,
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
@@ -208,17 +209,30 @@ CREATE TABLE signal (
 );
 CREATE INDEX signal_job ON signal (job_id, name);
 
-CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 4 BEGIN
+-- The versions of the program that have to go on with jobs which they have begun. Such a job has 128 in its `links`. A row goes
+-- when its job ends, is deleted or is replaced.
+CREATE TABLE pin (
+    job_id     INTEGER PRIMARY KEY,
+    version    TEXT NOT NULL,  -- as the worker said that began the job
+    pool       TEXT,  -- of that worker, where an operator runs it
+    version_id TEXT,
+    at         INTEGER NOT NULL
+);
+CREATE INDEX pin_version ON pin (version_id, version);
+
+CREATE TRIGGER job_gone AFTER DELETE ON job WHEN OLD.links & 132 BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
     DELETE FROM signal WHERE job_id = OLD.id;
+    DELETE FROM pin WHERE job_id = OLD.id;
 END;
-CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 4 AND NOT coalesce(NEW.links & 4, 0) BEGIN
+CREATE TRIGGER job_replaced AFTER UPDATE OF links ON job WHEN OLD.links & 132 AND NOT coalesce(NEW.links & 132, 0) BEGIN
     DELETE FROM saved_state WHERE job_id = OLD.id;
     DELETE FROM progress WHERE job_id = OLD.id;
     DELETE FROM step WHERE job_id = OLD.id;
     DELETE FROM signal WHERE job_id = OLD.id;
+    DELETE FROM pin WHERE job_id = OLD.id;
 END;
 
 

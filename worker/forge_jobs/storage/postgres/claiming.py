@@ -1,0 +1,186 @@
+"""Claims in PostgreSQL, as statements: of one stretch of `ready`, of several, and of what is pinned; and where a queue begins."""
+
+from forge_jobs.model.job import LARGE_PAYLOAD, LAST_ATTEMPT
+from forge_jobs.storage.postgres import pins
+from forge_jobs.storage.postgres.workers import ERA
+
+ALONE = 1_214_801_227
+"""With the id of a queue the key of an advisory lock, which whoever claims from the queue tries to get."""
+
+# Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
+# its order, to merge it, and takes that for the cheapest as long as the statistics say that the
+# table is empty: a vacuum has seen it so, and thousands of jobs have come since.
+
+# The limit is computed by the database, since only the database knows at this instant whether the
+# queue is open, whether the worker is still registered, and how many slots it holds.
+_MOST = """coalesce((
+        SELECT CASE
+            WHEN queue.paused OR queue.cooldown_until > now() THEN 0
+            WHEN worker.cordoned OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
+            WHEN queue.concurrency IS NULL THEN $3::bigint
+            ELSE (
+                SELECT CASE
+                    WHEN count(*) > queue.concurrency THEN 0  -- it was lowered, or set, while more jobs ran
+                    ELSE greatest(0, least($3::bigint, count(*) FILTER (WHERE slot.worker_id = $2) - $6::bigint)) END
+                FROM {schema}.slot WHERE slot.queue_id = $1 AND slot.worker_id IS NOT NULL)
+            END
+        FROM {schema}.queue
+        CROSS JOIN {schema}.worker
+        LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+        WHERE queue.id = $1 AND worker.id = $2{stands}), 0)"""
+
+# MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n. What a statement that waited
+# meets may be of another queue by then, so the queue is asked for again.
+_CLAIM = """
+WITH {pick}, taken AS (
+    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid AND ready.queue_id = $1
+    RETURNING ready.job_id, ready.attempt, ready.pos
+), owned AS (
+    INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
+    SELECT job_id, $2, now(), {attempt}, $1 FROM taken
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, in_progress)
+    SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
+)
+SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
+       job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links
+FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
+""".replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
+    # its length is known without reading it
+    "{payload}",
+    f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
+)
+
+# Locking a row costs as much WAL as deleting it. A claim that is alone in its queue does without: it takes the rows
+# that nobody has ever locked (xmax is 0), each in the instant in which it finds it. Should somebody lock a row in just
+# that instant, the claim waits for that, for as long as its lane waits for locks. A claim that finds another one in
+# the queue locks its rows, and passes over those that are locked; so do all claims below, and find what this one left.
+_WALK = """(
+        SELECT ready.ctid
+        FROM {schema}.ready
+        WHERE queue_id = $1 AND (priority, pos) >= ($4::smallint, $5::bigint){free}
+        ORDER BY priority, pos
+        LIMIT coalesce((SELECT jobs FROM most WHERE {is_mine}), 0){lock})"""
+CLAIM = (
+    _CLAIM.replace(
+        "{pick}",
+        """most AS MATERIALIZED (
+    SELECT {most} AS jobs, pg_try_advisory_xact_lock({alone}, $1) AS is_alone
+), pick AS MATERIALIZED (
+    {alone_walk} UNION ALL SELECT ctid FROM {locking_walk} AS locked
+)""".replace(
+            "{alone_walk}",
+            _WALK.replace("{free}", " AND ready.xmax = 0")
+            .replace("{is_mine}", "is_alone")
+            .replace("{lock}", ""),
+        ).replace(
+            "{locking_walk}",
+            _WALK.replace("{free}", "")
+            .replace("{is_mine}", "NOT is_alone")
+            .replace("{lock}", " FOR UPDATE SKIP LOCKED"),
+        ),
+    )
+    .replace("{most}", _MOST)
+    .replace("{alone}", str(ALONE))
+)
+
+# The history of this database is the one that the worker knows: it was not cut since the worker's last beat.
+STANDS = f"""
+          AND ({{era}}::bigint IS NULL OR (SELECT {ERA} FROM {{{{schema}}}}.era) = {{era}} AND worker.beat_at >= {{beat_at}}::timestamptz)"""
+
+
+def _standing(statement: str, first: int) -> str:
+    """Return the statement with the worker's standing as the parameter `first` and the one after it."""
+    return statement.replace("{stands}", STANDS.format(era=f"${first}", beat_at=f"${first + 1}"))
+
+
+# The same over several stretches of the index, which come as arrays in its order; nothing lies between
+# them. Each is walked only when those before it gave too few jobs.
+_CLAIM_STRETCHES = _CLAIM.replace(
+    "{pick}",
+    """pick AS MATERIALIZED (
+    SELECT place.ctid
+    FROM unnest($4::smallint[], $5::bigint[], $7::integer[]) AS stretch (priority, pos, until)
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid
+        FROM {schema}.ready
+        WHERE queue_id = $1 AND ready.priority < stretch.until
+          AND (ready.priority, ready.pos)
+              >= (stretch.priority, least(stretch.pos, {schema}.micros(now()) - $8::bigint)){more}
+        ORDER BY ready.priority, ready.pos
+        LIMIT $3
+        FOR UPDATE SKIP LOCKED) AS place
+    LIMIT {most}
+)""",
+).replace("{most}", _MOST)
+
+_WITHOUT_KINDS = """
+          AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
+
+CLAIM = _standing(CLAIM, 7)
+CLAIM_STRETCHES = _standing(_CLAIM_STRETCHES.replace("{more}", ""), 9)
+CLAIM_WITHOUT_KINDS = _standing(
+    _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$11"), 9
+)
+CLAIM_FITTING = _standing(
+    _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS + pins.ELSEWHERE)
+    .replace("{kinds}", "$11")
+    .replace("{worker}", "$2"),
+    9,
+)
+
+# Of the pins, which are few, those of pending jobs are found first, and where there is none, `ready` is not read.
+CLAIM_PINNED = _standing(
+    _CLAIM.replace(
+        "{pick}",
+        """own AS MATERIALIZED (
+    SELECT pin.job_id FROM {schema}.worker JOIN {schema}.pin ON {fits}
+    WHERE worker.id = $2
+      AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = pin.job_id)
+      AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = pin.job_id)
+      AND NOT EXISTS (SELECT FROM {schema}.waiting WHERE waiting.job_id = pin.job_id)
+      AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = pin.job_id)
+), pick AS MATERIALIZED (
+    SELECT ready.ctid FROM {schema}.ready
+    WHERE ready.queue_id = $1 AND ready.job_id IN (SELECT job_id FROM own){more}
+    ORDER BY ready.priority, ready.pos
+    LIMIT {most}
+    FOR UPDATE SKIP LOCKED
+)""".replace("{fits}", pins.FITS).replace("{more}", _WITHOUT_KINDS),
+    )
+    .replace("{most}", _MOST)
+    .replace("('current', 'ramping')", "('current', 'ramping', 'draining', 'drained')")
+    .replace("$6", "$4")
+    .replace("{kinds}", "$5"),
+    6,
+)
+
+# A loose index scan: a few steps for each priority in use, however many wait. Where nothing
+# may be claimed in a priority, the next job that may comes now at the earliest.
+FRONT = """
+WITH RECURSIVE class AS (
+    (SELECT priority, pos FROM {schema}.ready WHERE queue_id = $1 ORDER BY priority, pos LIMIT 1)
+    UNION ALL
+    SELECT next.priority, next.pos
+    FROM class CROSS JOIN LATERAL (
+        SELECT ready.priority, ready.pos FROM {schema}.ready
+        WHERE ready.queue_id = $1 AND ready.priority > class.priority
+        ORDER BY ready.priority, ready.pos LIMIT 1) AS next
+)
+SELECT priority, {first} AS pos, {schema}.micros(now()) AS now FROM class
+UNION ALL SELECT NULL, NULL, {schema}.micros(now())
+"""
+
+FRONT_WITHOUT_KINDS = FRONT.replace(
+    "{first}",
+    f"""(
+    SELECT ready.pos FROM {{schema}}.ready
+    WHERE ready.queue_id = $1 AND ready.priority = class.priority{_WITHOUT_KINDS}
+    ORDER BY ready.pos LIMIT 1)""",
+).replace("{kinds}", "$2")
+
+FRONT_FITTING = FRONT_WITHOUT_KINDS.replace(
+    " = ANY ($2::text[]))", f" = ANY ($2::text[])){pins.ELSEWHERE.replace('{worker}', '$3')}"
+)
+
+FRONT = FRONT.replace("{first}", "pos")

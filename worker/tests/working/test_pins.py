@@ -1,0 +1,170 @@
+"""A job of a handler with pin="version" that has begun goes on with workers of the version that began it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from forge_jobs import Context, Forge, InvalidInput, State, Step, Worker
+from forge_jobs.model.version import Version, VersionState
+from forge_jobs.telemetry.events import PinnedElsewhere
+from tests.storage.databases import Database
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+POOL = "6f0c4e1a-pool"
+
+Program = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+@pytest.fixture
+def did() -> list[str]:
+    """Which version did what of which job."""
+    return []
+
+
+@pytest.fixture
+def program(database: Database, forge: Forge, did: list[str]) -> Program:
+    """A worker of a version of the program, in a process of its own as far as its database can tell."""
+
+    @asynccontextmanager
+    async def begin(
+        version: str, *, pin: str | None = "version", pool: str | None = None, **handlers: object
+    ) -> AsyncIterator[Worker]:
+        settings = replace(
+            forge.settings,
+            worker_version=version,
+            pool=pool,
+            version_id=None if pool is None else f"version{version}",
+        )
+        own = Forge(storage=database.storage(), settings=settings)
+
+        @own.handler(pin=pin, max_attempts=9)
+        async def fulfil(ctx: Context) -> str:
+            for number in (1, 2):
+                await ctx.step(f"part {number}", did.append, f"{version} {number}")
+                await ctx.sleep(0.2)
+            return version
+
+        @own.handler(pin=pin)
+        async def approve(ctx: Context) -> str:
+            did.append(f"{version} waits")
+            await ctx.wait_for("approved")
+            return version
+
+        async with working(own) as worker:
+            own.telemetry.subscribe(
+                lambda event: did.append("handed back") if isinstance(event, PinnedElsewhere) else None
+            )
+            yield worker
+
+    return begin
+
+
+async def test_a_job_that_has_begun_goes_on_with_its_version_and_new_ones_with_any(
+    forge: Forge, program: Program, did: list[str]
+) -> None:
+    async with program("1"):
+        job = await forge.enqueue("fulfil")
+        await eventually(lambda: did == ["1 1"])
+    async with program("2"):
+        await eventually(lambda: "handed back" in did)
+        new = await forge.enqueue("fulfil")
+        assert (await forge.wait(new, timeout=30)) == "2"
+        assert (await forge.jobs.get(job)).state is State.PENDING
+        async with program("1"):
+            assert (await forge.wait(job, timeout=30)) == "1"
+    assert [one for one in did if one != "handed back"] == ["1 1", "2 1", "2 2", "1 2"]
+    assert did.count("handed back") == 1
+
+
+async def test_without_the_option_any_version_goes_on(forge: Forge, program: Program, did: list[str]) -> None:
+    async with program("1", pin=None):
+        job = await forge.enqueue("fulfil")
+        await eventually(lambda: did == ["1 1"])
+    async with program("2", pin=None):
+        assert (await forge.wait(job, timeout=30)) == "2"
+
+
+async def test_a_job_that_only_waits_for_a_signal_has_begun(
+    forge: Forge, program: Program, did: list[str]
+) -> None:
+    async with program("1"):
+        job = await forge.enqueue("approve")
+        await eventually(lambda: is_waiting(forge, job.id))
+    async with program("2"):
+        await forge.signal("approved", job=job)
+        await eventually(lambda: "handed back" in did)
+        async with program("1"):
+            assert (await forge.wait(job, timeout=30)) == "1"
+
+
+async def is_waiting(forge: Forge, job_id: int) -> bool:
+    return (await forge.jobs.get(job_id)).state is State.WAITING
+
+
+async def test_a_version_that_drains_goes_on_with_what_it_has_begun_and_begins_nothing(
+    forge: Forge, program: Program, did: list[str]
+) -> None:
+    epoch = (await forge.versions.take_over("operator")).number
+    for version, state in {"1": VersionState.CURRENT, "2": VersionState.PENDING}.items():
+        assert await forge.versions.put(
+            Version(POOL, f"version{version}", version, "mail", state), epoch=epoch
+        )
+
+    async with program("1", pool=POOL), program("2", pool=POOL):
+        first = await forge.enqueue("fulfil")
+        await eventually(lambda: did == ["1 1"])
+        await forge.versions.promote(POOL, "version2", epoch=epoch)
+        second = await forge.enqueue("fulfil")
+
+        assert (await forge.wait(first, timeout=30)) == "1"
+        assert (await forge.wait(second, timeout=30)) == "2"
+
+
+async def test_a_job_that_is_unpinned_goes_on_with_the_version_that_is_there(
+    forge: Forge, program: Program, did: list[str]
+) -> None:
+    async with program("1"):
+        job = await forge.enqueue("fulfil")
+        await eventually(lambda: did == ["1 1"])
+    async with program("2"):
+        await eventually(lambda: "handed back" in did)
+
+        assert await forge.jobs.unpin(job)
+
+        assert (await forge.wait(job, timeout=30)) == "2"
+    assert not await forge.jobs.unpin(job)
+
+
+async def test_a_step_in_a_transaction_that_is_rolled_back_pins_nothing(
+    forge: Forge, database: Database
+) -> None:
+    seen: list[object] = []
+
+    @forge.handler(pin="version")
+    async def book(ctx: Context) -> None:
+        for is_kept in (False, True):
+            try:
+                async with database.transaction() as connection:
+                    await ctx.step(Step("book", connection=connection), lambda: None)
+                    assert is_kept
+            except AssertionError:
+                pass
+            seen.append(await forge.storage.pins.of_job(ctx.job_id))
+
+    job = await book.enqueue()
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    assert (await forge.jobs.get(job)).state is State.DONE
+    assert [pin is None for pin in seen] == [True, False]
+    assert await forge.storage.pins.counts() == []
+
+
+def test_a_wrong_pin_is_refused() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Forge("sqlite://:memory:").handler(pin="1.0")(asyncio.sleep)  # type: ignore[call-overload]
+
+    assert str(refused.value) == "pin of handler 'sleep' is '1.0', allowed is 'version', or None."
