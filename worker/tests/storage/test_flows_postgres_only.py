@@ -4,6 +4,7 @@ import pytest
 
 from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode
 from forge_jobs.model.job import NewJob, State
+from forge_jobs.storage.postgres import flows
 from forge_jobs.storage.postgres.outcomes import FINISH
 from tests.storage.factories import claim, done, leader, state, worker
 
@@ -54,3 +55,38 @@ async def test_a_running_node_of_a_cancelled_flow_is_told_though_nobody_came_to_
     assert held.cancel_requested
     await storage.claims.finish([done(claimed)])
     assert (await storage.flows.get(flow_id)).state is FlowState.CANCELLED
+
+
+async def test_all_of_very_many_nodes_that_one_statement_deletes_have_ended(storage, database):
+    before = [NewNode(f"n{number}", NewJob("work")) for number in range(2_500)]
+    join = NewNode("join", NewJob("work"), after=tuple(Edge(index) for index in range(2_500)))
+    flow_id, _ = await storage.flows.start(NewFlow("f", [*before, join]))
+
+    await database.run(
+        "WITH gone AS (DELETE FROM ready RETURNING queue_id) "
+        "INSERT INTO tally (queue_id, pending) SELECT queue_id, -count(*) FROM gone GROUP BY queue_id"
+    )
+    await database.run("DELETE FROM job WHERE id IN (SELECT job_id FROM flow_node WHERE missing = 0)")
+
+    flow = await storage.flows.get(flow_id)
+    assert (flow.state, flow.dead) == (FlowState.DEAD, 2_501)
+
+
+async def test_an_audit_looks_at_all_running_flows_step_by_step(storage, monkeypatch):
+    monkeypatch.setattr(flows, "STEP", 3)
+    me, epoch = await worker(storage), await leader(storage)
+    started = [(await storage.flows.start(CHAIN))[1] for _ in range(5)]
+    claimed = await claim(storage, me, limit=5)
+    older = storage.claims._database
+    for one in claimed:
+        proof = ([one.job_id], [one.worker_id], [one.attempt])
+        await older.fetch(FINISH, *proof, [False], [0.1], [b"1"], [None], [True], [False])
+
+    assert await storage.flows.audit(epoch=epoch) == 5
+    assert {await state(storage, last) for _, last in started} == {State.PENDING}
+
+    monkeypatch.setattr(flows, "STEPS", 1)
+    for one in await claim(storage, me, limit=5):
+        proof = ([one.job_id], [one.worker_id], [one.attempt])
+        await older.fetch(FINISH, *proof, [False], [0.1], [b"1"], [None], [True], [False])
+    assert [await storage.flows.audit(epoch=epoch) for _ in range(5)] == [1, 2, 1, 1, 0]

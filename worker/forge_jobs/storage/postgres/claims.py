@@ -203,6 +203,7 @@ class PostgresClaims:
                 [end.error for end in ends],
                 [end.keep or is_node(end.claim.links) for end in ends],
                 [end.claim.key is not None for end in ends],
+                *([[is_node(end.claim.links) for end in ends]] if is_linked or has_payloads else []),
                 *([payloads] if has_payloads else []),
             )
             if is_linked:

@@ -29,8 +29,11 @@ from forge_jobs.storage.postgres.outcomes import FINISH_LINKED
 FAR = datetime(9000, 1, 1, tzinfo=UTC)
 """When jobs are due that wait for others, while they are enqueued. Time limits that count from then count from when they are freed."""
 
-STEP = 5_000
-"""How many open nodes one step of the audit looks at."""
+STEP, STEPS = 5_000, 40
+"""How many nodes of running flows one step of the audit looks at, and how many steps it makes; the next one goes on from there."""
+
+FIRST = (0, -1)
+"""Where the audit begins: before the first node of the first flow."""
 
 CANCELLED_AT_ONCE = 500
 
@@ -123,21 +126,27 @@ RETRY = "SELECT was, gone FROM {schema}.retry_flow($1)"
 # Nodes whose job has ended or is gone; those that wait for nothing; and running jobs of flows that were cancelled.
 AUDIT = """
 WITH looked_at AS MATERIALIZED (
-    SELECT node.job_id, node.flow_id, node.missing FROM {schema}.flow_node AS node
-    WHERE node.state IS NULL AND node.job_id > $1 AND {leads} ORDER BY node.job_id LIMIT $2
-)
-SELECT (SELECT max(job_id) FROM looked_at) AS last,
-       ARRAY(SELECT job_id FROM looked_at
-             WHERE EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = looked_at.job_id)
-                OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = looked_at.job_id)) AS ended,
-       ARRAY(SELECT job_id FROM looked_at
+    SELECT flow.id AS flow_id, flow.cancel_requested_at IS NOT NULL AS is_cancelled,
+           node.number, node.job_id, node.missing, node.is_open
+    FROM {schema}.flow CROSS JOIN LATERAL (
+        SELECT its.number, its.job_id, its.missing, its.state IS NULL AS is_open FROM {schema}.flow_node AS its
+        WHERE its.flow_id = flow.id AND (its.flow_id, its.number) > ($1::bigint, $2::integer)
+        ORDER BY its.number LIMIT $3::integer) AS node
+    WHERE flow.ended_at IS NULL AND flow.id >= $1::bigint AND {leads} ORDER BY flow.id, node.number LIMIT $3::integer
+), open AS (SELECT * FROM looked_at WHERE is_open)
+SELECT last.flow_id, last.number,
+       ARRAY(SELECT job_id FROM open
+             WHERE EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = open.job_id)
+                OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = open.job_id)) AS ended,
+       ARRAY(SELECT job_id FROM open
              WHERE missing = 0 AND EXISTS (
-                 SELECT FROM {schema}.blocked WHERE blocked.job_id = looked_at.job_id AND blocked.group_id IS NULL)) AS free,
-       ARRAY(SELECT job_id FROM looked_at JOIN {schema}.flow ON flow.id = looked_at.flow_id
-             WHERE flow.cancel_requested_at IS NOT NULL AND NOT EXISTS (
+                 SELECT FROM {schema}.blocked WHERE blocked.job_id = open.job_id AND blocked.group_id IS NULL)) AS free,
+       ARRAY(SELECT job_id FROM open
+             WHERE is_cancelled AND NOT EXISTS (
                  SELECT FROM {schema}.claimed
-                 WHERE claimed.job_id = looked_at.job_id AND claimed.cancel_requested_at IS NOT NULL)) AS unwanted
-""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
+                 WHERE claimed.job_id = open.job_id AND claimed.cancel_requested_at IS NOT NULL)) AS unwanted
+FROM (SELECT flow_id, number FROM looked_at ORDER BY flow_id DESC, number DESC LIMIT 1) AS last
+""".replace("{leads}", LEADS.replace("{epoch}", "$4"))
 
 END = "SELECT {schema}.end_nodes($1)"
 FREE = "SELECT {schema}.free_nodes($1)"
@@ -173,6 +182,7 @@ class PostgresFlows:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._audited = FIRST  # the node that the audit looked at last
 
     async def start(self, flow: NewFlow, *, connection: Any = None) -> tuple[int, Sequence[int]]:
         async def attempt() -> tuple[int, Sequence[int]]:
@@ -229,19 +239,18 @@ class PostgresFlows:
 
     async def audit(self, *, epoch: LeaderEpoch) -> int:
         mended: int = await self._database.fetchval(SETTLE)
-        last = 0
-        while True:
-            record = await self._database.fetchrow(AUDIT, last, STEP, epoch)
-            assert record is not None
-            if record["last"] is None:
-                return mended
-            last = record["last"]
-            for statement in (END, FREE):
-                found = record["ended" if statement is END else "free"]
+        for _ in range(STEPS):
+            record = await self._database.fetchrow(AUDIT, *self._audited, STEP, epoch)
+            if record is None:
+                self._audited = FIRST
+                break
+            for statement, found in ((END, record["ended"]), (FREE, record["free"])):
                 if found:
                     mended += len(found)
                     await again(self._database.fetchval, statement, found)
             await _cancel(self._database, record["unwanted"])
+            self._audited = record["flow_id"], record["number"]
+        return mended
 
     async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> int:
         forgotten: int = await self._database.fetchval(FORGET, limit, epoch)
@@ -285,6 +294,7 @@ async def finish(database: PostgresDatabase, end: End) -> list[int]:
                 [end.error],
                 [end.keep],
                 [claim.key is not None],
+                [True],
                 connection=connection,
             )
         assert record is not None

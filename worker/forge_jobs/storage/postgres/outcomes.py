@@ -5,6 +5,7 @@ Each takes jobs out of `claimed` whose claims still hold; what follows comes fro
 
 from collections.abc import Mapping
 
+from forge_jobs.model.flow import FLOW
 from forge_jobs.model.tenant import FAIR
 from forge_jobs.storage.postgres import endings, time_limits
 from forge_jobs.storage.postgres.statement import filled
@@ -63,19 +64,30 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
-# The same for jobs that are linked to others, which get what is free now, or that have time limits, or are nodes of flows.
+# What those that are nodes of flows hand on, once they are in `finished`, so that the function sees them; before anything is
+# done to groups, since it locks states of jobs. A column of the answer.
+_HANDED_ON = """CASE WHEN bool_or(is_node) AND (SELECT count(*) FROM ended) > 0
+            THEN {schema}.end_nodes(array_agg(job_id) FILTER (WHERE is_node)) END"""
+
+# The same for jobs that are linked to others, which get what is free now, or that have time limits, or are nodes of flows:
+# the last parameter says which. That is left out of the `links` of their ends, which would be handed on twice.
 FINISH_LINKED = (
-    f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.LEFT} FROM gone".replace(
+    f"{FINISH.rstrip().removesuffix('FROM gone')}, {_HANDED_ON}, {endings.LEFT} FROM gone".replace(
         "), ended AS (", f"), {endings.unlimited('gone')}, ended AS (", 1
     )
+    .replace("$9::boolean[])", "$9::boolean[], $10::boolean[])", 1)
+    .replace("keep, keyed)", "keep, keyed, is_node)", 1)
     .replace("attempt, state, error, result)", "attempt, state, error, result, links)", 1)
-    .replace("ELSE 'done' END, error, result\n", f"ELSE 'done' END, error, result, {endings.LINKS}\n", 1)
+    .replace(
+        "ELSE 'done' END, error, result\n", f"ELSE 'done' END, error, result, {endings.LINKS} & ~{FLOW}\n", 1
+    )
+    .replace("FROM gone WHERE keep\n)", "FROM gone WHERE keep\n    RETURNING job_id\n)", 1)
 )
 
 # The same for jobs of which any has another payload from now on, which is the last parameter. It is written in the statement
 # that takes the claim: nobody runs the items of a job that were done, or misses some. The state's row is made anew, so no claim
 # that looked before takes the job with its old payload.
-FINISH_ITEMS = endings.with_payloads(FINISH_LINKED, number=10, stays="keep")
+FINISH_ITEMS = endings.with_payloads(FINISH_LINKED, number=11, stays="keep")
 
 _MOVES = "(SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves"
 

@@ -625,6 +625,7 @@ CREATE TABLE "forge_jobs".flow (
     CHECK ((state = 'running') = (ended_at IS NULL))
 ) WITH (fillfactor = 50);
 CREATE INDEX flow_ended ON "forge_jobs".flow (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX flow_running ON "forge_jobs".flow (id) WHERE ended_at IS NULL;
 
 CREATE TABLE "forge_jobs".flow_node (
     job_id    bigint PRIMARY KEY,
@@ -641,9 +642,9 @@ CREATE TABLE "forge_jobs".flow_node (
     state     text CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
     result    bytea,
     error     text
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 45);  -- all nodes of a page may end at once
+-- None that says which have not ended: then each end would have to be written into every index.
 CREATE INDEX flow_node_flow ON "forge_jobs".flow_node (flow_id, number);
-CREATE INDEX flow_node_open ON "forge_jobs".flow_node (job_id) WHERE state IS NULL;
 
 CREATE TABLE "forge_jobs".flow_edge (
     from_job bigint NOT NULL,
@@ -2501,6 +2502,7 @@ $$;
 CREATE FUNCTION "forge_jobs".note_ended_node() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     is_gone boolean := TG_OP = 'DELETE';
+    noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
     links smallint;
     ended bigint;
 BEGIN
@@ -2512,8 +2514,12 @@ BEGIN
         ended := NEW.job_id;
     END IF;
     IF links & 32 <> 0 THEN
-        PERFORM set_config('forge_jobs.ended_nodes',
-                           concat_ws(',', nullif(current_setting('forge_jobs.ended_nodes', true), ''), ended), true);
+        IF length(noted) > 4000 THEN  -- put aside, so that the next does not copy all that were noted before
+            PERFORM set_config('forge_jobs.more_ended_nodes',
+                               concat_ws(',', nullif(current_setting('forge_jobs.more_ended_nodes', true), ''), noted), true);
+            noted := NULL;
+        END IF;
+        PERFORM set_config('forge_jobs.ended_nodes', concat_ws(',', noted, ended), true);
     END IF;
     IF links & 64 <> 0 THEN  -- of one that is gone, the number below zero
         PERFORM set_config('forge_jobs.ended_awaited',
@@ -2530,6 +2536,7 @@ CREATE FUNCTION "forge_jobs".end_noted_nodes() RETURNS trigger LANGUAGE plpgsql 
 DECLARE
     noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
     awaited text := nullif(current_setting('forge_jobs.ended_awaited', true), '');
+    more text := nullif(current_setting('forge_jobs.more_ended_nodes', true), '');
 BEGIN
     IF awaited IS NOT NULL THEN
         PERFORM set_config('forge_jobs.ended_awaited', '', true);
@@ -2542,7 +2549,10 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM set_config('forge_jobs.ended_nodes', '', true);
-    PERFORM "forge_jobs".end_nodes(string_to_array(noted, ',')::bigint[]);
+    IF more IS NOT NULL THEN
+        PERFORM set_config('forge_jobs.more_ended_nodes', '', true);
+    END IF;
+    PERFORM "forge_jobs".end_nodes(string_to_array(concat_ws(',', more, noted), ',')::bigint[]);
     RETURN NULL;
 END
 $$;

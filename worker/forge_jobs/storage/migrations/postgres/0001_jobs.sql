@@ -614,6 +614,7 @@ CREATE TABLE {schema}.flow (
     CHECK ((state = 'running') = (ended_at IS NULL))
 ) WITH (fillfactor = 50);
 CREATE INDEX flow_ended ON {schema}.flow (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX flow_running ON {schema}.flow (id) WHERE ended_at IS NULL;
 
 CREATE TABLE {schema}.flow_node (
     job_id    bigint PRIMARY KEY,
@@ -630,9 +631,9 @@ CREATE TABLE {schema}.flow_node (
     state     text CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
     result    bytea,
     error     text
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 45);  -- all nodes of a page may end at once
+-- None that says which have not ended: then each end would have to be written into every index.
 CREATE INDEX flow_node_flow ON {schema}.flow_node (flow_id, number);
-CREATE INDEX flow_node_open ON {schema}.flow_node (job_id) WHERE state IS NULL;
 
 CREATE TABLE {schema}.flow_edge (
     from_job bigint NOT NULL,
@@ -2490,6 +2491,7 @@ $$;
 CREATE FUNCTION {schema}.note_ended_node() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     is_gone boolean := TG_OP = 'DELETE';
+    noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
     links smallint;
     ended bigint;
 BEGIN
@@ -2501,8 +2503,12 @@ BEGIN
         ended := NEW.job_id;
     END IF;
     IF links & 32 <> 0 THEN
-        PERFORM set_config('forge_jobs.ended_nodes',
-                           concat_ws(',', nullif(current_setting('forge_jobs.ended_nodes', true), ''), ended), true);
+        IF length(noted) > 4000 THEN  -- put aside, so that the next does not copy all that were noted before
+            PERFORM set_config('forge_jobs.more_ended_nodes',
+                               concat_ws(',', nullif(current_setting('forge_jobs.more_ended_nodes', true), ''), noted), true);
+            noted := NULL;
+        END IF;
+        PERFORM set_config('forge_jobs.ended_nodes', concat_ws(',', noted, ended), true);
     END IF;
     IF links & 64 <> 0 THEN  -- of one that is gone, the number below zero
         PERFORM set_config('forge_jobs.ended_awaited',
@@ -2519,6 +2525,7 @@ CREATE FUNCTION {schema}.end_noted_nodes() RETURNS trigger LANGUAGE plpgsql AS $
 DECLARE
     noted text := nullif(current_setting('forge_jobs.ended_nodes', true), '');
     awaited text := nullif(current_setting('forge_jobs.ended_awaited', true), '');
+    more text := nullif(current_setting('forge_jobs.more_ended_nodes', true), '');
 BEGIN
     IF awaited IS NOT NULL THEN
         PERFORM set_config('forge_jobs.ended_awaited', '', true);
@@ -2531,7 +2538,10 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM set_config('forge_jobs.ended_nodes', '', true);
-    PERFORM {schema}.end_nodes(string_to_array(noted, ',')::bigint[]);
+    IF more IS NOT NULL THEN
+        PERFORM set_config('forge_jobs.more_ended_nodes', '', true);
+    END IF;
+    PERFORM {schema}.end_nodes(string_to_array(concat_ws(',', more, noted), ',')::bigint[]);
     RETURN NULL;
 END
 $$;
