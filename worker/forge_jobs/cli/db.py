@@ -31,8 +31,9 @@ As = Annotated[
     Purpose,
     Option(
         "--as",
-        metavar="enqueuer|worker|reader",
-        help="What the role may do. enqueuer: only enqueue; worker: all that workers do; reader: look, and change nothing.",
+        metavar="enqueuer|worker|reader|signaller",
+        help="What the role may do. enqueuer: only enqueue; worker: all that workers do; reader: look, and change nothing; "
+        "signaller: only send signals to jobs.",
         parser=values.one_of("--as", Purpose),
     ),
 ]

@@ -126,7 +126,7 @@ async def _rights(storage: "Storage") -> Checkup:
     lacks = {purpose: await storage.schema.lacking(purpose) for purpose in Purpose}
     if not lacks[Purpose.WORKER]:
         return Checkup("rights", Health.FINE, "those of a worker")
-    able = [purpose for purpose in (Purpose.ENQUEUER, Purpose.READER) if not lacks[purpose]]
+    able = [purpose for purpose in Purpose if purpose is not Purpose.WORKER and not lacks[purpose]]
     remedy = "A worker needs what this prints, for the owner of the tables to run: forge-jobs db grants ROLE --as worker"
     missing = f"without {_named(lacks[Purpose.WORKER])}"
     if able:

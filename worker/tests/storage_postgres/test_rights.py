@@ -11,10 +11,11 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from forge_jobs import Context, Forge, Reschedule, Retry, Worker
+from forge_jobs import Context, Forge, Reschedule, Retry, Settings, Signalled, Worker
 from forge_jobs.errors import ForgeError, StorageUnusable
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, NewJob
+from forge_jobs.model.signal import NewSignal, Recipient
 from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres import PostgresStorage, rights
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -27,10 +28,16 @@ from forge_jobs.telemetry.events import (
     OutcomeRefused,
     OutcomesHeld,
 )
+from tests.storage.factories import awaiting, worker
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.next_release import KNOWN, NEEDED, NEXT
 
-ROLES = {Purpose.ENQUEUER: "producer", Purpose.WORKER: "labourer", Purpose.READER: "visitor"}
+ROLES = {
+    Purpose.ENQUEUER: "producer",
+    Purpose.WORKER: "labourer",
+    Purpose.READER: "visitor",
+    Purpose.SIGNALLER: "messenger",
+}
 
 HOUR = timedelta(hours=1)
 
@@ -274,7 +281,7 @@ async def test_every_table_and_function_has_its_purposes(tables: asyncpg.Connect
 
     assert {name for (name,) in relations} == rights.RIGHTS[Purpose.READER].keys()
     assert rights.RIGHTS[Purpose.WORKER].keys() == rights.RIGHTS[Purpose.READER].keys()
-    assert {name for (name,) in functions} == set(rights.FUNCTIONS)
+    assert {name for (name,) in functions} == {*rights.FUNCTIONS, rights.PROCEDURE}
 
 
 async def test_a_worker_that_may_work_does_everything(
@@ -355,6 +362,110 @@ async def test_who_may_only_look_sees_everything_and_changes_nothing(
         ):
             with pytest.raises(StorageUnusable, match=r"lacks a right on table '\w+'"):
                 await change()
+
+
+async def test_who_may_only_signal_sends_signals_in_every_way(tables: asyncpg.Connection, url: str) -> None:
+    await grant(tables, Purpose.SIGNALLER)
+    settings = Settings.load({"FORGE_CALLBACK_SECRETS": "a secret of at least 32 characters"})
+    async with Forge(as_role(url, "owner")) as forge:
+        waiting = await awaiting(forge.storage, await worker(forge.storage))
+        job = await forge.enqueue("work", key="one", tags=["night"])
+    sender = Forge(as_role(url, "messenger"), settings=settings)
+
+    @sender.handler
+    async def work() -> None: ...
+
+    async with sender:
+        token = await sender.callback_token(job, "token", expires=60)
+        assert await sender.signal("approved", {"by": "ada"}, job=waiting.job_id) is Signalled.WOKEN
+        assert await sender.signal("key", kind="work", key="one") is Signalled.KEPT
+        assert await sender.signal("tag", tag="night") == {job.id: Signalled.KEPT}
+        assert await sender.signal("tag", tag="day") == {}
+        assert await sender.signal_by_token(token) is Signalled.KEPT
+        assert await sender.signal("late", job=4711) is Signalled.UNKNOWN
+    connection = await asyncpg.connect(as_role(url, "messenger"))
+    async with connection.transaction():
+        assert await sender.signal("connection", job=job, connection=connection) is Signalled.KEPT
+    [(_, answer)] = await connection.fetch(
+        "SELECT * FROM forge_jobs.signal('sql', '7', kind => 'work', key => 'one')"
+    )
+    await connection.close()
+
+    assert answer == "kept"
+    names = [name for (name,) in await tables.fetch("SELECT name FROM forge_jobs.signal ORDER BY id")]
+    assert names == ["approved", "key", "tag", "token", "connection", "sql"]
+
+
+async def test_who_may_only_signal_may_do_nothing_else(tables: asyncpg.Connection, url: str) -> None:
+    await grant(tables, Purpose.SIGNALLER)
+    async with Forge(as_role(url, "owner")) as forge:
+        job = await forge.enqueue("work", {"secret": 1})
+        await forge.signal("approved", {"secret": 1}, job=job)
+    storage = await opened(url, Purpose.SIGNALLER)
+    fetch = storage._database.fetch
+
+    for call in (
+        lambda: storage.jobs.enqueue(NewJob("work")),
+        lambda: storage.jobs.get(job.id),
+        lambda: storage.jobs.cancel(job.id),
+        lambda: storage.jobs.counts(),
+        lambda: storage.queues.set("default", {"paused": True}),
+        lambda: storage.claims.claim(1, 7, limit=1),
+        lambda: storage.signals.of_job(job.id),
+        lambda: fetch("SELECT payload FROM {schema}.job"),
+        lambda: fetch("SELECT value FROM {schema}.signal"),
+        lambda: fetch("INSERT INTO {schema}.signal (job_id, name, codec, at) VALUES (1, 'x', 'json', now())"),
+        lambda: fetch("DELETE FROM {schema}.signal"),
+        lambda: fetch("UPDATE {schema}.step SET result = NULL"),
+        lambda: fetch("UPDATE {schema}.job SET replaced = 7"),
+        lambda: fetch("SELECT * FROM {schema}.remove('work', 'one')"),
+        lambda: fetch("SELECT {schema}.send(1, 'x', NULL, 'json', 'first', NULL, true, NULL)"),
+        lambda: fetch("SELECT {schema}.end_wait(1, true)"),
+    ):
+        with pytest.raises(StorageUnusable, match=r"lacks (a right on table|EXECUTE on function)"):
+            await call()
+    await storage.close()
+
+
+async def test_a_signaller_can_put_nothing_of_its_own_into_what_the_owner_does(
+    tables: asyncpg.Connection, url: str
+) -> None:
+    await grant(tables, Purpose.SIGNALLER)
+    async with Forge(as_role(url, "owner")) as forge:
+        job = await forge.enqueue("work")
+    connection = await asyncpg.connect(as_role(url, "messenger"))
+    await connection.execute(
+        "CREATE TEMP TABLE called (by text); GRANT ALL ON called TO PUBLIC;"
+        "CREATE FUNCTION pg_temp.statement_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO pg_temp.called VALUES (current_user); RETURN pg_catalog.statement_timestamp(); END $$;"
+        "CREATE TEMP TABLE signal (LIKE forge_jobs.migration); SET search_path = pg_temp, pg_catalog"
+    )
+    [(_, answer)] = await connection.fetch(
+        "SELECT * FROM forge_jobs.signal('approved', NULL, job => $1)", job.id
+    )
+    assert answer == "kept"
+    assert await connection.fetch("SELECT * FROM pg_temp.called") == []
+    await connection.close()
+
+
+@pytest.mark.parametrize("purpose", [Purpose.ENQUEUER, Purpose.READER])
+async def test_who_was_not_granted_to_send_signals_is_told_so(
+    tables: asyncpg.Connection, url: str, purpose: Purpose
+) -> None:
+    await grant(tables, purpose)
+    async with Forge(as_role(url, "owner")) as forge:
+        job = await forge.enqueue("work")
+    storage = await opened(url, purpose)
+    with pytest.raises(
+        StorageUnusable, match=r"lacks EXECUTE on procedure 'signal_as_owner' \(who sends signals needs it\)"
+    ):
+        await storage.signals.send(Recipient(job.id), NewSignal("approved"))
+    await storage.close()
+    for statement in rights.grants("forge_jobs", ROLES[purpose], Purpose.SIGNALLER):
+        await tables.execute(statement)
+    storage = await opened(url, purpose)
+    assert (await storage.signals.send(Recipient(job.id), NewSignal("approved")))[0][1] is Signalled.KEPT
+    await storage.close()
 
 
 async def test_why_says_which_right_the_workers_lack(

@@ -21,6 +21,7 @@ class Purpose(StrEnum):
     ENQUEUER = "enqueuer"  # only enqueues
     WORKER = "worker"  # does all that workers do
     READER = "reader"  # looks, and changes nothing
+    SIGNALLER = "signaller"  # only sends signals to jobs
 
 
 class Schema(Protocol):

@@ -37,7 +37,7 @@ WHERE nspname = $1 AND relkind IN ('r', 'p', 'v') AND pg_class.oid <> ALL ($2::o
 UNION ALL
 SELECT pg_proc.oid, pg_proc.oid::regprocedure::text, true, proacl IS NOT NULL
 FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-WHERE nspname = $1 AND pg_proc.oid <> ALL ($2::oid[])
+WHERE nspname = $1 AND prokind <> 'p' AND pg_proc.oid <> ALL ($2::oid[])
 """
 
 

@@ -91,6 +91,13 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
     Purpose.WORKER: dict.fromkeys(_WORKED_ON, "SELECT, INSERT, UPDATE, DELETE")
     | dict.fromkeys(_LOOKED_AT, "SELECT"),
     Purpose.READER: dict.fromkeys((*_WORKED_ON, *_LOOKED_AT), "SELECT"),
+    Purpose.SIGNALLER: {
+        "job": "SELECT (id, replaced)",
+        "kind": "SELECT",
+        "migration": "SELECT",
+        "queue": "SELECT",
+        "revision": "SELECT (origin)",
+    },
 }
 """On tables and views."""
 
@@ -157,10 +164,17 @@ FUNCTIONS = (
 )
 """They do only what the role that calls them may do by itself."""
 
+SIGNALLING = ("signal", "signal_bytes")
+"""Those that whoever sends signals calls."""
+
+PROCEDURE = "signal_as_owner"
+"""It sends signals by the rights of the owner. Only who is granted to may call it."""
+
 VERBS = {
     Purpose.ENQUEUER: "who enqueues needs",
     Purpose.WORKER: "a worker needs",
     Purpose.READER: "who looks needs",
+    Purpose.SIGNALLER: "who sends signals needs",
 }
 
 
@@ -174,6 +188,10 @@ def grants(schema: str, role: str, purpose: Purpose) -> list[str]:
         f"{rights} ON {', '.join(f'{schema}.{relation}' for relation in relations)}"
         for rights, relations in by_rights.items()
     ]
+    if purpose is Purpose.SIGNALLER:
+        on += [f"EXECUTE ON FUNCTION {schema}.{function}" for function in SIGNALLING]
+        on.append(f"EXECUTE ON PROCEDURE {schema}.{PROCEDURE}")
+        return [f"GRANT {right} TO {role};" for right in on]
     if purpose is not Purpose.READER:
         on.append(f"USAGE ON SEQUENCE {schema}.{SEQUENCE}")
     on.append(f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}")
@@ -198,10 +216,19 @@ ORDER BY needed.place
 def needed(purpose: Purpose) -> list[tuple[str, str | None, str]]:
     """Return the rights (relation, column or None, privilege) on tables and views, one by one."""
     return [
-        (relation, column or None, privilege)
+        (relation, column, privilege)
         for relation, rights in RIGHTS[purpose].items()
-        for privilege, column in re.findall(r"([A-Z]+)(?: \((\w+)\))?", rights)
+        for privilege, columns in re.findall(r"([A-Z]+)(?: \(([\w, ]+)\))?", rights)
+        for column in (columns.split(", ") if columns else [None])
     ]
+
+
+MAY_SIGNAL = """
+SELECT coalesce(has_schema_privilege(pg_namespace.oid, 'USAGE') AND has_function_privilege(pg_proc.oid, 'EXECUTE'), false)
+FROM pg_catalog.pg_proc JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pronamespace
+WHERE nspname = $1 AND proname = $2
+"""
+"""Whether the current role may call this procedure."""
 
 
 def missing(sentence: str, schema: str) -> str | None:
@@ -220,6 +247,8 @@ def missing(sentence: str, schema: str) -> str | None:
             return f"a right on table {word!r} ({', '.join(needs)})"
         if word == SEQUENCE:
             return f"USAGE on sequence {word!r}"
+        if word == PROCEDURE:
+            return f"EXECUTE on procedure {word!r} ({VERBS[Purpose.SIGNALLER]} it)"
         if word in FUNCTIONS:
             return f"EXECUTE on function {word!r}"
     return None

@@ -90,7 +90,12 @@ class PostgresSchema(Schema):
             rows = await connection.fetch(
                 rights.LACKING, self._database.schema, *map(list, zip(*needed, strict=True))
             )
-        return [f"{row['privilege']} on {row['relation']}" for row in rows]
+            lacking = [f"{row['privilege']} on {row['relation']}" for row in rows]
+            if purpose is Purpose.SIGNALLER and not await connection.fetchval(
+                rights.MAY_SIGNAL, self._database.schema, rights.PROCEDURE
+            ):
+                lacking.append(f"EXECUTE on {rights.PROCEDURE}")
+        return lacking
 
     async def drop(self) -> None:
         """Nothing of forge-jobs is left in the database."""

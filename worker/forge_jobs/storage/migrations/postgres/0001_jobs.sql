@@ -2259,13 +2259,24 @@ $$;
 -- Sends a signal, whose value is encoded, to a job, or to the living one of a kind with a key, or to up to `most` of the living ones
 -- with a tag, of one kind or of all, whose ids are above `after`. Each that is sent to has a row in the answer. With a callback
 -- token, `of_replaced` says how many times the job had been replaced when that was made.
+--
+-- A role that may not write signals by itself sends them by the rights of the owner, if it was granted to call `signal_as_owner`.
 CREATE FUNCTION {schema}.signal_bytes(
     name text, value bytea, codec text DEFAULT 'json', job bigint DEFAULT NULL, kind text DEFAULT NULL, key text DEFAULT NULL,
     tag text DEFAULT NULL, mode text DEFAULT 'first', token text DEFAULT NULL, late boolean DEFAULT true,
     after bigint DEFAULT 0, most integer DEFAULT NULL, of_replaced integer DEFAULT NULL
 ) RETURNS TABLE (job_id bigint, answer text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    job_ids bigint[];
+    answers text[];
 BEGIN
+    IF NOT has_table_privilege('{schema_text}.signal', 'INSERT') THEN
+        CALL {schema}.signal_as_owner(
+            signal_bytes.name, value, codec, job, kind, key, tag, mode, token, late, after, most, of_replaced, job_ids, answers);
+        RETURN QUERY SELECT * FROM unnest(job_ids, answers);
+        RETURN;
+    END IF;
     IF coalesce(signal_bytes.name, '') = '' OR length(signal_bytes.name) > 128 THEN
         RAISE EXCEPTION 'The name of the signal is "%", allowed are 1 to 128 characters.', left(signal_bytes.name, 80)
             USING ERRCODE = 'invalid_parameter_value';
@@ -2304,6 +2315,19 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- The same, by the rights of the owner, for roles that may do nothing but send signals. A procedure, since rights to all functions
+-- are granted to roles for other purposes.
+CREATE PROCEDURE {schema}.signal_as_owner(
+    name text, value bytea, codec text, job bigint, kind text, key text, tag text, mode text, token text, late boolean, after bigint,
+    most integer, of_replaced integer, INOUT job_ids bigint[], INOUT answers text[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT array_agg(sent.job_id), array_agg(sent.answer) INTO job_ids, answers
+    FROM {schema}.signal_bytes(name, value, codec, job, kind, key, tag, mode, token, late, after, most, of_replaced) AS sent;
+END
+$$;
+REVOKE ALL ON PROCEDURE {schema}.signal_as_owner FROM PUBLIC;
 
 -- Sends a signal from any language: SELECT * FROM forge_jobs.signal('approved', '{"by": "ada"}', job => 42)
 CREATE FUNCTION {schema}.signal(
