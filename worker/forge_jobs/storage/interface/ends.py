@@ -1,6 +1,6 @@
 """The ends of jobs, for those who wait for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -10,11 +10,33 @@ EXPECTED = timedelta(seconds=15)
 """For so long workers remember that somebody waits for the end of a job."""
 
 
+class ThreadsEar(Protocol):
+    """What threads without an event loop hear of the ends of jobs, while one of them waits: inside of `with`."""
+
+    @property
+    def notices(self) -> int:
+        """How many notices were heard so far."""
+
+    def opens(self) -> bool:
+        """Whether ends are heard from now on."""
+
+    def wait(self, job_ids: Collection[int], seconds: float, since: int) -> None:
+        """Return when one of the jobs may have ended, as a notice after `since` said, or when so many seconds have passed."""
+
+    def __enter__(self) -> "ThreadsEar": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class Ends(Protocol):
     """Who waits for a job looks whether it has ended, or says so to the workers, of which the one that ends it tells.
 
     Workers are told of waits, and not the database, so that a job for which nobody waits costs nothing.
     """
+
+    ear: (
+        ThreadsEar | None
+    )  # of threads that wait, where the storage needs no event loop; None: they hear nothing
 
     @property
     def are_told(self) -> bool:

@@ -7,6 +7,7 @@ from typing import cast
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
+from forge_jobs.storage.interface.ends import ThreadsEar
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.moving import Arrival
 from forge_jobs.storage.postgres.ageing import PostgresAgeing
@@ -65,6 +66,12 @@ def _class_of_database(*, is_sync: bool, own_clock: bool) -> type[PostgresDataba
     return SyncPostgresDatabase
 
 
+def _ear_of(database: PostgresDatabase) -> ThreadsEar:
+    from forge_jobs.storage.postgres.sync_ear import SyncEar  # psycopg is there
+
+    return SyncEar(database)
+
+
 class PostgresStorage(Storage):
     """A PostgreSQL database that holds jobs in one schema; with `own_clock` by the time of that schema's `SchemaClock`."""
 
@@ -107,7 +114,7 @@ class PostgresStorage(Storage):
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.completions = PostgresCompletions(database)
-        self.ends = PostgresEnds(database)
+        self.ends = PostgresEnds(database, _ear_of(database) if is_sync else None)
         self.saved_states = PostgresSavedStates(database)
         self.progress = PostgresProgress(database)
         self.steps = PostgresSteps(database)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from forge_jobs.model.job import EndedJob, State
+from forge_jobs.storage.interface.ends import ThreadsEar
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # Each is looked up by an index: as a join by `=` the planner might read whole tables.
@@ -28,8 +29,9 @@ AT_ONCE = 350
 class PostgresEnds:
     """`Ends` in PostgreSQL."""
 
-    def __init__(self, database: PostgresDatabase) -> None:
+    def __init__(self, database: PostgresDatabase, ear: ThreadsEar | None = None) -> None:
         self._database = database
+        self.ear = ear
 
     @property
     def are_told(self) -> bool:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from forge_jobs.model.job import EndedJob, State
+from forge_jobs.storage.interface.ends import ThreadsEar
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.transaction import Transaction
 
@@ -22,6 +23,7 @@ class SqliteEnds:
     """`Ends` in SQLite."""
 
     are_told = False
+    ear: ThreadsEar | None = None
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
