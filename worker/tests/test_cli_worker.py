@@ -83,7 +83,7 @@ def test_the_database_that_the_command_names_is_the_one_that_the_program_uses(
 def test_a_worker_that_is_told_to_stop_hands_back_what_runs(cli: CommandLine, number: signal.Signals):
     id = str(cli.fine("enqueue", "sleep")["id"])
     options = ("--queues", "default", "--grace", "100ms", "--prefix", "shop", "--worker-version", "7")
-    worker = cli.process("worker", "shop:forge", *options, "--log-format", "json", "--log-level", "debug")
+    worker = cli.process("worker", "shop:forge", *options, "--log-format", "JSON", "--log-level", "Debug")
     _wait_for(worker, "starts")
 
     running = cli("jobs", "why", id).lines[1]

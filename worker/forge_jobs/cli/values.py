@@ -77,10 +77,11 @@ def number(name: str, *, least: float = 0) -> Callable[[object], float]:
 
 
 def one_of(name: str, choices: type[Choice]) -> Callable[[object], Choice]:
-    """Return what reads a member of `choices`, and raises InvalidInput naming `name`."""
+    """Return what reads a member of `choices`, in any case, and raises InvalidInput naming `name`."""
 
     def read(value: object) -> Choice:
-        return choice(str(value), name, choices)
+        said = str(value)
+        return choice(said.lower() if said.lower() in list(choices) else said, name, choices)
 
     read.choices = [one.value for one in choices]  # type: ignore[attr-defined]  # for completion
     return read
