@@ -10,7 +10,14 @@ import asyncpg
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, Retries, State, Worker
-from forge_jobs.testing import Clock, perform, run_due_jobs, use_test_database
+from forge_jobs.testing import (
+    Clock,
+    assert_enqueued,
+    perform,
+    refute_enqueued,
+    run_due_jobs,
+    use_test_database,
+)
 from tests.storage.conftest import postgres_server  # noqa: F401  a fixture
 from tests.working.eventually import eventually
 
@@ -319,6 +326,22 @@ async def test_the_clock_may_be_moved_in_the_thread_of_a_handler_and_when_its_da
     assert clock.now == START + timedelta(days=2)
     with pytest.raises(InvalidInput, match="This clock belongs to no database"):
         await clock.run_until(timedelta(days=1))
+
+
+async def test_what_was_enqueued_is_found_among_thousands_and_by_what_it_was_written_from(
+    forge: Forge, own_database: UsedDatabase
+) -> None:
+    @forge.handler
+    async def publish(at: datetime, n: int) -> None: ...
+
+    async with own_database(forge):
+        await publish.enqueue(at=START, n=-1)
+        await publish.enqueue_many([{"at": START + timedelta(days=1), "n": n} for n in range(2_500)])
+
+        [first] = await assert_enqueued(forge, publish, {"at": START})
+        assert first.id == min(job.id for job in await assert_enqueued(forge, publish, count=2_501))
+        with pytest.raises(AssertionError, match="1 of kind 'publish' with n=-1 was enqueued, expected none"):
+            await refute_enqueued(forge, publish, {"n": -1})
 
 
 async def test_one_job_is_performed_whatever_else_waits_and_what_it_did_instead_of_ending_is_said(

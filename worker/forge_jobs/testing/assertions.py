@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from forge_jobs.codecs.plain import decode
-from forge_jobs.errors import InvalidInput
+from forge_jobs.codecs.plain import decode, encode
+from forge_jobs.errors import InvalidInput, InvalidPayload
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.model.job import Job
 
-MOST = 1_000
-"""How many jobs of a kind are looked at."""
+PAGE = 1_000
 SHOWN = 10
 
 FIELDS = frozenset(field.name for field in fields(Job)) - {"kind", "payload"}
@@ -28,7 +27,7 @@ async def assert_enqueued(
 ) -> list[Job]:
     """Return the jobs of this kind, a name or a handler, that were enqueued, the first one first; raise AssertionError when there are none.
 
-    Of their payloads, what `payload` names has to be as there; the rest may be anything. `wanted` are fields of Job that have to be so:
+    Of their payloads, what `payload` names has to be as there, or as what it is written as; the rest may be anything. `wanted` are fields of Job that have to be so:
     `queue="mail"`, `state=State.DONE`. Without `state`, it may have run since. `count` is how many there have to be.
     Jobs of a transaction are there once it has committed. Raises InvalidInput for a field that Job does not have.
     """
@@ -60,7 +59,10 @@ async def refute_enqueued(
 
 async def _of_kind(forge: Forge, kind: str | Handler[..., Any, ..., Any]) -> tuple[str, list[Job]]:
     name = kind if isinstance(kind, str) else kind.kind
-    return name, sorted(await forge.jobs.list(kind=name, limit=MOST), key=lambda job: job.id)
+    jobs: list[Job] = []
+    while page := await forge.jobs.list(kind=name, limit=PAGE, before=jobs[-1].id if jobs else None):
+        jobs += page
+    return name, sorted(jobs, key=lambda job: job.id)
 
 
 def _matches(job: Job, payload: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
@@ -76,8 +78,16 @@ def _matches(job: Job, payload: Mapping[str, Any] | None, wanted: Mapping[str, A
         return True
     present = decode(job.payload, job.codec)
     return isinstance(present, Mapping) and all(
-        name in present and present[name] == value for name, value in payload.items()
+        name in present and present[name] in (value, _as_written(value)) for name, value in payload.items()
     )
+
+
+def _as_written(value: Any) -> Any:
+    """Return what is read again when the value, perhaps a moment or a dataclass, is written down in JSON."""
+    try:
+        return decode(encode(value))
+    except InvalidPayload:
+        return value
 
 
 def _named(kind: str, payload: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
