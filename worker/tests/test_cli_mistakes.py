@@ -122,11 +122,15 @@ MISTAKES: list[tuple[Sequence[str], int, str]] = [
     (["cron", "delete", "nix"], WRONG_USE, "There is no cron 'nix'"),
     (["limits", "set", "slack"], WRONG_USE, "--capacity"),
     (["limits", "set", "slack", "--capacity", "0", "--per", "1m"], WRONG_USE, "--capacity is '0'"),
-    (["limits", "set", "slack", "--capacity", "5"], WRONG_USE, "needs either per"),
+    (
+        ["limits", "set", "slack", "--capacity", "5"],
+        WRONG_USE,
+        "Neither of --per and --refill is given, allowed is one",
+    ),
     (
         ["limits", "set", "slack", "--capacity", "5", "--per", "1m", "--refill", "1"],
         WRONG_USE,
-        "needs either per",
+        "Each of --per and --refill is given, allowed is one",
     ),
     (["limits", "empty", "nix"], WRONG_USE, "There is no rate limit 'nix'"),
     (["limits", "delete", "nix"], WRONG_USE, "There is no rate limit 'nix'"),

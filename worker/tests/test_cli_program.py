@@ -68,6 +68,11 @@ BROKEN = {
         "priority is 'high', allowed",
         ":3 in",
     ),
+    "it asks for what is called otherwise": (
+        "from forge_jobs import Forge\nforge = Forge()\n@forge.handler(max_retries=3)\ndef f(): ...\n",
+        "max_attempts=4?",
+        ":3 in",
+    ),
 }
 
 
@@ -87,5 +92,6 @@ def test_a_program_that_cannot_be_imported_is_three_lines(
     assert answer.code == 2
     assert first.startswith(f"The program {name!r} cannot be imported: ") and said in first
     assert f"{name}.py{where}" in second
+    assert first.endswith((said, ".")) and not first.endswith("?.")
     assert third == f"The whole traceback: python -c 'import {name}'"
     assert json.loads(cli(*arguments, "--json").error)["error"] == answer.error.strip()

@@ -10,6 +10,7 @@ from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
+from forge_jobs.errors import InvalidInput
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules.duration import in_words
 
@@ -56,6 +57,10 @@ async def set_limit(
     ] = None,
 ) -> Report:
     """Create a rate limit, or change one. A new one is full; a changed one keeps its tokens, up to the capacity, and holds for its keys at once."""
+    if (per is None) is (refill is None):
+        raise InvalidInput(
+            f"{'Neither' if per is None else 'Each'} of --per and --refill is given, allowed is one of them, like --per 1m."
+        )
     async with opened(call) as forge:
         limit = await forge.limits.set(scope, capacity, per=per, refill=refill)
     return Report(document(limit), [_rows([limit])])

@@ -50,8 +50,9 @@ def _not_imported(name: str, error: BaseException) -> InvalidInput:
         where = f"{error.filename}:{error.lineno}: {(error.text or '').strip()}"
     else:
         where = place.raised(error)
+    said = sentence(error)
     return InvalidInput(
-        f"The program {name!r} cannot be imported: {type_name(error)}: {sentence(error)}.\n"
+        f"The program {name!r} cannot be imported: {type_name(error)}: {said}{'' if said.endswith('?') else '.'}\n"
         f"  at {where}\n"
         f"The whole traceback: python -c 'import {name}'"
     )
