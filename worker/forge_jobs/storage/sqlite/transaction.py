@@ -1,6 +1,7 @@
 """The part of a transaction that belongs to one call, and how SQLite's errors become ours."""
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ Record = sqlite3.Row
 """A row whose columns are read by their names."""
 Parameters = Sequence[Any] | Mapping[str, Any]
 Notice = tuple[str, str]
+
+NUMBERS_ARE_NAMES = (3, 12) <= sys.version_info < (3, 12, 4)
+"""Whether this Python warns of a sequence for ?1 and ?2, which it takes for names, and which tests make an error."""
 
 
 class Transaction:
@@ -35,11 +39,11 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """The statement is run."""
-        return self._connection.execute(sql, parameters)
+        return self._connection.execute(sql, _by_name(sql, parameters) if NUMBERS_ARE_NAMES else parameters)
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
         """The statement is run for each of `rows`."""
-        self._connection.executemany(sql, rows)
+        self._connection.executemany(sql, (_by_name(sql, row) for row in rows) if NUMBERS_ARE_NAMES else rows)
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return all rows of the statement. What has more than two columns is read by names, from `records`."""
@@ -78,9 +82,15 @@ Work = Callable[[Transaction], T]
 
 def records(connection: sqlite3.Connection, sql: str, parameters: Parameters = ()) -> list[Record]:
     """Return all rows of the statement, whose columns have names."""
-    cursor = connection.execute(sql, parameters)
+    cursor = connection.execute(sql, _by_name(sql, parameters) if NUMBERS_ARE_NAMES else parameters)
     cursor.row_factory = Record
     return cursor.fetchall()
+
+
+def _by_name(sql: str, parameters: Parameters) -> Parameters:
+    if isinstance(parameters, Mapping) or "?1" not in sql:
+        return parameters
+    return {str(number): value for number, value in enumerate(parameters, 1)}
 
 
 REFUSALS = (
