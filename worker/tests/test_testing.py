@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from forge_jobs import Context, Forge, InvalidInput, Retries, State, Worker
+from forge_jobs import Batch, BatchJob, Context, Forge, InvalidInput, Retries, State, Worker
 from forge_jobs.testing import (
     Clock,
     assert_enqueued,
@@ -342,6 +342,21 @@ async def test_what_was_enqueued_is_found_among_thousands_and_by_what_it_was_wri
         assert first.id == min(job.id for job in await assert_enqueued(forge, publish, count=2_501))
         with pytest.raises(AssertionError, match="1 of kind 'publish' with n=-1 was enqueued, expected none"):
             await refute_enqueued(forge, publish, {"n": -1})
+
+
+async def test_jobs_that_wait_for_a_batch_run_together(forge: Forge, own_database: UsedDatabase) -> None:
+    batches: list[list[int]] = []
+
+    @forge.handler(batch=Batch(size=4, within=0.5))
+    async def index(pages: list[BatchJob[dict[str, Any]]]) -> None:
+        batches.append(sorted(page.arguments["n"] for page in pages))
+
+    async with own_database(forge):
+        await index.enqueue_many([{"n": n} for n in range(6)])
+        assert len(await run_due_jobs(forge, raise_on_failure=True)) == 6
+
+    assert sorted(n for batch in batches for n in batch) == [*range(6)]
+    assert max(map(len, batches)) == 4
 
 
 async def test_one_job_is_performed_whatever_else_waits_and_what_it_did_instead_of_ending_is_said(

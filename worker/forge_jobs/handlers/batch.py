@@ -76,6 +76,7 @@ class Batches:
     def __init__(self, function: BatchFunction, batch: Batch, kind: str) -> None:
         self._function = function
         self._batch = batch
+        self.size = batch.size
         self._make = _arguments_class(function, kind)
         self.arguments = Arguments(_like(self._make))
         self._gathering: dict[Hashable, _Gathering] = {}

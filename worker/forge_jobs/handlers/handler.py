@@ -193,6 +193,7 @@ class Handler(Generic[P, R, Q, V]):
         limits: KeyLimit | Sequence[KeyLimit],
     ) -> None:
         """Find out what an attempt calls, and with which arguments."""
+        self.batch_size = together.size if isinstance(together, Batches) else 1
         self.function: Callable[..., Any] = (
             function if together is None else together.called(is_plain=self.placement is Placement.THREAD)
         )
@@ -204,11 +205,8 @@ class Handler(Generic[P, R, Q, V]):
                     f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
                     "allowed is the first parameter."
                 )
-        self.arguments = (
-            Arguments(function, skip=1 if self.takes_context else 0)
-            if together is None
-            else together.arguments
-        )
+        skip = 1 if self.takes_context else 0
+        self.arguments = Arguments(function, skip=skip) if together is None else together.arguments
         self.limits = checked_limits(limits, self.kind, self.arguments)
         for name, value in {"limits": self.limits, "slots": self.slots > 1}.items():
             if value and isinstance(together, Batches):

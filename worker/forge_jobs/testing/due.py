@@ -47,7 +47,8 @@ class Raised(Plugin):
 async def run_due_jobs(
     forge: Forge, *, queues: Sequence[str] | None = None, raise_on_failure: bool = False
 ) -> list[Job]:
-    """Run what is due now, and what that enqueues for now, one job after another; crons that are due fire first.
+    """Run what is due now, and what that enqueues for now, one job after another; crons that are due fire first. Only while jobs
+    of a handler with a `batch` are due, as many run at once as it takes together.
 
     Return the jobs that ran, in the order in which they ended, as they are afterwards: a
     failed one is `retrying`, and due after its backoff. Queues that keep no history leave
@@ -145,10 +146,21 @@ async def _ran(forge: Forge, queues: Sequence[str]) -> tuple[list[int], list[Run
     unsubscribe = forge.telemetry.subscribe(note)
     try:
         with forge.plugins.innermost(raised):
-            await Worker(forge, queues=queues, concurrency=1).run(until_empty=True)
+            together = await _together(forge)
+            await Worker(forge, queues=queues, concurrency=together).run(until_empty=True)
     finally:
         unsubscribe()
     return list(dict.fromkeys(run.claim.job_id for run in runs)), runs, raised
+
+
+async def _together(forge: Forge) -> int:
+    """Return how many jobs run at once: one, unless those that are pending are to be gathered into batches."""
+    sizes = {kind: handler.batch_size for kind, handler in forge.handlers.items() if handler.batch_size > 1}
+    jobs = forge.storage.jobs
+    pending = [
+        size for kind, size in sizes.items() if await jobs.find(kind=kind, state=State.PENDING, limit=1)
+    ]
+    return max(pending, default=1)
 
 
 def _raise_first(runs: Sequence[Run], raised: Raised) -> None:
