@@ -99,3 +99,18 @@ def test_a_percentile_is_one_of_the_values() -> None:
     assert percentile([], 0.5) == 0.0
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([1.0, 2.0], 0.99) == 2.0
+
+
+def test_the_table_in_the_readme_has_the_rows_that_the_demonstration_prints(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- what make demo prints -->\n```text\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+
+    assert main([str(folder)]) == 0
+
+    def names(table: str) -> list[str]:
+        return [line.strip().partition("  ")[0] for line in table.splitlines() if line.startswith("  ")]
+
+    assert names(shown) == names(capsys.readouterr().out)
