@@ -1,7 +1,9 @@
 """`forge-jobs move`: from SQLite to PostgreSQL, as people type it."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,12 +28,20 @@ def target(postgres: Database) -> str:  # noqa: F811
     return postgres.url
 
 
+def moved(cli: CommandLine, *arguments: str) -> Any:
+    """Move; return the document. A slow machine tells its progress beside it."""
+    answer = cli("move", *arguments, "--json")
+    assert answer.code == 0, answer
+    assert all("progress" in json.loads(line) for line in answer.error.splitlines()), answer
+    return answer.document
+
+
 def test_jobs_are_moved_and_the_file_says_where_they_are(cli: CommandLine, target: str) -> None:
     cli.fine("enqueue", "echo", '{"n": 1}', "--key", "one")
     cli.fine("cron", "set", "nightly", "0 3 * * *", "--kind", "echo")
 
-    would = cli.fine("move", "--from", cli.url, "--to", target, "--dry-run")
-    report = cli.fine("move", "--from", cli.url, "--to", target)
+    would = moved(cli, "--from", cli.url, "--to", target, "--dry-run")
+    report = moved(cli, "--from", cli.url, "--to", target)
 
     assert (would["moved"], would["dry_run"]) == (1, True)
     assert (report["moved"], report["dry_run"]) == (1, False)
@@ -82,8 +92,9 @@ def test_the_commands_of_the_page_succeed(cli: CommandLine, target: str) -> None
     commands = re.findall(r"^forge-jobs (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
     for command in commands:
-        words = command.replace("sqlite:///jobs/data/queue.sqlite", cli.url).split()
-        cli.fine(*[target if word == "postgresql://shop@db/shop" else word for word in words])
+        name, *words = command.replace("sqlite:///jobs/data/queue.sqlite", cli.url).split()
+        assert name == "move"
+        moved(cli, *[target if word == "postgresql://shop@db/shop" else word for word in words])
 
     assert len(commands) == 2
     assert len(cli.fine("jobs", "list", "--database-url", target)) == 1

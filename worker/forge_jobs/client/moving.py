@@ -100,7 +100,7 @@ class Moving:
         workers = await self._departure.working(self._stale)
         if workers and not self._force:
             raise InvalidInput(
-                f"{count(len(workers), 'worker')} of {self._departure.url} were heard from within "
+                f"{count(len(workers), 'worker')} of {self._departure.url} {'was' if len(workers) == 1 else 'were'} heard from within "
                 f"{self._stale.total_seconds():g} s ({', '.join(workers)}); stop them first, "
                 "or pass --force, and what they run begins again."
             )

@@ -12,7 +12,7 @@ import pytest
 
 from forge_jobs import Context, Flow, Forge, Worker
 from forge_jobs.client.moving import Moving
-from forge_jobs.errors import InvalidInput, StorageRefused, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.job import State
 from forge_jobs.storage.moving import NOT_MOVED, SETTINGS, TABLES
@@ -151,9 +151,9 @@ async def test_a_file_that_was_left_is_shut_and_says_where_its_jobs_are(sqlite, 
         first = await enqueue(open_before)
         await moving(target, sqlite).run()
 
-        with pytest.raises(StorageRefused, match="the jobs of this file were moved to postgresql://"):
+        with pytest.raises(StorageUnusable, match="The jobs of this file were moved to postgresql://"):
             await enqueue(open_before)
-        with pytest.raises(StorageRefused, match="were moved to"):
+        with pytest.raises(StorageUnusable, match="were moved to"):
             await open_before.jobs.delete(first)
 
     with pytest.raises(
@@ -173,7 +173,7 @@ async def test_nothing_is_moved_while_workers_live_unless_told(sqlite, target):
         await claim(source, me)
 
         with pytest.raises(
-            InvalidInput, match=r"^1 worker of sqlite:.*were heard from within 30 s \(test-worker"
+            InvalidInput, match=r"^1 worker of sqlite:.*was heard from within 30 s \(test-worker"
         ):
             await moving(target, sqlite).run()
         assert await target.jobs.find() == []

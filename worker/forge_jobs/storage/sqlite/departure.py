@@ -16,7 +16,7 @@ from forge_jobs.settings.home_folder import expanded
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.moving import SETTINGS, TABLES, Departure, Shut
 from forge_jobs.storage.sqlite.micros import micros
-from forge_jobs.storage.sqlite.transaction import DRIVER_ERRORS, translated
+from forge_jobs.storage.sqlite.transaction import DRIVER_ERRORS, FENCE, translated
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ class SqliteDeparture(Departure):
                 name = f"moved_{table}_{change}".lower()
                 self._open.execute(f"DROP TRIGGER IF EXISTS {name}")
                 if what is not None:
-                    sentence = f"the jobs of this file {what}".replace("'", "''")
+                    sentence = f"{FENCE} {what}".replace("'", "''")
                     self._open.execute(
                         f"CREATE TRIGGER {name} BEFORE {change} ON {table} "
                         f"BEGIN SELECT RAISE(ABORT, '{sentence}'); END"

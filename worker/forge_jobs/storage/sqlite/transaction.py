@@ -103,6 +103,10 @@ REFUSALS = (
 """Errors of SQLite, or of its driver, about a value that it cannot hold."""
 
 
+FENCE = "The jobs of this file"
+"""How the refusal of a file begins whose jobs are in another database, or on their way there."""
+
+
 DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OSError, *REFUSALS)
 
 
@@ -111,6 +115,8 @@ def translated(error: Exception, path: str) -> Exception:
     if isinstance(error, ForgeError) or not isinstance(error, DRIVER_ERRORS):
         return error
     message = str(error).partition("\n")[0].rstrip(".")
+    if message.startswith(FENCE):
+        return StorageUnusable(f"{message}.")
     if isinstance(error, REFUSALS):
         return refusals.refused_value(message)
     if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(message):
