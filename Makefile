@@ -17,6 +17,7 @@ help:
 	@echo "make e2e                  the whole on a kind cluster, 25 minutes; needs kind, docker, kubectl and helm"
 	@echo "make lint                 style, types, and which module may import which"
 	@echo "make format               rewrite the code in the house style"
+	@echo "make docs                 the pages and the reference as a site in build/site; a broken link fails it"
 	@echo "make bench                speed, beside bare loops and other queues; ARGS=... goes to it"
 	@echo "make bench-peers          speed, beside every other queue that can be installed; ARGS=... goes to it"
 	@echo "make keep-release         keep the databases of this release, for later ones to be tested with"
@@ -54,6 +55,10 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What mkdocs-material says of its successor is no warning about the pages.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -97,6 +102,11 @@ install = $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing forge-jobs and its tools into $(VENV) (once)"
 	@$(call install,.[dev])
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed
+	@echo "Installing what makes the site into $(VENV) (once)"
+	@$(call install,.[dev$(comma)docs])
 	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.installed
