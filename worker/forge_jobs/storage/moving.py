@@ -18,6 +18,7 @@ TABLES = (
         "progress",
         "step",
         "signal",
+        "pin",
     ),
     *("scheduled", "blocked", "waiting", "ready", "claimed", "finished", "failure"),
     *("rate_key", "permit", "job_group", "paused_group", "paused_kind", "occupant"),
