@@ -59,6 +59,10 @@ settings.configure(
             "QUEUES": [],
             "OPTIONS": {"DATABASE": "jobs"},
         },
+        "atomic": {
+            "BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend",
+            "OPTIONS": {"DATABASE": "jobs", "ATOMIC": True, "MAX_ATTEMPTS": 1},
+        },
     },
     USE_TZ="JOBS_WITHOUT_TZ" not in os.environ,
     TIME_ZONE="America/New_York",
@@ -73,11 +77,11 @@ from django.utils import timezone  # noqa: E402
 from forge_jobs.errors import UnknownQueue  # noqa: E402
 from forge_jobs.integrations.django.backend import ForgeBackend, backends  # noqa: E402
 from forge_jobs.integrations.django.tasks_api import TaskResultDoesNotExist, signals, tasks  # noqa: E402
-from tests.integrations import django_admin_scenes  # noqa: E402
+from tests.integrations import django_admin_scenes, django_more_scenes  # noqa: E402
 
 ALIAS = "jobs"
 ran: list[Any] = []
-backend, _ = backends()
+backend, *_ = backends()
 
 
 @tasks.task
@@ -288,6 +292,7 @@ scenes = [
     any_queue,
     without_time_zones,
     *django_admin_scenes.scenes,
+    *django_more_scenes.scenes,
 ]
 by_name = {scene.__name__: scene for scene in scenes}
 answers, sys.stdout = sys.stdout, sys.stderr

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections
+from django.db import connections, transaction
 from django.utils import timezone
 from django.utils.asyncio import async_unsafe
 from django.utils.module_loading import import_string
@@ -15,6 +15,7 @@ from forge_jobs.errors import InvalidInput, JobNotFound, StorageUnavailable, Unk
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.sync_connection import at_once
+from forge_jobs.integrations.django.connection_care import of_one_task
 from forge_jobs.integrations.django.database_url import database_url
 from forge_jobs.integrations.django.results import failed, is_final, result_of, succeeded, waiting
 from forge_jobs.integrations.django.tasks_api import (
@@ -31,7 +32,7 @@ from forge_jobs.rules.checks import MAX_ID
 if TYPE_CHECKING:
     from forge_jobs.sync.sync_forge import SyncForge
 
-OPTIONS = {"DATABASE", "MAX_ATTEMPTS", "SCHEMA", "TIMEOUT"}
+OPTIONS = {"ATOMIC", "DATABASE", "MAX_ATTEMPTS", "SCHEMA", "TIMEOUT"}
 
 # Django makes a backend anew for each thread. What they know is the process's: tasks by the alias of their backend
 # and their paths, which are the kinds of their jobs, and forges by what TASKS says and their URL, which tests change.
@@ -39,11 +40,15 @@ _tasks: dict[str, dict[str, Any]] = {}
 _forges: dict[tuple[str, str], Forge] = {}
 _declaring = threading.RLock()
 
+ended_in_tests: dict[str, Any] = {}
+"""The results of jobs that were called by `testing.run_tasks`, in a transaction which no worker can look into. Empty elsewhere."""
+
 
 class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types here
     """`TASKS = {"default": {"BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend"}}`.
 
-    OPTIONS: DATABASE, the alias of the database that has the jobs (default: "default"), SCHEMA, MAX_ATTEMPTS, TIMEOUT (seconds).
+    OPTIONS: DATABASE, the alias of the database that has the jobs (default: "default"), SCHEMA, MAX_ATTEMPTS, TIMEOUT (seconds),
+    ATOMIC (a task and the end of its job are one transaction of that database).
     """
 
     supports_defer = True
@@ -127,13 +132,16 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         if not (result_id.isascii() and result_id.isdecimal() and 0 < int(result_id) <= MAX_ID):
             raise TaskResultDoesNotExist(result_id)
         try:
-            job = self._job(int(result_id))
-            task = self._task(job.kind)
+            job = self.job(int(result_id))
+            task = self.task(job.kind)
         except (ImportError, JobNotFound, KeyError) as error:
             raise TaskResultDoesNotExist(result_id) from error
-        return result_of(job, task, self.alias)
+        result = result_of(job, task, self.alias)
+        told = ended_in_tests.get(result_id)
+        return told if told is not None and told.enqueued_at == result.enqueued_at else result
 
-    def _job(self, job_id: int) -> Job:
+    def job(self, job_id: int) -> Job:
+        """Return the job, as Django's connection sees it. Raises JobNotFound."""
         return at_once(self.forge.jobs.get(job_id, connection=connections[self.database]))
 
     def _make_queue(self, name: str, error: UnknownQueue) -> None:
@@ -143,7 +151,7 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         except StorageUnavailable:
             raise error from None
 
-    def _task(self, path: str) -> Any:
+    def task(self, path: str) -> Any:
         """Return the task with this path, whose module this process may not have imported yet. Raises KeyError, ImportError."""
         task = self._tasks.get(path) or import_string(path)
         if getattr(task, "module_path", None) != path:
@@ -154,11 +162,8 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
         """Jobs of the task are run by calling it, in a thread whose connections are Django's, and in order."""
 
         def run(ctx: Context, args: list[Any], kwargs: dict[str, Any]) -> Any:
-            close_old_connections()
-            try:
+            with of_one_task():
                 return self._run(ctx, task, args, kwargs)
-            finally:
-                close_old_connections()
 
         options: dict[str, Any] = {"queue": task.queue_name, "timeout": self.options.get("TIMEOUT")}
         if "MAX_ATTEMPTS" in self.options:
@@ -167,17 +172,22 @@ class ForgeBackend(BaseTaskBackend):  # type: ignore[misc]  # which has no types
 
     def _run(self, ctx: Context, task: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Return what the task returns. Who hears its signals changes nothing: what they raise is logged by Django."""
-        result = result_of(self._job(ctx.job_id), task, self.alias)
+        result = result_of(self.job(ctx.job_id), task, self.alias)
         signals.task_started.send_robust(type(self), task_result=result)
         given = [TaskContext(task_result=result), *args] if task.takes_context else args
         try:
-            value = normalize_json(task.call(*given, **kwargs))
+            if self.options.get("ATOMIC"):
+                with transaction.atomic(using=self.database):
+                    value = normalize_json(task.call(*given, **kwargs))
+                    ctx.complete(connections[self.database], result=value)
+            else:
+                value = normalize_json(task.call(*given, **kwargs))
         except BaseException as error:
             if is_final(ctx.claim, error):
                 signals.task_finished.send_robust(type(self), task_result=failed(result, error))
             raise
         signals.task_finished.send_robust(type(self), task_result=succeeded(result, value))
-        return value
+        return None if self.options.get("ATOMIC") else value  # which the transaction has kept
 
 
 def backends() -> Iterator[ForgeBackend]:

@@ -83,6 +83,15 @@ def is_final(claim: Claim, error: BaseException) -> bool:
     return isinstance(error, Dead) or (claim.is_last_attempt and not isinstance(error, NOT_THE_END))
 
 
+def running(result: Any, worker: str) -> Any:
+    """Return the `result` of a waiting task as it is now that this worker runs it."""
+    result.worker_ids.append(worker)
+    for name in ("started_at", "last_attempted_at"):
+        object.__setattr__(result, name, timezone.now())
+    object.__setattr__(result, "status", TaskResultStatus.RUNNING)
+    return result
+
+
 def succeeded(result: Any, value: Any) -> Any:
     """Return the `result` of a running task as it is now that the task has returned this value."""
     object.__setattr__(result, "_return_value", value)

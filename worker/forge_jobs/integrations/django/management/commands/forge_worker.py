@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils.module_loading import autodiscover_modules
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.integrations.django.backend import ForgeBackend
-from forge_jobs.integrations.django.tasks_api import tasks
+from forge_jobs.integrations.django.connection_care import begin_to_work, pool_of
+from forge_jobs.integrations.django.program import chosen_backend
 from forge_jobs.worker.worker import Worker
 
 
@@ -34,17 +34,25 @@ class Command(BaseCommand):  # type: ignore[misc]  # which has no types here
 
     def handle(self, **options: Any) -> None:
         """The worker has run. Raises CommandError for what the user did wrong."""
-        backend = tasks.task_backends[options["backend"]]
-        if not isinstance(backend, ForgeBackend):
-            raise CommandError(
-                f"TASKS[{options['backend']!r}] is {type(backend).__name__}, allowed is ForgeBackend."
-            )
-        autodiscover_modules("tasks")
+        try:
+            backend = chosen_backend(options["backend"])
+        except ForgeError as error:
+            raise CommandError(str(error)) from error
+        self._say_small_pool(backend, options["concurrency"])
         queues = [name for name in options["queues"].split(",") if name] or sorted(backend.queues)
+        begin_to_work()
         try:
             asyncio.run(_work(backend, queues, options))
         except ForgeError as error:
             raise CommandError(str(error)) from error
+
+    def _say_small_pool(self, backend: ForgeBackend, concurrency: int) -> None:
+        most = pool_of(backend.database)
+        if most is not None and most < concurrency:
+            self.stderr.write(
+                f"The pool of the database {backend.database!r} has at most {most} connections for {concurrency} tasks at once, "
+                "which wait for each other; say OPTIONS['pool']['max_size'], or --concurrency."
+            )
 
 
 async def _work(backend: ForgeBackend, queues: list[str], options: dict[str, Any]) -> None:
