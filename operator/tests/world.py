@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from forge_jobs import Counts, CronConfig, QueueConfig, RateLimit, Unhandled, WorkerInfo
-from forge_jobs.model import TrackRecord, Version, VersionState, track_record
+from forge_jobs.model import PinnedJobs, TrackRecord, Version, VersionState, track_record
 from forge_jobs.model.version import OPEN
 from forge_operator import naming
 from forge_operator.plan import actions as act
@@ -136,6 +136,7 @@ class World:
         self.tenant_weights: dict[str, dict[str, float]] = {}  # by queue
         self.crons: dict[str, CronConfig] = {}
         self.unhandled: dict[str, list[Unhandled]] = {}  # by queue
+        self.pinned: list[PinnedJobs] = []
         self.upcoming: dict[str, tuple[int, datetime]] = {}
         self.versions: dict[str, Version] = {}
         self.deployments: dict[str, Deployment] = {}
@@ -269,6 +270,7 @@ class World:
             counts=tuple(counts),
             upcoming=self.upcoming,
             unhandled=self.unhandled,
+            pinned=tuple(self.pinned),
             crons=tuple(self.crons.values()),
             versions=tuple(self.seen_version(each) for each in self.versions.values()),
             workers=tuple(self.worker(pod) for pod in self.pods.values() if pod.worker is not None),

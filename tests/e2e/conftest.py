@@ -44,6 +44,7 @@ TOGETHER = (
     "cron",
     "two_owners",
     "rollback",
+    "pinned",
     "manual",
     "configuration_change",
     "invalid_queue",

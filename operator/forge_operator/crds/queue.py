@@ -126,6 +126,7 @@ def _version() -> Schema:
         replicas=whole("Pods of the version."),
         readyReplicas=whole("Pods that are ready."),
         inProgress=whole("Jobs that its workers run."),
+        pinned=whole("Jobs that have begun on it and that no other version may go on with."),
         lastCurrentAt=timestamp("When it last became the one that serves."),
         drainStartedAt=timestamp("When it stopped claiming new jobs."),
         drainedAt=timestamp("When it was proven to have no jobs left."),

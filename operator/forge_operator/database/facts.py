@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from forge_jobs import Counts, CronConfig, Forge, ForgeError, QueueConfig, RateLimit, Unhandled, WorkerInfo
-from forge_jobs.model import Version
+from forge_jobs.model import PinnedJobs, Version
 from forge_operator.database.link import DatabaseLink
 from forge_operator.plan.scaling.load import is_handled, workable
 from forge_operator.state.observed import DatabaseState
@@ -29,6 +29,7 @@ class Facts:
     paused_kinds: Set[str]
     crons: tuple[CronConfig, ...]
     versions: Sequence[Version]  # of all pools
+    pinned: Sequence[PinnedJobs]  # to versions of all pools, and of none
     workers: Sequence[WorkerInfo]  # of all pools and of none
     connections_left: int | None
     upcoming: dict[timedelta, Mapping[str, tuple[int, datetime]]] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Facts:
             upcoming={} if within is None else await self._upcoming(within),
             crons=self.crons,
             versions=() if pool is None else tuple(self.versions_of.get(pool, ())),
+            pinned=tuple(self.pinned),
             workers=() if pool is None else tuple(self.workers_of.get(pool, ())),
             connections_left=self.connections_left,
         )
@@ -125,6 +127,7 @@ class FactsReader:
                 started_at=started_at,
                 now=await forge.storage.now(),
                 versions=await forge.versions.all(),
+                pinned=await forge.versions.pinned(),
                 workers=await forge.workers.list(),
                 queues=tuple(await forge.queues.list()),
                 limits=tuple(await forge.limits.list()),

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from forge_jobs import WorkerInfo
-from forge_jobs.model import Version, VersionState
+from forge_jobs.model import PinnedJobs, Version, VersionState
 from forge_operator import naming
 from forge_operator.naming import VersionIdentity
 from forge_operator.plan import budget
@@ -113,8 +113,36 @@ class Pool:
 
     @property
     def active(self) -> list[Version]:
-        """The versions that count against maxActiveVersions."""
-        return [version for version in self.versions.values() if version.state in ACTIVE]
+        """The versions that count against maxActiveVersions: not those that only sleep until a pinned job wakes."""
+        return [
+            version
+            for version in self.versions.values()
+            if version.state in ACTIVE and not self.is_asleep(version)
+        ]
+
+    def pinned(self, version: Version) -> int:
+        """Return how many jobs have begun on the version, and go on there only."""
+        return sum(jobs.jobs for jobs in self._pinned(version))
+
+    def pinned_ready(self, version: Version) -> int:
+        """Return how many of them wait for one of its workers now."""
+        return sum(jobs.ready for jobs in self._pinned(version))
+
+    def is_asleep(self, version: Version) -> bool:
+        """Whether the version drains, has pinned jobs that need no worker now, and no pods."""
+        deployment = self.deployments.get(version.id)
+        return (
+            version.state is VersionState.DRAINING
+            and version.in_progress == 0
+            and self.pinned(version) > self.pinned_ready(version) == 0
+            and deployment is not None
+            and deployment.replicas == 0
+        )
+
+    def _pinned(self, version: Version) -> list[PinnedJobs]:
+        return [
+            jobs for jobs in self.database.pinned if (jobs.pool, jobs.version_id) == (self.uid, version.id)
+        ]
 
     def pods(self, version_id: str, *, alive: bool = True) -> list[Pod]:
         """Return the version's pods, those that are being deleted left out unless not `alive`, newest first."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs import Counts, CronConfig, QueueConfig, RateLimit, Unhandled, WorkerInfo
-from forge_jobs.model import Version
+from forge_jobs.model import PinnedJobs, Version
 from forge_operator.specs import CronSpec, InvalidSpec, QueueSpec
 from forge_operator.state.memory import Memory
 from forge_operator.state.settings import OperatorSettings
@@ -133,6 +133,7 @@ class DatabaseState:
     unhandled: Mapping[str, Sequence[Unhandled]] = field(default_factory=dict)  # by queue
     crons: tuple[CronConfig, ...] = ()  # all rows
     versions: tuple[Version, ...] = ()  # of this pool
+    pinned: tuple[PinnedJobs, ...] = ()  # jobs of all queues that one version has to go on with
     workers: tuple[WorkerInfo, ...] = ()  # of this pool
     connections_left: int | None = None  # for all of its clients; None: not known
 

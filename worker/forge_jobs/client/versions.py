@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.epoch import Epoch, OperatorEpoch
+from forge_jobs.model.pin import PinnedJobs
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.rules import names
 from forge_jobs.rules.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
@@ -26,6 +27,10 @@ class Versions:
     async def take_over(self, holder: str) -> Epoch:
         """The operator `holder` writes from now on; operators of earlier epochs can write no more."""
         return await self._storage.versions.take_over(_text(holder, "The operator's name"))
+
+    async def pinned(self) -> Sequence[PinnedJobs]:
+        """Return how many jobs of each queue have begun, go on with one version only, and have not ended."""
+        return await self._storage.pins.counts()
 
     async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
         """The version is recorded: a new one in its state, an existing one keeps the state that it has.

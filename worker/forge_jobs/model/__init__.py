@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forge_jobs.model.operation import Operation, OperationState
     from forge_jobs.model.owner import Owner
     from forge_jobs.model.paused_kind import PausedKind
+    from forge_jobs.model.pin import PinnedJobs
     from forge_jobs.model.run import Outcome, Run
     from forge_jobs.model.tenant import LARGEST_WEIGHT, LONGEST_TENANT, SMALLEST_WEIGHT
     from forge_jobs.model.track_record import TrackRecord, bucket_start
@@ -41,6 +42,7 @@ else:
         "operation",
         "owner",
         "paused_kind",
+        "pin",
         "run",
         "tenant",
         "track_record",
@@ -76,6 +78,7 @@ __all__ = [
     "Outcome",
     "Owner",
     "PausedKind",
+    "PinnedJobs",
     "Run",
     "TrackRecord",
     "Unset",

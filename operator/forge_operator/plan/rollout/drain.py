@@ -1,4 +1,10 @@
-"""How an old version drains: its workers finish what they run, and idle pods go, until it is proven empty."""
+"""How an old version drains: its workers finish what they run, and idle pods go, until it is proven empty.
+
+Jobs that are pinned to it are finished there, too, however long they sleep: it has pods while one of them is ready to go on or runs,
+and none in between.
+"""
+
+from math import ceil
 
 from forge_jobs.model import Version, VersionState
 from forge_operator.plan.actions import Action, EmitEvent, MoveVersion, Scale
@@ -6,19 +12,23 @@ from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.emptiness import is_proven_empty
 from forge_operator.plan.rollout.shrink import holdings, shrink
 from forge_operator.specs import OnDrainTimeout
+from forge_operator.state.observed import Deployment
+from forge_operator.words import count
 
 
 def drain(pool: Pool, version: Version) -> list[Action]:
     """Return the next step of a draining version."""
-    if is_proven_empty(version, pool.memory, pool.database.now):
-        return [
-            MoveVersion(pool.uid, version.id, VersionState.DRAINED),
-            EmitEvent("Normal", "Drained", f"Version {version.version} ({version.id}) has no jobs left."),
-        ]
     deployment = pool.deployments.get(version.id)
+    is_there = deployment is not None and not deployment.deleting
+    is_over = is_overdue(pool, version) and pool.drain.on_timeout is OnDrainTimeout.TERMINATE
+    goes_on = pool.pinned(version) > 0 and is_there and not is_over
+    if not goes_on and is_proven_empty(version, pool.memory, pool.database.now):
+        return [MoveVersion(pool.uid, version.id, VersionState.DRAINED), _drained(pool, version)]
     if deployment is None or deployment.deleting:
         return []  # its jobs go back to the queue when its workers are missed
-    if is_overdue(pool, version) and pool.drain.on_timeout is OnDrainTimeout.TERMINATE:
+    if goes_on:
+        return go_on(pool, version, deployment)
+    if is_over:
         if deployment.replicas == 0:
             return []
         return [
@@ -31,6 +41,56 @@ def drain(pool: Pool, version: Version) -> list[Action]:
             ),
         ]
     return shrunk_idle(pool, version)
+
+
+def _drained(pool: Pool, version: Version) -> EmitEvent:
+    left = pool.pinned(version)
+    name = f"Version {version.version} ({version.id})"
+    if not left:
+        return EmitEvent("Normal", "Drained", f"{name} has no jobs left.")
+    return EmitEvent(
+        "Warning",
+        "PinnedJobsLeft",
+        f"{name} is gone, and {count(left, 'job')} that only it may go on with {'is' if left == 1 else 'are'} left: "
+        "forge-jobs jobs why says which version a job waits for, forge-jobs jobs unpin lets any version go on with it.",
+    )
+
+
+def go_on(pool: Pool, version: Version, deployment: Deployment) -> list[Action]:
+    """Return the next step of a version to which jobs are pinned: as many pods as those that are ready, or run, need."""
+    ready = pool.pinned_ready(version)
+    namespace, name = pool.owner.namespace, f"Version {version.version} ({version.id})"
+    if not ready and not version.in_progress:
+        actions = shrink(pool, version, deployment, 0, "PinnedJobsSleep") if deployment.replicas else []
+        if any(isinstance(action, Scale) and action.replicas == 0 for action in actions):
+            sleep = f"{name} has no pods until one of {count(pool.pinned(version), 'job')} that it has begun wakes."
+            actions = [*actions, EmitEvent("Normal", "PinnedJobsSleep", sleep)]
+        return actions
+    wanted = min(_needed(pool, ready + version.in_progress), deployment.replicas + _affordable(pool))
+    if wanted <= deployment.replicas:
+        return shrunk_idle(pool, version)
+    actions = [Scale(namespace, deployment.name, wanted, "PinnedJobs", deployment.replicas)]
+    if deployment.replicas == 0:
+        wake = f"{name} gets {count(wanted, 'pod')} for {count(ready, 'job')} that it has begun and has to go on with."
+        return [*actions, EmitEvent("Normal", "PinnedJobs", wake)]
+    return actions
+
+
+def _needed(pool: Pool, jobs: int) -> int:
+    """Return how many pods so many jobs need: no more than the pool may have."""
+    spec = pool.workers_spec
+    if spec is None:
+        return 1
+    most = spec.replicas or 1
+    if spec.autoscaling is not None:
+        most = spec.autoscaling.max_replicas
+    return max(1, min(ceil(jobs / spec.slots), most))
+
+
+def _affordable(pool: Pool) -> int:
+    """Return for how many more pods the database has connections."""
+    left, each = pool.connections_left, pool.connections_per_pod
+    return left // each if left is not None and each else 1_000
 
 
 def shrunk_idle(pool: Pool, version: Version) -> list[Action]:

@@ -88,6 +88,8 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
         held = sum(other.in_progress for other in draining)
         names = ", ".join(f"{other.version} ({other.id})" for other in draining)
         runs = f"{count(held, 'job')} of {names} still {'runs' if held == 1 else 'run'}"
+        if pinned := sum(pool.pinned(other) for other in draining):
+            runs += f", and {count(pinned, 'job')} that only it may go on with {'is' if pinned == 1 else 'are'} left"
         return Progress(actions, ConditionReason.DRAINING, f"Version {version.version} serves; {runs}.")
     return Progress(
         actions, ConditionReason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."

@@ -59,7 +59,7 @@ def measure(
 ) -> tuple[Load, ScalerMemory]:
     """Return the load of the queues `served`, and the estimates to go on from."""
     counts = [
-        workable(queue_counts, database.unhandled)
+        without_pinned(workable(queue_counts, database.unhandled), database)
         for queue_counts in database.counts
         if queue_counts.queue in served
     ]
@@ -102,6 +102,19 @@ def workable(counts: Counts, unhandled: Mapping[str, Sequence[Unhandled]]) -> Co
         return counts
     # Whether the oldest is one of those is not known, and its age alone must not raise the number of pods.
     return replace(counts, pending=max(0, counts.pending - in_vain), oldest_pending_at=None)
+
+
+def without_pinned(counts: Counts, database: DatabaseState) -> Counts:
+    """Return the counts without the pending jobs that only a version which is not open may go on with: more pods of others do not help them."""
+    are_open = {(version.pool, version.id) for version in database.versions if version.is_open}
+    elsewhere = sum(
+        jobs.ready
+        for jobs in database.pinned
+        if jobs.queue == counts.queue and (jobs.pool, jobs.version_id) not in are_open
+    )
+    if not elsewhere:
+        return counts
+    return replace(counts, pending=max(0, counts.pending - elsewhere), oldest_pending_at=None)
 
 
 def followed(

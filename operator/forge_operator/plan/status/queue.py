@@ -295,6 +295,7 @@ def version_fields(pool: Pool, version: Version) -> dict[str, Any]:
         "replicas": deployment.replicas if deployment else 0,
         "readyReplicas": deployment.ready if deployment else 0,
         "inProgress": version.in_progress,
+        "pinned": pool.pinned(version) or None,
         "lastCurrentAt": format_timestamp_or_none(version.last_current_at),
         "drainStartedAt": format_timestamp_or_none(version.drain_started_at),
         "drainedAt": format_timestamp_or_none(version.drained_at),

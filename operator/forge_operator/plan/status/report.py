@@ -22,7 +22,7 @@ LONGEST_MESSAGE = 32_768
 NUMBERS = ("backlog", "scaling", "readyReplicas", "lastSyncTime", "skipped")
 """Fields whose change alone may be written late."""
 
-NUMBERS_OF_A_VERSION = ("replicas", "readyReplicas", "inProgress")
+NUMBERS_OF_A_VERSION = ("replicas", "readyReplicas", "inProgress", "pinned")
 
 MOMENTS = ("observedAt", "decidedAt")
 """Fields whose change alone is never written."""

@@ -92,5 +92,14 @@ async def work(ctx: Context, seconds: float | None = 0.0, fail: bool = False) ->
     return VERSION
 
 
+@forge.handler(pin="version")
+async def onboard(ctx: Context, seconds: float = 0.0) -> str:
+    """Begin on a version, wait to be approved, and end on the same."""
+    await ctx.step("begin", note, ctx, "began")
+    await ctx.wait_for("approved")
+    await note(ctx, "ended")
+    return VERSION
+
+
 for kind in ("work", *KINDS):
     forge.handler(kind=kind)(work)
