@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from forge_jobs.rooms import offering
 
 if TYPE_CHECKING:
+    from forge_jobs.client.acting import acting_as
     from forge_jobs.client.flows import StartedFlow
     from forge_jobs.client.operations import Bulk
     from forge_jobs.codecs.encoded import Encoded
@@ -126,6 +127,7 @@ else:
         "model.tenant",
         "model.permit",
         "model.cron",
+        "client.acting",
         "model.signal",
         "model.statistics",
         "model.step",
@@ -246,6 +248,7 @@ __all__ = [
     "WorkerInfo",
     "WrongFlowState",
     "WrongState",
+    "acting_as",
     "every",
     "run_isolated",
 ]

@@ -116,6 +116,7 @@ def test_the_history_of_a_job_is_shown(cli: CommandLine):
     id = enqueued(cli, "--delay", "1h")
     cli.fine("jobs", "fail", id, "--reason", "withdrawn")
 
-    first, last = cli.fine("jobs", "history", id)
+    first, deed, last = cli.fine("jobs", "history", id)
     assert (first["what"], last["what"], last["note"]) == ("enqueued", "dead", "withdrawn")
-    assert "withdrawn" in cli("jobs", "history", id).out
+    assert (deed["what"], deed["note"]) == ("by hand", "failed: scheduled to dead")
+    assert deed["by"] in cli("jobs", "history", id).out

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs import Context, Enqueued, Forge, Worker
+from forge_jobs import Context, Enqueued, Forge, InvalidInput, Worker, acting_as
+from forge_jobs.client.acting import who_acts
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.history import Happened
 
@@ -71,3 +72,41 @@ async def test_a_job_that_was_ended_by_hand_says_the_reason(forge: Forge):
 async def test_a_job_that_is_not_there_has_no_history(forge: Forge):
     with pytest.raises(JobNotFound):
         await forge.jobs.history(7)
+
+
+async def test_what_people_did_is_told_with_who_they_are_also_of_a_job_that_is_gone(forge: Forge):
+    @forge.handler
+    async def charge() -> None: ...
+
+    job = await charge.enqueue()
+    with acting_as("ada"):
+        await forge.jobs.change(job, priority=3)
+        await forge.jobs.cancel(job)
+    await forge.jobs.retry(job)
+    await forge.jobs.delete(job)
+
+    told = [(entry.note, entry.by) for entry in await forge.jobs.history(job)]
+    me = who_acts()
+    assert told == [
+        ("changed: pending", "ada"),
+        ("cancelled: pending to dead", "ada"),
+        ("retried: dead to pending", me),
+        ("deleted: pending to gone", me),
+    ]
+
+
+async def test_an_operation_says_who_asked_for_it(forge: Forge):
+    job = await forge.enqueue("charge")
+    with acting_as("ada"):
+        await forge.jobs.cancel_all()
+
+    entries = [entry for entry in await forge.jobs.history(job) if entry.what is Happened.BY_HAND]
+
+    assert [(entry.note, entry.by) for entry in entries] == [
+        ("cancelled: pending to dead, in operation 1", "ada")
+    ]
+
+
+def test_nobody_acts_under_an_empty_name():
+    with pytest.raises(InvalidInput, match="The name of who acts"), acting_as(""):
+        pass

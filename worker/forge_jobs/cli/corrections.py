@@ -43,7 +43,7 @@ async def history(
         ),
     ],
 ) -> Report:
-    """Show what is still known of a job, moment by moment: its failed attempts, its steps, its end."""
+    """Show what is still known of a job, moment by moment: its failed attempts, its steps, what people did to it, its end."""
     async with opened(call) as forge:
         entries = await forge.jobs.history(id)
     rows = [
@@ -51,12 +51,12 @@ async def history(
             to_the_second(entry.at),
             entry.what.value,
             "" if entry.attempt is None else str(entry.attempt),
-            entry.worker or "",
+            entry.by or entry.worker or "",
             values.shortened(first_line(entry.note)) if entry.note else "",
         ]
         for entry in entries
     ]
-    table = Rows(["at", "what", "attempt", "worker", "note"], rows, right=frozenset({"attempt"}))
+    table = Rows(["at", "what", "attempt", "who", "note"], rows, right=frozenset({"attempt"}))
     return Report([document(entry) for entry in entries], [table])
 
 

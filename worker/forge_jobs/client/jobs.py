@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 
+from forge_jobs.client.acting import who_acts
+from forge_jobs.client.changes import check_attempts, timeout_of
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
 from forge_jobs.client.reruns import as_it_is, number_of
 from forge_jobs.codecs.encoded import Encoded, Payload
 from forge_jobs.codecs.plain import encode
-from forge_jobs.errors import InvalidInput, StorageUnavailable, UnknownQueue, WrongState
+from forge_jobs.errors import InvalidInput, JobNotFound, StorageUnavailable, UnknownQueue, WrongState
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import encoded
@@ -24,7 +26,6 @@ from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.job import (
     ENDED,
     FAILED_BY_USER,
-    FOREVER,
     LAST_ATTEMPT,
     NOBODY,
     WAITING,
@@ -38,7 +39,7 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 from forge_jobs.model.match import Move
-from forge_jobs.model.moments import as_duration, as_moment
+from forge_jobs.model.moments import as_moment
 from forge_jobs.model.operation import Operation
 from forge_jobs.model.redaction import Redacted, both
 from forge_jobs.model.unset import UNSET, Unset
@@ -162,12 +163,18 @@ class Jobs:
         return replace(waiting, paused_kind=next(paused, None))
 
     async def history(self, job_id: int | Enqueued) -> Sequence[HistoryEntry]:
-        """Return what is still known of the job, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""
-        return history(await self.get(job_id))
+        """Return what is still known of the job, also of a deleted one, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""
+        done = await self._storage.interventions.of_job(names.job_id(job_id))
+        try:
+            return history(await self.get(job_id), done)
+        except JobNotFound:
+            if not done:
+                raise
+            return history(None, done)
 
     async def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""
-        return await self._storage.jobs.cancel(names.job_id(job_id))
+        return await self._storage.jobs.cancel(names.job_id(job_id), by=who_acts())
 
     async def retry(self, job_id: int | Enqueued) -> bool:
         """A dead, expired or retrying job is pending with attempts at 0, an ended one without time limits; False when a living job holds its key.
@@ -175,7 +182,7 @@ class Jobs:
         Raises JobNotFound, WrongState in other states and for an ended node of a flow, and KeyBusy when another transaction has
         taken the key and does not end.
         """
-        return await self._storage.jobs.retry(names.job_id(job_id))
+        return await self._storage.jobs.retry(names.job_id(job_id), by=who_acts())
 
     async def rerun(
         self, job_id: int | Enqueued, payload: Payload | None = None, *, from_step: str | None = None
@@ -219,11 +226,11 @@ class Jobs:
 
     async def run_now(self, job_id: int | Enqueued) -> bool:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
-        return await self._storage.jobs.run_now(names.job_id(job_id))
+        return await self._storage.jobs.run_now(names.job_id(job_id), by=who_acts())
 
     async def unpin(self, job_id: int | Enqueued) -> bool:
         """The job, once no attempt runs, goes on with any version of the program; False when it was not pinned to one. Raises JobNotFound."""
-        return await self._storage.pins.remove(names.job_id(job_id))
+        return await self._storage.pins.remove(names.job_id(job_id), by=who_acts())
 
     async def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.
@@ -234,13 +241,14 @@ class Jobs:
         id = names.job_id(job_id)
         job = await self._storage.jobs.get(id)
         encoded = None if result is None else encode(result, job.codec, limit=LONGEST_RESULT, what="result")
-        await self._storage.corrections.end(id, State.DONE, result=encoded)
+        await self._storage.corrections.end(id, State.DONE, result=encoded, by=who_acts())
         await self._tell_end(id)
 
     async def fail(self, job_id: int | Enqueued, reason: str = FAILED_BY_USER) -> None:
         """A waiting job is dead, for this reason: 1 to 500 characters. Raises JobNotFound, and WrongState in other states."""
         id = names.job_id(job_id)
-        await self._storage.corrections.end(id, State.DEAD, error=names.line(reason, "reason"))
+        why = names.line(reason, "reason")
+        await self._storage.corrections.end(id, State.DEAD, error=why, by=who_acts())
         await self._tell_end(id)
 
     async def _tell_end(self, job_id: int) -> None:
@@ -273,7 +281,7 @@ class Jobs:
             priority=None if priority is None else names.priority(priority),
             attempts=None if attempts is None else whole(attempts, "attempts", least=0, most=LAST_ATTEMPT),
             max_attempts=None if isinstance(max_attempts, Unset) else names.max_attempts(max_attempts),
-            timeout=UNSET if isinstance(timeout, Unset) else _timeout(timeout),
+            timeout=UNSET if isinstance(timeout, Unset) else timeout_of(timeout),
             delay=None if delay is None else checked_duration(delay, "delay"),
             run_at=None if run_at is None else as_moment(run_at, "run_at"),
         )
@@ -283,12 +291,12 @@ class Jobs:
                 "queue, priority, attempts, max_attempts, timeout, and delay or run_at."
             )
         if correction.attempts is not None or correction.max_attempts is not None:
-            _check_attempts(await self._storage.jobs.get(id), correction)
-        await self._storage.corrections.change(id, correction)
+            check_attempts(await self._storage.jobs.get(id), correction)
+        await self._storage.corrections.change(id, correction, by=who_acts())
 
     async def delete(self, job_id: int | Enqueued) -> None:
         """The job and its history are deleted. Raises JobNotFound, and WrongState when it is in progress."""
-        await self._storage.jobs.delete(names.job_id(job_id))
+        await self._storage.jobs.delete(names.job_id(job_id), by=who_acts())
 
     async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
         """The living job of `kind` with `key`, if there is one, is deleted; one that runs loses the key, and is never
@@ -425,23 +433,6 @@ class Jobs:
         known = [queue.name for queue in await self._storage.queues.all()]
         if name not in known:
             raise UnknownQueue(name, known)
-
-
-def _timeout(value: timedelta | float | None) -> timedelta | None:
-    timeout = as_duration(value, "timeout")
-    if timeout is not None and timeout <= timedelta(0):
-        raise InvalidInput(f"timeout is {value!r}, allowed is more than zero, or None for no limit.")
-    return timeout
-
-
-def _check_attempts(job: Job, correction: Correction) -> None:
-    """Raise InvalidInput when no attempt would be left, which no worker would notice."""
-    most = job.max_attempts if correction.max_attempts is None else correction.max_attempts
-    counted = job.attempt if correction.attempts is None else correction.attempts
-    if most != FOREVER and counted >= most:
-        raise InvalidInput(
-            f"Job {job.id} would have {counted} attempts of {most}, allowed is at least one that is left."
-        )
 
 
 def _told(progress: Progress, operation: Operation) -> None:

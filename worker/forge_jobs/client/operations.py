@@ -4,12 +4,11 @@ An operation is a row with its filter as it was when it was asked for. It is wor
 the leader of the workers, so that it goes on when the one who asked is gone.
 """
 
-import getpass
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.errors import InvalidInput, KeyBusy
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import WAITING, State
@@ -100,7 +99,7 @@ class Operations:
         if target is not None and target == queue:
             raise InvalidInput(f"into is {into!r}, allowed is another queue than that of the jobs.")
         urgency = None if priority is None else names.priority(priority)
-        who = asked_by() if by is None else names.line(by, "by")
+        who = who_acts() if by is None else names.line(by, "by")
         counts = [
             await self._storage.jobs.count(one, queue=queue, kind=kind, with_tags=with_tags) for one in states
         ]
@@ -161,15 +160,6 @@ class Operations:
                 )
                 found += [job.id for job in jobs]
         return tuple(found)
-
-
-def asked_by() -> str:
-    """Return who asks, if nobody says so: the user of this process, and its host."""
-    try:
-        user = getpass.getuser()
-    except (ImportError, KeyError, OSError):  # a user without a name, as in a container
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"[:200]
 
 
 def check_filters(queue: str | None, kind: str | None) -> None:

@@ -16,6 +16,7 @@ class Happened(StrEnum):
     FAILED = "failed"  # an attempt, or its worker was lost
     CLAIMED = "claimed"  # by the worker that has it now
     CANCEL_REQUESTED = "cancel requested"
+    BY_HAND = "by hand"  # somebody did something to it
     STARTED = "started"  # its last attempt
     DONE = "done"
     DEAD = "dead"
@@ -31,3 +32,4 @@ class HistoryEntry:
     attempt: int | None = None
     worker: str | None = None  # the worker's label
     note: str | None = None
+    by: str | None = None  # who did it by hand

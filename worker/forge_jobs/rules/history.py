@@ -1,16 +1,27 @@
 """The history of a job, put together from what is kept of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from forge_jobs.model.history import Happened, HistoryEntry
+from forge_jobs.model.intervention import Intervention
 from forge_jobs.model.job import ENDED, Job
 from forge_jobs.model.step import StepSort
 
 
-def history(job: Job) -> list[HistoryEntry]:
-    """Return what is known of the job, oldest first; what is still to come last."""
-    order = [Happened.ENQUEUED, Happened.CLAIMED, Happened.STARTED, *Happened]
-    return sorted(_entries(job), key=lambda entry: (entry.at, order.index(entry.what)))
+def history(job: Job | None, interventions: Iterable[Intervention] = ()) -> list[HistoryEntry]:
+    """Return what is known of the job, oldest first; what is still to come last. None: it is gone, and only what was done to it is known."""
+    order = [Happened.ENQUEUED, Happened.CLAIMED, Happened.STARTED, Happened.BY_HAND, *Happened]
+    entries = [*(() if job is None else _entries(job)), *map(_by_hand, interventions)]
+    return sorted(entries, key=lambda entry: (entry.at, order.index(entry.what)))
+
+
+def _by_hand(done: Intervention) -> HistoryEntry:
+    after = "gone" if done.becomes is None else done.becomes.value
+    states = f"{done.was.value}" if after == done.was.value else f"{done.was.value} to {after}"
+    part = "" if done.operation_id is None else f", in operation {done.operation_id}"
+    role = "" if done.role is None else f" (role {done.role})"
+    note = f"{done.what.value}: {states}{part}"
+    return HistoryEntry(done.at, Happened.BY_HAND, note=note, by=f"{done.by}{role}")
 
 
 def _entries(job: Job) -> Iterator[HistoryEntry]:

@@ -72,7 +72,7 @@ class SyncJobs(SyncNoun[Jobs]):
         return self._do(self._noun.why(job_id))
 
     def history(self, job_id: int | Enqueued) -> Sequence[HistoryEntry]:
-        """Return what is still known of the job, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""
+        """Return what is still known of the job, also of a deleted one, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""
         return self._do(self._noun.history(job_id))
 
     def cancel(self, job_id: int | Enqueued) -> Cancelled:

@@ -149,7 +149,7 @@ async def fill(database: Database) -> None:
             signalled = await awaiting(storage, me, signal, for_job=stepping.job_id)
             await storage.signals.send(Recipient(signalled.job_id), NewSignal("approved", b'{"by":"ada"}'))
         await running(storage, me, queue="mail", timeout=timedelta(minutes=5), payload=b'{"to":"cyd"}')
-        await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id)
+        await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id, by="ada")
         await enqueue(storage, delay=timedelta(days=1), key="eve")
         await enqueue(storage, delay=timedelta(days=1), hold=Hold(b"sixteen of bytes", timedelta(days=2)))
         await enqueue_many(storage, 3, payload=b'{"of":"many"}')

@@ -11,7 +11,7 @@ from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.storage.postgres import history, job_rows, moves
+from forge_jobs.storage.postgres import history, job_rows, next_jobs
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
@@ -143,11 +143,11 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
     of_queue = (100, 2**62, "work", 1)
 
     for statement, standing in (
-        (moves.of_all(Move.CANCEL, State.PENDING), (0, 0, 0)),
-        (moves.of_all(Move.DELETE, State.DONE), (0,)),
-        (moves.of_all(Move.RETRY, State.DEAD), (now, now - timedelta(days=90), 0)),
-        (moves.of_all(Move.CANCEL, State.SCHEDULED), (0,)),
-        (moves.of_all(Move.CANCEL, State.IN_PROGRESS), (0,)),
+        (next_jobs.of_all(Move.CANCEL, State.PENDING), (0, 0, 0)),
+        (next_jobs.of_all(Move.DELETE, State.DONE), (0,)),
+        (next_jobs.of_all(Move.RETRY, State.DEAD), (now, now - timedelta(days=90), 0)),
+        (next_jobs.of_all(Move.CANCEL, State.SCHEDULED), (0,)),
+        (next_jobs.of_all(Move.CANCEL, State.IN_PROGRESS), (0,)),
     ):
         async with database.transaction() as connection:
             await database.execute(PLANNED_AS_WALKS, connection=connection)

@@ -21,7 +21,7 @@ AHEAD_LIMIT = 10_000
 
 
 class Jobs(Protocol):
-    """Jobs as producers and people handle them."""
+    """Jobs as producers and people handle them. What is done `by` somebody is noted; None: by no one in particular."""
 
     async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
         """The job waits, and an idle worker of its queue is woken.
@@ -60,19 +60,19 @@ class Jobs(Protocol):
         left it, so that the next page may show jobs again, but passes none over.
         """
 
-    async def cancel(self, job_id: int) -> Cancelled:
+    async def cancel(self, job_id: int, *, by: str | None = None) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker is told. Raises JobNotFound."""
 
-    async def retry(self, job_id: int) -> bool:
+    async def retry(self, job_id: int, *, by: str | None = None) -> bool:
         """A dead or retrying job is pending with attempts at 0.
 
         False when a living job holds its key. Raises JobNotFound, WrongState in other states, and KeyBusy.
         """
 
-    async def run_now(self, job_id: int) -> bool:
+    async def run_now(self, job_id: int, *, by: str | None = None) -> bool:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
 
-    async def delete(self, job_id: int) -> None:
+    async def delete(self, job_id: int, *, by: str | None = None) -> None:
         """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
 
     async def count(

@@ -19,10 +19,10 @@ class Pins(Protocol):
     async def of_job(self, job_id: int) -> Pin | None:
         """Return the version that has to go on with the job; None: any may."""
 
-    async def remove(self, job_id: int) -> bool:
+    async def remove(self, job_id: int, *, by: str | None = None) -> bool:
         """The job goes on with any version; its queue is looked at. False when it was not pinned. Raises JobNotFound.
 
-        An attempt that is in progress goes on where it is.
+        An attempt that is in progress goes on where it is. What is done `by` somebody is noted.
         """
 
     async def counts(self) -> Sequence[PinnedJobs]:

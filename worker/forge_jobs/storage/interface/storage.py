@@ -25,6 +25,7 @@ from forge_jobs.storage.interface.flows import Flows
 from forge_jobs.storage.interface.groups import Groups
 from forge_jobs.storage.interface.history import History
 from forge_jobs.storage.interface.imports import Imports
+from forge_jobs.storage.interface.interventions import Interventions
 from forge_jobs.storage.interface.jobs import Jobs
 from forge_jobs.storage.interface.keys import Keys
 from forge_jobs.storage.interface.kinds import Kinds
@@ -58,6 +59,7 @@ class Storage(Protocol):
     schema: Schema
     jobs: Jobs
     corrections: Corrections
+    interventions: Interventions
     imports: Imports
     keys: Keys
     claims: Claims

@@ -26,6 +26,7 @@ from forge_jobs.storage.postgres.flows import PostgresFlows
 from forge_jobs.storage.postgres.groups import PostgresGroups
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.imports import PostgresImports
+from forge_jobs.storage.postgres.interventions import PostgresInterventions
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.keys import PostgresKeys
 from forge_jobs.storage.postgres.kinds import PostgresKinds
@@ -110,6 +111,7 @@ class PostgresStorage(Storage):
         self.schema = PostgresSchema(database)
         self.jobs = PostgresJobs(database)
         self.corrections = PostgresCorrections(database)
+        self.interventions = PostgresInterventions(database)
         self.imports = PostgresImports(database)
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)

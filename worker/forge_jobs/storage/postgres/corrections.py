@@ -5,12 +5,13 @@ from contextlib import suppress
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.flow import FLOW
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import ENDED, WAITING, State
 from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import endings, groups
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.moves import OF_WAITING, move
+from forge_jobs.storage.postgres.moves import OF_WAITING, SAME, Noted, move
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.schedule import join
 from forge_jobs.storage.postgres.statement import filled
@@ -169,15 +170,25 @@ class PostgresCorrections:
         self._database = database
 
     async def end(
-        self, job_id: int, state: State, *, result: bytes | None = None, error: str | None = None
+        self,
+        job_id: int,
+        state: State,
+        *,
+        result: bytes | None = None,
+        error: str | None = None,
+        by: str | None = None,
     ) -> None:
+        noted = Noted(Deed.COMPLETED if state is State.DONE else Deed.FAILED, by, state)
         possible = WAITING | (ENDED - {State.DONE} if state is State.DONE else set())
-        record = await move(self._database, END, job_id, state.value, error, result, possible=possible)
+        record = await move(
+            self._database, END, job_id, state.value, error, result, possible=possible, noted=noted
+        )
         if not record["moved"]:
             raise refusals.not_ended(job_id, record["state"], state)
         await groups.admit(self._database, record["again"])
 
-    async def change(self, job_id: int, correction: Correction) -> None:
+    async def change(self, job_id: int, correction: Correction, *, by: str | None = None) -> None:
+        noted = Noted(Deed.CHANGED, by, State.SCHEDULED if correction.has_time else SAME)
         timeout = None if isinstance(correction.timeout, Unset) else correction.timeout
         record = await move(
             self._database,
@@ -193,6 +204,7 @@ class PostgresCorrections:
             not isinstance(correction.timeout, Unset),
             None if timeout is None else timeout.total_seconds(),
             possible=WAITING - {State.WAITING} if correction.has_time else WAITING,
+            noted=noted,
         )
         if record["is_for_others"]:
             raise refusals.not_timed(job_id)

@@ -1,7 +1,7 @@
 """The sweep in PostgreSQL: ended jobs go when their queue's retention is over."""
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres import endings, interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 
@@ -130,7 +130,7 @@ class PostgresHistory:
             swept += gone
             is_more = undated >= asked  # jobs of the past that are all gone are no reason to pause
         if swept < limit:  # once, at the end of a series of full batches
-            for sweep in (SWEEP_FIRES, SWEEP_HOLDS):
+            for sweep in (SWEEP_FIRES, SWEEP_HOLDS, interventions.SWEEP):
                 while await self._database.execute(sweep, epoch, limit) == f"DELETE {limit}":
                     pass
             await self._database.execute(SWEEP_LABELS, epoch)

@@ -8,6 +8,7 @@ from typing import Any
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable
 from forge_jobs.model.facts import Waiting
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import (
     ENDED,
     WAITING,
@@ -36,7 +37,7 @@ from forge_jobs.storage.postgres import (
 )
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
-from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, move
+from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, Noted, move
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
 from forge_jobs.storage.postgres.schedule import join
 from forge_jobs.storage.postgres.tally import fold
@@ -137,16 +138,17 @@ class PostgresJobs:
         records = await self._database.fetch(statement[state], last, queue, kind, limit, *more)
         return [job_rows.shown(record) for record in records]
 
-    async def cancel(self, job_id: int) -> Cancelled:
-        record = await move(self._database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS})
+    async def cancel(self, job_id: int, *, by: str | None = None) -> Cancelled:
+        possible, noted = WAITING | {State.IN_PROGRESS}, Noted(Deed.CANCELLED, by, State.DEAD)
+        record = await move(self._database, CANCEL, job_id, possible=possible, noted=noted)
         await groups.admit(self._database, record["again"])
         if record["state"] in ENDED:
             return Cancelled.ENDED
         return Cancelled.REQUESTED if record["state"] == State.IN_PROGRESS else Cancelled.DEAD
 
-    async def retry(self, job_id: int) -> bool:
-        possible = {State.DEAD, State.EXPIRED, State.RETRYING}
-        record = await move(self._database, RETRY, job_id, possible=possible)
+    async def retry(self, job_id: int, *, by: str | None = None) -> bool:
+        possible, noted = {State.DEAD, State.EXPIRED, State.RETRYING}, Noted(Deed.RETRIED, by, State.PENDING)
+        record = await move(self._database, RETRY, job_id, possible=possible, noted=noted)
         if record["state"] not in possible:
             raise refusals.not_retried(job_id, record["state"])
         if record["is_refused"]:
@@ -154,15 +156,17 @@ class PostgresJobs:
         await self._join(job_id, record["due"])
         return bool(record["moved"])
 
-    async def run_now(self, job_id: int) -> bool:
-        record = await move(self._database, RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
+    async def run_now(self, job_id: int, *, by: str | None = None) -> bool:
+        possible, noted = {State.SCHEDULED, State.RETRYING}, Noted(Deed.HURRIED, by, State.PENDING)
+        record = await move(self._database, RUN_NOW, job_id, possible=possible, noted=noted)
         if record["state"] not in WAITING - {State.WAITING}:
             raise refusals.not_run_now(job_id, record["state"])
         await self._join(job_id, record["due"])
         return bool(record["moved"])
 
-    async def delete(self, job_id: int) -> None:
-        record = await move(self._database, DELETE, job_id, possible=WAITING | ENDED)
+    async def delete(self, job_id: int, *, by: str | None = None) -> None:
+        noted = Noted(Deed.DELETED, by, None)
+        record = await move(self._database, DELETE, job_id, possible=WAITING | ENDED, noted=noted)
         if record["state"] == State.IN_PROGRESS:
             raise refusals.not_deleted(job_id, record["state"])
         await groups.admit(self._database, record["again"])

@@ -8,23 +8,20 @@ no claim and no finish, and no claim waits for it.
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
-from forge_jobs.model.facts import Moved
 from forge_jobs.model.flow import FLOW
-from forge_jobs.model.job import ENDED, State
+from forge_jobs.model.intervention import Deed
+from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
-from forge_jobs.storage.postgres import endings, key_wait
+from forge_jobs.storage.postgres import endings, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
-from forge_jobs.storage.postgres.walks import WALKS, of_batch
+from forge_jobs.storage.postgres.walks import WALKS
 
 RACES = 50
 """How often the move of a job may meet another move before something must be wrong."""
@@ -304,20 +301,13 @@ CANCEL_THESE = filled(
     answer="(SELECT count(*) FROM gone)",
 )
 
-_STATEMENTS: Mapping[Move, str] = {
+STATEMENTS: Mapping[Move, str] = {
     Move.CANCEL: _CANCEL,
     Move.RETRY: _RETRY,
     Move.DELETE: _DELETE,
     Move.TRANSFER: _TRANSFER,
     Move.REPRIORITISE: _REPRIORITISE,
 }
-
-_KEYS = """
-WITH {pick}wanted AS (
-    SELECT id, kind, key FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM meant)) AND key IS NOT NULL
-)
-SELECT kind, key FROM wanted ORDER BY kind, key, id
-"""
 
 _COUNT = """
 SELECT count(*) FROM {schema}.{table} AS place
@@ -335,6 +325,18 @@ COUNT: Mapping[State, str] = {
 }
 
 
+SAME = "as it was"
+"""In place of a state: the one before."""
+
+
+class Noted(NamedTuple):
+    """What is noted of a move."""
+
+    deed: Deed
+    by: str | None  # None: it is not noted
+    becomes: str | None  # the state of a job that no worker had; None: it is gone
+
+
 async def move(
     database: PostgresDatabase,
     statement: str,
@@ -342,15 +344,16 @@ async def move(
     *more: object,
     possible: Set[State],
     patience: float | None = None,
+    noted: Noted | None = None,
 ) -> Any:
     """Run the statement, of the job and what `more` it takes, until it has moved the job, or has met it in a state that is
-    not `possible`, or says `is_refused`.
+    not `possible`, or says `is_refused`; what has moved it is noted.
 
     Raises JobNotFound, and KeyBusy or StorageBusy when a lock is not given for `patience` seconds (None: KEY_WAIT).
     """
     patience = key_wait.KEY_WAIT if patience is None else patience
     for _ in range(RACES):
-        record = await again(_move_once, database, statement, job_id, more, patience)
+        record = await again(_move_once, database, statement, job_id, more, patience, noted)
         if record is None or record["state"] is None:
             raise JobNotFound(job_id)
         is_refused = record.get("is_key_held") or record.get("is_refused")
@@ -360,13 +363,24 @@ async def move(
 
 
 async def _move_once(
-    database: PostgresDatabase, statement: str, job_id: int, more: tuple[object, ...], patience: float
+    database: PostgresDatabase,
+    statement: str,
+    job_id: int,
+    more: tuple[object, ...],
+    patience: float,
+    noted: Noted | None,
 ) -> asyncpg.Record | None:
     """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody keeps the job's row locked."""
     try:
         async with database.transaction() as connection:
             await key_wait.bound(connection, patience)
-            return await database.fetchrow(statement, job_id, *more, connection=connection)
+            record = await database.fetchrow(statement, job_id, *more, connection=connection)
+            if noted is not None and noted.by is not None and record is not None and record["moved"]:
+                was = record["state"]
+                becomes = noted.becomes if was != State.IN_PROGRESS else was
+                facts = noted.deed, noted.by, was, was if becomes == SAME else becomes
+                await interventions.note(database, connection, job_id, *facts)
+            return record
     except StorageBusy as error:
         if not key_wait.is_key_busy(error):
             raise _held(job_id, error, patience) from error
@@ -381,55 +395,3 @@ def _held(job_id: int, error: StorageBusy, patience: float) -> StorageBusy:
         f"Job {job_id} is held by a transaction, such as one in which its handler completes it, "
         f"that has not ended for {patience:g} s; nothing was changed."
     )
-
-
-@lru_cache(maxsize=256)
-def of_all(
-    move: Move, state: State, *, tagged: bool = False, into: int | None = None, priority: int | None = None
-) -> str:
-    """Return the statement that makes the move with the next jobs of a state; see `walks.of_batch`."""
-    statement = filled(_STATEMENTS[move], into=str(into), priority=str(priority))
-    other = f"coalesce(job.asked_priority, job.priority) <> {priority}" if move is Move.REPRIORITISE else None
-    return of_batch(statement, state, tagged=tagged, of_job=other)
-
-
-@dataclass(frozen=True, slots=True)
-class NextJobs:
-    """The next jobs of a state, and what is done to them."""
-
-    move: Move
-    state: State
-    tagged: bool
-    arguments: tuple[object, ...]  # of the walk
-    into: int | None = None
-    priority: int | None = None
-
-    @staticmethod
-    async def prepare(database: PostgresDatabase, connection: Any) -> None:
-        """Batches in this transaction walk along indexes, and wait for no lock for long."""
-        await database.execute(PLANNED_AS_WALKS, connection=connection)
-        await key_wait.bound(connection)
-
-    async def made(self, database: PostgresDatabase, connection: Any) -> tuple[Moved | None, Any]:
-        """The move is made, as a part of this transaction; return what was done, None when no job was met, and the record of
-        the walk: how many rows were `seen`, where the `last` one stands, and which groups have to be admitted to `again`.
-        """
-        statement = of_all(self.move, self.state, tagged=self.tagged, into=self.into, priority=self.priority)
-        record: Any = await database.fetchrow(statement, *self.arguments, connection=connection)
-        if not record["meant"]:
-            return None, record
-        moved, met = record["moved"], record["met"]
-        return Moved(moved, met - moved, record["meant"] - met), record
-
-    async def key_busy(self, database: PostgresDatabase) -> KeyBusy:
-        """Return the error that names the key which was not given."""
-        if self.move is Move.RETRY and self.state in ENDED:
-            statement = of_batch(_KEYS, self.state, tagged=self.tagged)
-            async with database.transaction() as connection:
-                await database.execute(PLANNED_AS_WALKS, connection=connection)
-                keys = await database.fetch(statement, *self.arguments, connection=connection)
-            if keys:
-                return await key_wait.busy(
-                    database, [(row["kind"], row["key"]) for row in keys], undone="changed"
-                )
-        return KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed")

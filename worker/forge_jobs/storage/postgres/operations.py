@@ -20,10 +20,10 @@ from forge_jobs.rules.operations import (
     without_queue,
 )
 from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
-from forge_jobs.storage.postgres import groups, key_wait
+from forge_jobs.storage.postgres import groups, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.moves import NextJobs
+from forge_jobs.storage.postgres.next_jobs import NextJobs
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.walks import WALKS, beginning
 
@@ -158,6 +158,7 @@ class _Step:
         operation, now = _operation(record), record["now"]
         position = msgspec.json.decode(record["position"], type=Position)
         await NextJobs.prepare(self._database, connection)
+        await self._database.execute(interventions.PART_OF, str(operation.id), connection=connection)
         ids = {
             name: await self._database.fetchval(TARGET, name, connection=connection)
             for name in (operation.queue, operation.into)

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.errors import JobNotFound
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Claim
 from forge_jobs.model.pin import PINNED, Pin, PinnedJobs, is_pinned
 from forge_jobs.model.version import VersionState
 from forge_jobs.rules.pins import heed
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 FITS = "(pin.pool, pin.version_id, pin.version) IS NOT DISTINCT FROM (worker.pool, worker.version_id, worker.version)"
@@ -47,7 +49,7 @@ WITH gone AS (
 ), unlinked AS (
     UPDATE {{schema}}.job SET links = nullif(links & ~{PINNED}, 0) WHERE id = (SELECT job_id FROM gone) RETURNING queue_id
 )
-SELECT EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_there, EXISTS (SELECT FROM gone) AS was_pinned,
+SELECT (SELECT state FROM {{schema}}.jobs WHERE id = $1) AS state, EXISTS (SELECT FROM gone) AS was_pinned,
        (SELECT count({{schema}}.wake(queue_id)) FROM unlinked)
 """
 
@@ -87,10 +89,14 @@ class PostgresPins:
     async def of_job(self, job_id: int) -> Pin | None:
         return await of_job(self._database, job_id)
 
-    async def remove(self, job_id: int) -> bool:
-        record = await self._database.fetchrow(REMOVE, job_id)
-        if record is None or not record["is_there"]:
-            raise JobNotFound(job_id)
+    async def remove(self, job_id: int, *, by: str | None = None) -> bool:
+        async with self._database.transaction() as connection:
+            record = await self._database.fetchrow(REMOVE, job_id, connection=connection)
+            if record is None or record["state"] is None:
+                raise JobNotFound(job_id)
+            if record["was_pinned"] and by is not None:
+                state = record["state"]
+                await interventions.note(self._database, connection, job_id, Deed.UNPINNED, by, state, state)
         return bool(record["was_pinned"])
 
     async def counts(self) -> Sequence[PinnedJobs]:

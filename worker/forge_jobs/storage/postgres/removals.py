@@ -25,7 +25,7 @@ from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.fence import writing
-from forge_jobs.storage.postgres.moves import NextJobs
+from forge_jobs.storage.postgres.next_jobs import NextJobs
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
 from forge_jobs.storage.postgres.walks import beginning
 

@@ -24,6 +24,7 @@ _WORKED_ON = (
     "group_front",
     "handed_in",
     "idle",
+    "intervention",
     "job",
     "job_group",
     "job_key",

@@ -19,6 +19,7 @@ from forge_jobs.storage.sqlite.flows import SqliteFlows
 from forge_jobs.storage.sqlite.groups import SqliteGroups
 from forge_jobs.storage.sqlite.history import SqliteHistory
 from forge_jobs.storage.sqlite.imports import SqliteImports
+from forge_jobs.storage.sqlite.interventions import SqliteInterventions
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
 from forge_jobs.storage.sqlite.keys import SqliteKeys
 from forge_jobs.storage.sqlite.kinds import SqliteKinds
@@ -87,6 +88,7 @@ class SqliteStorage(Storage):
         self.schema = SqliteSchema(database)
         self.jobs = SqliteJobs(database)
         self.corrections = SqliteCorrections(database)
+        self.interventions = SqliteInterventions(database)
         self.imports = SqliteImports(database)
         self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)

@@ -3,10 +3,11 @@
 from typing import Any
 
 from forge_jobs.model.correction import Correction
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import ENDED, WAITING, Reason, State
 from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
-from forge_jobs.storage.sqlite import moves, nodes, pins, places, waits
+from forge_jobs.storage.sqlite import interventions, moves, nodes, pins, places, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.micros import later, micros
@@ -46,8 +47,15 @@ class SqliteCorrections:
         self._database = database
 
     async def end(
-        self, job_id: int, state: State, *, result: bytes | None = None, error: str | None = None
+        self,
+        job_id: int,
+        state: State,
+        *,
+        result: bytes | None = None,
+        error: str | None = None,
+        by: str | None = None,
     ) -> None:
+        deed = Deed.COMPLETED if state is State.DONE else Deed.FAILED
         possible = WAITING | (ENDED - {State.DONE} if state is State.DONE else set())
 
         def end(transaction: Transaction) -> None:
@@ -55,10 +63,11 @@ class SqliteCorrections:
             if place.state not in possible:
                 raise refusals.not_ended(job_id, place.state, state)
             end_one(transaction, place, state, result, error)
+            interventions.note(transaction, [job_id], deed, by, place.state, state)
 
         await self._database.write(end)
 
-    async def change(self, job_id: int, correction: Correction) -> None:
+    async def change(self, job_id: int, correction: Correction, *, by: str | None = None) -> None:
         def change(transaction: Transaction) -> None:
             place = places.place(transaction, job_id)
             queue_id = place.queue_id
@@ -67,6 +76,8 @@ class SqliteCorrections:
             if place.state not in WAITING or (place.state is State.WAITING and correction.has_time):
                 raise refusals.not_changed(job_id, place.state)
             _change(transaction, place, queue_id, correction)
+            becomes = State.SCHEDULED if correction.has_time else place.state
+            interventions.note(transaction, [job_id], Deed.CHANGED, by, place.state, becomes)
 
         await self._database.write(change)
 

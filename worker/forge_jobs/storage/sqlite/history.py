@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.storage.sqlite import nodes, tags, waits
+from forge_jobs.storage.sqlite import interventions, nodes, tags, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -62,6 +62,7 @@ def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
                 count_move(transaction, [queue_id] * len(old), state, None)
                 swept += len(old)
     _sweep_traces(transaction)
+    interventions.sweep(transaction)
     return swept
 
 

@@ -243,45 +243,44 @@ class SqliteJobs:
             lambda transaction: _jobs(transaction, transaction.records(statement, wanted))
         )
 
-    async def cancel(self, job_id: int) -> Cancelled:
+    async def cancel(self, job_id: int, *, by: str | None = None) -> Cancelled:
         def cancel(transaction: Transaction) -> Cancelled:
             place = places.place(transaction, job_id)
             if place.state in ENDED:
                 return Cancelled.ENDED
-            moves.cancel(transaction, [place])
-            return Cancelled.REQUESTED if place.state is State.IN_PROGRESS else Cancelled.DEAD
+            return moves.cancel_one(transaction, place, by)
 
         return await self._database.write(cancel)
 
-    async def retry(self, job_id: int) -> bool:
+    async def retry(self, job_id: int, *, by: str | None = None) -> bool:
         def retry(transaction: Transaction) -> bool:
             place = places.place(transaction, job_id)
             if place.state not in (State.DEAD, State.EXPIRED, State.RETRYING):
                 raise refusals.not_retried(job_id, place.state)
             if place.state is not State.RETRYING and nodes.among(transaction, [job_id]):
                 raise refusals.not_retried_alone(job_id, place.state)
-            return moves.retry(transaction, [place]) == 1
+            return moves.retry_one(transaction, place, by)
 
         return await self._database.write(retry)
 
-    async def run_now(self, job_id: int) -> bool:
+    async def run_now(self, job_id: int, *, by: str | None = None) -> bool:
         def run_now(transaction: Transaction) -> bool:
             place = places.place(transaction, job_id)
             if place.state in (State.PENDING, State.BLOCKED):
                 return False
             if place.state not in (State.SCHEDULED, State.RETRYING):
                 raise refusals.not_run_now(job_id, place.state)
-            moves.run_now(transaction, place)
+            moves.run_now(transaction, place, by)
             return True
 
         return await self._database.write(run_now)
 
-    async def delete(self, job_id: int) -> None:
+    async def delete(self, job_id: int, *, by: str | None = None) -> None:
         def delete(transaction: Transaction) -> None:
             place = places.place(transaction, job_id)
             if place.state is State.IN_PROGRESS:
                 raise refusals.not_deleted(job_id, place.state)
-            moves.delete(transaction, [place])
+            moves.delete_one(transaction, place, by)
 
         await self._database.write(delete)
 

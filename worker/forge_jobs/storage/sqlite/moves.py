@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from forge_jobs.model.group import DROPPED_ERROR
-from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
+from forge_jobs.model.intervention import Deed
+from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, Cancelled, State
 from forge_jobs.model.match import Move
-from forge_jobs.storage.sqlite import groups, nodes, pins, tenants, waits
+from forge_jobs.storage.sqlite import groups, interventions, nodes, pins, tenants, waits
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -52,6 +53,29 @@ def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
     end(transaction, places, CANCELLED_BY_USER)
     leave_groups(transaction, places)
     return len(places)
+
+
+def cancel_one(transaction: Transaction, place: Place, by: str | None) -> Cancelled:
+    """The job, which has not ended, is dead or flagged."""
+    cancel(transaction, [place])
+    runs = place.state is State.IN_PROGRESS
+    becomes = State.IN_PROGRESS if runs else State.DEAD
+    interventions.note(transaction, [place.id], Deed.CANCELLED, by, place.state, becomes)
+    return Cancelled.REQUESTED if runs else Cancelled.DEAD
+
+
+def retry_one(transaction: Transaction, place: Place, by: str | None) -> bool:
+    """The job, dead, expired or retrying, is pending with attempts at 0; False when another one holds its key."""
+    if not retry(transaction, [place]):
+        return False
+    interventions.note(transaction, [place.id], Deed.RETRIED, by, place.state, State.PENDING)
+    return True
+
+
+def delete_one(transaction: Transaction, place: Place, by: str | None) -> None:
+    """The job, which is not in progress, and its history are gone."""
+    delete(transaction, [place])
+    interventions.note(transaction, [place.id], Deed.DELETED, by, place.state, None)
 
 
 def cancel_each(transaction: Transaction, job_ids: Iterable[int]) -> None:
@@ -121,8 +145,9 @@ def retry(transaction: Transaction, places: Sequence[Place]) -> int:
     return len(places)
 
 
-def run_now(transaction: Transaction, place: Place) -> None:
+def run_now(transaction: Transaction, place: Place, by: str | None = None) -> None:
     """The scheduled job is pending, and sleeps no longer."""
+    interventions.note(transaction, [place.id], Deed.HURRIED, by, place.state, State.PENDING)
     take_out(transaction, [place])
     transaction.execute(
         "UPDATE step SET until = :now WHERE job_id = :id AND until > :now",

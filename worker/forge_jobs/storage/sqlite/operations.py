@@ -9,6 +9,7 @@ import msgspec
 
 from forge_jobs.errors import UnknownOperation
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState, Position
@@ -21,9 +22,10 @@ from forge_jobs.rules.operations import (
     without_queue,
 )
 from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
-from forge_jobs.storage.sqlite import moves, walks
+from forge_jobs.storage.sqlite import interventions, moves, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
+from forge_jobs.storage.sqlite.places import Place
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
@@ -211,7 +213,31 @@ def _batch(
     if operation.move is Move.REPRIORITISE:
         met = [place for place in met if place.asked_priority != operation.priority]
     changed = _change(operation, into)(transaction, met) if met else 0
+    _note_each(transaction, operation, met)
     return Moved(changed, len(met) - changed) if met else None, None if last is None else list(last.values())
+
+
+def _note_each(transaction: Transaction, operation: Operation, met: Sequence[Place]) -> None:
+    """It is noted of each of these jobs, all in one state, what the operation has done to it, if it has."""
+    if operation.move is Move.RETRY:  # a dead one whose key another holds stays dead
+        ended = transaction.rows(
+            "SELECT job_id FROM finished WHERE job_id IN (SELECT value FROM json_each(?))",
+            (_encoded([place.id for place in met]),),
+        )
+        stay = {job_id for (job_id,) in ended}
+        met = [place for place in met if place.id not in stay]
+    if met:
+        state = met[0].state
+        becomes: State | None = state
+        if operation.move is Move.DELETE:
+            becomes = None
+        elif operation.move is Move.RETRY:
+            becomes = State.PENDING
+        elif operation.move is Move.CANCEL and state is not State.IN_PROGRESS:
+            becomes = State.DEAD
+        ids = [place.id for place in met]
+        deed = Deed(operation.move.value)
+        interventions.note(transaction, ids, deed, operation.asked_by, state, becomes, operation.id)
 
 
 def _change(operation: Operation, into: int | None) -> moves.Change:

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from forge_jobs.errors import JobNotFound
-from forge_jobs.model.job import Claim
+from forge_jobs.model.intervention import Deed
+from forge_jobs.model.job import Claim, State
 from forge_jobs.model.pin import PINNED, Pin, PinnedJobs, is_pinned
 from forge_jobs.model.version import VersionState
 from forge_jobs.rules.pins import heed
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -90,7 +92,7 @@ class SqlitePins:
     async def of_job(self, job_id: int) -> Pin | None:
         return await self._database.read(lambda transaction: of_job(transaction, job_id))
 
-    async def remove(self, job_id: int) -> bool:
+    async def remove(self, job_id: int, *, by: str | None = None) -> bool:
         def remove(transaction: Transaction) -> bool:
             queue_id = transaction.value("SELECT queue_id FROM job WHERE id = ?", (job_id,))
             if queue_id is None:
@@ -101,6 +103,9 @@ class SqlitePins:
                 f"UPDATE job SET links = nullif(links & ~{PINNED}, 0) WHERE id = ?", (job_id,)
             )
             transaction.tell("queue", queue_id)
+            if by is not None:
+                state = State(transaction.value("SELECT state FROM jobs WHERE id = ?", (job_id,)))
+                interventions.note(transaction, [job_id], Deed.UNPINNED, by, state, state)
             return True
 
         return await self._database.write(remove)

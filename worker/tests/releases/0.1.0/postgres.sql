@@ -347,6 +347,22 @@ CREATE TABLE "forge_jobs".failure (
 );
 CREATE INDEX failure_job ON "forge_jobs".failure (job_id, id);
 
+-- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
+-- longest time that any queue keeps its dead jobs.
+CREATE TABLE "forge_jobs".intervention (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id       bigint NOT NULL,
+    at           timestamptz NOT NULL,
+    what         text NOT NULL,
+    by_whom      text NOT NULL,  -- as that program said
+    role         text NOT NULL DEFAULT session_user,  -- of the server
+    was          text NOT NULL,  -- the state before
+    becomes      text,  -- the state after; null: the job is gone
+    operation_id bigint  -- of which it was a part; null: of none
+);
+CREATE INDEX intervention_job ON "forge_jobs".intervention (job_id, id);
+CREATE INDEX intervention_at ON "forge_jobs".intervention (at);
+
 -- How many jobs each state of a queue has gained or lost. Each statement that moves jobs appends a row, so that no row
 -- is updated by every transaction, and a count is the sum of a few rows. From time to time the leader replaces the
 -- rows of a queue by their sum.
@@ -2917,6 +2933,7 @@ DELETE FROM forge_jobs.job_tag;
 DELETE FROM forge_jobs.job_key;
 DELETE FROM forge_jobs.job_group;
 DELETE FROM forge_jobs.job;
+DELETE FROM forge_jobs.intervention;
 DELETE FROM forge_jobs.handed_in;
 DELETE FROM forge_jobs.group_front;
 DELETE FROM forge_jobs.flow_node;
@@ -2962,6 +2979,7 @@ INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, to
 INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id) OVERRIDING SYSTEM VALUE VALUES ('1', '13', '2026-01-01 00:00:00+00', 'cancelled', 'ada', 'postgres', 'in_progress', 'in_progress', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -3117,6 +3135,7 @@ INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash,
 SELECT setval('forge_jobs.cron_id_seq', 2);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.flow_id_seq', 2);
+SELECT setval('forge_jobs.intervention_id_seq', 1);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
 SELECT setval('forge_jobs.job_id_seq', 32);
 SELECT setval('forge_jobs.operation_id_seq', 1);

@@ -336,6 +336,22 @@ CREATE TABLE {schema}.failure (
 );
 CREATE INDEX failure_job ON {schema}.failure (job_id, id);
 
+-- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
+-- longest time that any queue keeps its dead jobs.
+CREATE TABLE {schema}.intervention (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id       bigint NOT NULL,
+    at           timestamptz NOT NULL,
+    what         text NOT NULL,
+    by_whom      text NOT NULL,  -- as that program said
+    role         text NOT NULL DEFAULT session_user,  -- of the server
+    was          text NOT NULL,  -- the state before
+    becomes      text,  -- the state after; null: the job is gone
+    operation_id bigint  -- of which it was a part; null: of none
+);
+CREATE INDEX intervention_job ON {schema}.intervention (job_id, id);
+CREATE INDEX intervention_at ON {schema}.intervention (at);
+
 -- How many jobs each state of a queue has gained or lost. Each statement that moves jobs appends a row, so that no row
 -- is updated by every transaction, and a count is the sum of a few rows. From time to time the leader replaces the
 -- rows of a queue by their sum.

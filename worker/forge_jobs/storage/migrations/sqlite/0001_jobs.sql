@@ -325,6 +325,21 @@ CREATE TABLE failure (
 );
 CREATE INDEX failure_job ON failure (job_id, id);
 
+-- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
+-- longest time that any queue keeps its dead jobs.
+CREATE TABLE intervention (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id       INTEGER NOT NULL,
+    at           INTEGER NOT NULL,
+    what         TEXT NOT NULL,
+    by_whom      TEXT NOT NULL,  -- as that program said
+    was          TEXT NOT NULL,  -- the state before
+    becomes      TEXT,  -- the state after; null: the job is gone
+    operation_id INTEGER  -- of which it was a part; null: of none
+);
+CREATE INDEX intervention_job ON intervention (job_id, id);
+CREATE INDEX intervention_at ON intervention (at);
+
 -- How many jobs of each queue are in each state. One row per queue is enough, because SQLite has only one writer at a
 -- time. Whatever moves jobs adds the numbers of its whole batch: triggers for each row would cost a third of the
 -- speed.

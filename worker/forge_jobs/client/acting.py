@@ -1,0 +1,35 @@
+"""Who acts: whose name is noted of what is done to jobs by hand."""
+
+import getpass
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from forge_jobs.rules import names
+
+_name: ContextVar[str | None] = ContextVar("acting_as", default=None)
+
+
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """What is done to jobs by hand meanwhile, in this task or thread, is noted as done by `name`: 1 to 200 characters. Raises InvalidInput."""
+    token = _name.set(names.line(name, "The name of who acts")[:200])
+    try:
+        yield
+    finally:
+        _name.reset(token)
+
+
+def who_acts() -> str:
+    """Return the name that was given, else the user of this process, and its host."""
+    return _name.get() or asked_by()
+
+
+def asked_by() -> str:
+    """Return the user of this process, and its host."""
+    try:
+        user = getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a user without a name, as in a container
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"[:200]

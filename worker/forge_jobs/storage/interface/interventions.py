@@ -1,0 +1,13 @@
+"""What people have done to jobs by hand."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from forge_jobs.model.intervention import Intervention
+
+
+class Interventions(Protocol):
+    """Each is written in the transaction of what was done, where that is told by whom."""
+
+    async def of_job(self, job_id: int) -> Sequence[Intervention]:
+        """Return what was done to a job, which may be gone, the oldest first; nothing of one that there never was."""
