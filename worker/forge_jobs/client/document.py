@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import decode, hides
+from forge_jobs.codecs.plain import NO_ARGUMENTS, decode, hides
 from forge_jobs.codecs.seal import key_id_of
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.checkup import Checkup
@@ -86,6 +86,8 @@ def readable(encoded: bytes | None, codec: str, redacted: Redacted) -> Any:
     """
     if encoded is None:
         return None
+    if encoded == NO_ARGUMENTS:
+        return {}
     key_id = key_id_of(encoded)
     if key_id is not None or hides(codec):
         return {"sealed": f"{len(encoded):,} bytes" + ("" if key_id is None else f", key {key_id}")}

@@ -21,6 +21,9 @@ from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
 
+NO_ARGUMENTS = b"{}"
+"""The payload of a job without arguments, which is never sealed: who enqueues it needs no key."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 
 
@@ -96,6 +99,8 @@ def decode(payload: bytes, codec: str = "json", *, what: str = "payload") -> Any
 
 def opened(payload: bytes, codec: str, *, what: str = "payload") -> tuple[bytes, str]:
     """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, UnfitPayload."""
+    if payload == NO_ARGUMENTS and hides(codec):
+        return payload, "json"
     while isinstance(wrapping := _codec(codec), Wrapping):
         try:
             payload = wrapping.unwrap(payload)

@@ -41,6 +41,9 @@ class Arguments:
     def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
         self.function = _name_of(function)
         self.redacted: Redacted = False  # what no error may show of the arguments
+        self.codec = (
+            "json"  # of the handler: where it hides them, those of its jobs with another one are hidden, too
+        )
         parameters = _parameters(function, skip)
         self.hints = hints = resolved_hints(function, parameters)
         self.provided = provided(hints, self.function)
@@ -143,8 +146,8 @@ class Arguments:
         return arguments
 
     def hidden(self, codec: str) -> Redacted:
-        """Return what no error may show of a payload with this codec."""
-        return True if hides(codec) else self.redacted
+        """Return what no text about a job may show whose payload has this codec."""
+        return True if hides(codec) or hides(self.codec) else self.redacted
 
     def _refusal(self, payload: bytes, codec: str, error: Exception, *, hidden: Redacted) -> InvalidPayload:
         why = unfit(error, hidden)
@@ -159,8 +162,8 @@ class Arguments:
         return UnfitPayload(message)
 
 
-def unfit(error: Exception, hidden: Redacted) -> str:
-    """Return what is wrong with a payload, on one line and without values that are hidden."""
+def unfit(error: Exception, hidden: Redacted, *, is_value: bool = False) -> str:
+    """Return what is wrong with a payload, or with a value in it, on one line and without values that are hidden."""
     why = sentence(error)
     if not hidden:
         return why
@@ -168,7 +171,7 @@ def unfit(error: Exception, hidden: Redacted) -> str:
     if not isinstance(error, msgspec.MsgspecError):
         return "what it says is not shown"
     if place is None:  # of all arguments: of their names, or of no value at all
-        return why
+        return "it does not fit, and is not shown" if is_value and hidden is True else why
     names = re.findall(r"\.([^.\[]+)|(\[\.\.\.\])", place[1])
     if hidden is True or any(unnamed or covers(hidden, name) for name, unnamed in names):
         return f"what is at `{place[1]}` does not fit, and is not shown"

@@ -188,9 +188,17 @@ class _Gathering:
         jobs = [member.job for member in members]
         for job in jobs:
             job.ctx.task_id = id(asyncio.current_task())
-        _share_masks([member.mask for member in members if member.mask is not None])
+        masks = [member.mask for member in members if member.mask is not None]
+        if masks:
+            masks.append(Mask((), masks[0].redacted))  # over what any of them reads from now on
+            present.set(masks[-1])
+        _share_masks(masks)
         try:
-            outcomes = of_each(await self._function(jobs), len(members), "job")
+            try:
+                returned = await self._function(jobs)
+            finally:
+                _share_masks(masks)
+            outcomes = of_each(returned, len(members), "job")
         except BaseException as error:  # one that ends processes is the failure of these jobs
             for member in members:
                 member.fail(error)

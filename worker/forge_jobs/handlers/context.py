@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from forge_jobs.codecs.encoded import Payload
-from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import ClaimLost, InvalidInput
 from forge_jobs.handlers import reporting, steps
 from forge_jobs.handlers.awaited_call import AwaitedCall
 from forge_jobs.handlers.context_tokens import ContextTokens, ProcessTokens
 from forge_jobs.handlers.journal import Journal
+from forge_jobs.handlers.received import received
 from forge_jobs.handlers.steps import Step
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.handlers.waits import WaitingContext
@@ -242,7 +242,7 @@ class Context(WaitingContext):
         What this attempt saved with a `connection` is not in it: only the next attempt finds that, if it was committed.
         """
         claim = self.claim
-        return None if claim.state is None else decode(claim.state, claim.codec, what="state")
+        return received(claim.state, claim.codec, "state")
 
     def save(self, state: Any, *, connection: Any = None) -> Any:
         """The state of the job is written: the next attempt has it as `state`; to be awaited in an async handler.

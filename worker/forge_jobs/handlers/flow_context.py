@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.flow import Flow, Node, Step
+from forge_jobs.handlers.received import received
 from forge_jobs.model.flow import MOST_NODES, ClaimedNode, NodeState, OnDead, Role
 from forge_jobs.rules.words import first_line
 
@@ -43,7 +43,7 @@ class ContextFlow:
     def results(self) -> Mapping[str, Any]:
         """What those returned that are done of the nodes on which this one depends, by their names."""
         return {
-            one.name: None if one.result is None else decode(one.result, one.codec, what="result")
+            one.name: received(one.result, one.codec, "result")
             for one in self._node.inputs
             if one.state is NodeState.DONE
         }

@@ -152,8 +152,8 @@ class Handler(Generic[P, R, Q, V]):
     def _check_redaction(self, redact: object, fair_by: object) -> None:
         """Raise InvalidInput when an argument is redacted that the function does not have, or that another option shows."""
         self.redact = self.arguments.redacted = redaction.checked(redact, self.kind)
-        names = () if isinstance(self.redact, bool) else self.redact
-        for name in names:
+        self.arguments.codec = self.codec
+        for name in () if isinstance(self.redact, bool) else self.redact:
             if not (self.takes_items or self.arguments.takes(name)):
                 takes = ", ".join(self.arguments.names) or "nothing"
                 raise InvalidInput(

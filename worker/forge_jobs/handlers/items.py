@@ -12,6 +12,7 @@ from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 from forge_jobs.handlers.arguments import Arguments, from_plain, unfit
 from forge_jobs.handlers.context import Context, is_context
 from forge_jobs.model.job import MAX_PAYLOAD
+from forge_jobs.model.redaction import covers
 from forge_jobs.rules.items import Items, judged, read
 from forge_jobs.rules.retries import Retries
 
@@ -85,8 +86,10 @@ class ItemArguments(Arguments):
             try:
                 items.values.append(self._item(stored, inner))
             except Exception as error:  # the classes of items are a program's own code
+                hidden = True if covers(redacted := self.hidden(codec), self.names[0]) else redacted
+                why = unfit(error, hidden, is_value=True)
                 raise UnfitPayload(
-                    f"The payload of {self.function} is refused: item {place}: {unfit(error, self.hidden(codec))}."
+                    f"The payload of {self.function} is refused: item {place}: {why}."
                 ) from error
         return {self.names[0]: items}
 

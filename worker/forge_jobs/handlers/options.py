@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from forge_jobs.codecs.plain import NO_ARGUMENTS
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.grouping import Grouping, Groups
@@ -219,8 +220,12 @@ NOTHING_SAID = Options()
 def resolved(job: NewJob, kind: Kind | None) -> NewJob:
     """Return the job with what its kind says of it where it says nothing itself; its queue and priority are known then."""
     declared = Kind(job.kind) if kind is None or job.declared else kind
+    # What its handler saves and returns is to be sealed, though there is nothing to seal yet.
+    is_sealed = declared.sealed and job.payload.strip() == NO_ARGUMENTS
     return msgspec.structs.replace(
         job,
+        codec=declared.codec if is_sealed else job.codec,
+        payload=NO_ARGUMENTS if is_sealed else job.payload,
         queue=job.queue or declared.queue or DEFAULT_QUEUE,
         priority=(declared.priority or 0) if job.priority is None else job.priority,
         max_attempts=declared.max_attempts if job.max_attempts is None else job.max_attempts,

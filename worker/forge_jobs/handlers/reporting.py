@@ -3,8 +3,9 @@
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forge_jobs.codecs.plain import decode, encode
+from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import ClaimLost, InvalidInput
+from forge_jobs.handlers.received import received
 from forge_jobs.model.error_text import kept
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.rules import names
@@ -59,7 +60,7 @@ async def state_of_key(context: "Context") -> Any:
     """Return the state that was saved for the key of the job last; None: none. Raises InvalidInput."""
     _require_key(context, "ctx.state_of_key")
     found = await context.forge.storage.saved_states.of_key(context.claim)
-    return None if found is None else decode(*found, what="state")
+    return None if found is None else received(*found, "state")
 
 
 async def set_result(context: "Context", result: Any, connection: Any) -> None:

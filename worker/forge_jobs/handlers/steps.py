@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import decode, encode
+from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import ClaimLost, InvalidInput, InvalidPayload, StepsChanged
-from forge_jobs.handlers.arguments import fitted, from_plain
+from forge_jobs.handlers.arguments import from_plain
 from forge_jobs.handlers.awaited_call import AwaitedCall
 from forge_jobs.handlers.journal import Journal, in_step, ran_already
+from forge_jobs.handlers.received import received
 from forge_jobs.handlers.reporting import LARGEST_STATE, require_held
 from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.model.decision import Dead, Decision
@@ -266,9 +267,7 @@ def _encoded(context: "Context", step: Step, result: Any) -> bytes | None:
 
 def _read(step: JobStep, wanted: Any) -> Any:
     """Return the result of a step that is done. It is the same in each attempt: what was written, read again."""
-    what = f"result of step {step.name!r}"
-    result = None if step.result is None else decode(step.result, step.codec, what=what)
-    return result if wanted is None else fitted(result, wanted, what)
+    return received(step.result, step.codec, f"result of step {step.name!r}", wanted)
 
 
 def readable_as(returns: Any, what: str) -> Any:

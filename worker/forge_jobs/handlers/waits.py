@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, JobNotFound
 from forge_jobs.handlers import steps
-from forge_jobs.handlers.arguments import fitted
+from forge_jobs.handlers.received import received
 from forge_jobs.model.decision import CircularWait, NoSignal
 from forge_jobs.model.job import MAX_NAME, Enqueued, State
 from forge_jobs.model.moments import as_duration
@@ -144,10 +144,9 @@ async def _of_job(
         )
     if ended.signal == GONE:
         raise JobNotFound(job_id)
-    result = _read(ended, f"result of job {job_id}", wanted if ended.signal == State.DONE else None)
-    if ended.signal != State.DONE:
-        raise JobDead(job_id, result)
-    return result
+    if ended.signal != State.DONE:  # its error shows nothing that is redacted
+        raise JobDead(job_id, None if ended.result is None else decode(ended.result, ended.codec))
+    return _read(ended, f"result of job {job_id}", wanted)
 
 
 async def _ended(
@@ -177,5 +176,4 @@ async def _ended(
 
 
 def _read(step: JobStep, what: str, wanted: Any = None) -> Any:
-    result = None if step.result is None else decode(step.result, step.codec, what=what)
-    return result if wanted is None else fitted(result, wanted, what)
+    return received(step.result, step.codec, what, wanted)

@@ -251,6 +251,13 @@ class Claim(msgspec.Struct, gc=False):
         None  # the other version of the program that has to go on with it; None: its worker may
     )
 
+    def __repr__(self) -> str:
+        """Return what it is without its arguments and its state, which may be secret."""
+        return (
+            f"Claim(job_id={self.job_id}, worker_id={self.worker_id}, attempt={self.attempt}, "
+            f"queue_id={self.queue_id}, kind={self.kind!r}, codec={self.codec!r}, key={self.key!r})"
+        )
+
     @property
     def has_groups(self) -> bool:
         """Whether the job is in any group."""

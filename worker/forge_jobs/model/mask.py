@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
 
-from forge_jobs.model.redaction import HIDDEN
+from forge_jobs.model.redaction import HIDDEN, Redacted
 
 SHORT = 4  # characters; a shorter value is hidden where it is a word of its own
 LONG = 8  # characters
@@ -18,7 +18,8 @@ LONGEST = 50_000  # characters of a text in which they are looked for; the rest 
 class Mask:
     """Hides values in texts. It may be given more of them at any time."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), redacted: Redacted = True) -> None:
+        self.redacted = redacted  # which of the values that its job gets later on are to be hidden
         self.secrets: frozenset[str] = frozenset()
         self.add(secrets)
 

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 from uuid import UUID
 
-from forge_jobs.codecs.plain import parts
+from forge_jobs.codecs.plain import NO_ARGUMENTS, parts
 from forge_jobs.errors import InvalidInput
+from forge_jobs.model.mask import present
 from forge_jobs.model.redaction import HIDDEN, Redacted, covers
 from forge_jobs.rules.names import shown
 
-NO_ARGUMENTS = b"{}"
 NUMBERS = (int, float, Decimal)
 SHORTEST_NUMBER = 4  # characters; a shorter one says little, and would hide what it is not
 VALUES = (str, bytes, *NUMBERS, UUID, datetime, date, time, timedelta)
@@ -69,9 +69,16 @@ def secrets(arguments: Mapping[str, Any], redacted: Redacted) -> Iterator[str]:
         yield from _texts(value)
 
 
-def _values(part: Any, redacted: Redacted, *, within: bool) -> Iterator[Any]:
-    """Yield what is redacted in a part of the arguments; all of it if it is `within` something that is."""
-    waiting: list[tuple[Any, bool]] = [(part, within)]
+def hide(value: Any) -> None:
+    """No text that is made here from now on shows what is redacted in a value which the handler gets besides its arguments."""
+    mask = present.get()
+    if mask is not None:
+        mask.add(secrets({"": value}, mask.redacted))
+
+
+def _values(arguments: Mapping[str, Any], redacted: Redacted, *, within: bool) -> Iterator[Any]:
+    """Yield what is redacted in the arguments, all if they are `within` something that is; keys of mappings, too, but no names of arguments."""
+    waiting = [(part, within or covers(redacted, name)) for name, part in arguments.items()]
     while waiting:
         part, within = waiting.pop()
         if isinstance(part, Enum):
@@ -80,6 +87,8 @@ def _values(part: Any, redacted: Redacted, *, within: bool) -> Iterator[Any]:
             if within:
                 yield part
         else:
+            if within and isinstance(part, Mapping):
+                waiting += [(key, True) for key in part]
             waiting += [(inner, within or covers(redacted, _name(place))) for place, inner in _parts(part)]
 
 

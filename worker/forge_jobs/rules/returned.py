@@ -22,6 +22,7 @@ from forge_jobs.codecs.plain import encode, parts
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.model.decision import Retry
 from forge_jobs.model.error_text import describe
+from forge_jobs.model.mask import masked
 
 LONGEST_RESULT = 16 * 1024 * 1024  # bytes
 
@@ -64,7 +65,7 @@ def kept_result(result: Any, codec: str) -> KeptResult:
         return KeptResult(encode(result, codec, limit=LONGEST_RESULT, what="result"))
     except InvalidPayload as problem:
         require_run(result)
-        why = str(problem)
+        why = masked(str(problem))
     except BaseException as problem:  # the program's own types may raise anything when they are looked at
         why = describe(problem)
     return KeptResult(note=f"done, but its result was not kept: {why}")

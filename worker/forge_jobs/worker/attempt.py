@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.codecs.plain import hides
 from forge_jobs.handlers.context import Context, in_plain_handler
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.placement import Placement
@@ -21,6 +20,7 @@ from forge_jobs.model.job import FOREVER, Claim
 from forge_jobs.model.mask import Mask, masking, present
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.model.time_limit import TimeLimits
+from forge_jobs.rules.items import Items
 from forge_jobs.rules.redaction import secrets
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.verdict import Stop, Verdict, failed, judge_stopped
@@ -56,10 +56,12 @@ class Attempt(msgspec.Struct, eq=False):
     shows: "Token[Mask | None] | None" = None  # ends that texts made in its task are masked
 
     def hide(self, redacted: Redacted, arguments: Mapping[str, Any]) -> None:
-        """No text about this attempt shows from now on what is redacted of its arguments: all of them if its codec hides them."""
-        redacted = True if hides(self.claim.codec) else redacted
+        """No text about this attempt shows from now on what is redacted of its arguments, and of what its handler reads later."""
         if redacted:
-            self.mask = Mask(secrets(arguments, redacted))
+            said = {
+                name: value.values if type(value) is Items else value for name, value in arguments.items()
+            }
+            self.mask = Mask(secrets(said, redacted), redacted)
             self.shows = present.set(self.mask)
 
     def show(self) -> None:
@@ -182,7 +184,7 @@ async def call(
         arguments,
         takes_context=handler.takes_context,
         style=logs.style,
-        secrets=frozenset() if attempt.mask is None else attempt.mask.secrets,
+        mask=attempt.mask,
     )
 
 

@@ -64,10 +64,10 @@ def call(
     takes_context: bool,
     style: logs.Style | None,
     ask: Ask,
-    secrets: frozenset[str] = frozenset(),
+    mask: Mask | None = None,
 ) -> KeptResult:
-    """Return what the handler `name` of `module` returns for these arguments, encoded. No error shows the `secrets`. What it says
-    of its job goes by `ask`.
+    """Return what the handler `name` of `module` returns for these arguments, encoded. No error shows what the
+    `mask` hides. What it says of its job goes by `ask`.
 
     Its log lines go to stderr, are written in this style and name the job. Without a style they
     are left to the handler's module.
@@ -75,7 +75,7 @@ def call(
     if style is not None:
         logs.take_over(style)
     current_job.set((claim, queue))
-    present.set(Mask(secrets) if secrets else None)
+    present.set(mask)
     handler = _found(module, name)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
     function, forge = getattr(handler, "function", handler), getattr(handler, "forge", None)

@@ -278,8 +278,8 @@ class Runners:
             )
             arguments = (node or handler.arguments).decode(claim.payload or b"", claim.codec)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
-            if handler.redact or claim.codec not in OPEN:
-                attempt.hide(handler.redact, arguments)
+            if handler.redact or claim.codec not in OPEN or handler.arguments.codec not in OPEN:
+                attempt.hide(handler.arguments.hidden(claim.codec), arguments)
             if claim.timeout is None and config.timeout is not None:
                 # for this attempt: the next asks the queue again
                 claim.timeout = config.timeout.total_seconds()

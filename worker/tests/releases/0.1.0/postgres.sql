@@ -1908,6 +1908,9 @@ BEGIN
         RAISE EXCEPTION 'Jobs of kind "%" are sealed, and the payload is %; allowed is the codec "%", by enqueue_bytes, or no arguments.',
             enqueue_bytes.kind, enqueue_bytes.codec, declared.codec USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF declared.sealed AND enqueue_bytes.payload = '{}' THEN  -- what its handler saves and returns is to be sealed
+        codec := declared.codec;
+    END IF;
     IF enqueue_bytes.run_at IS NOT NULL AND enqueue_bytes.delay IS NOT NULL THEN
         RAISE EXCEPTION 'delay and run_at are both given, allowed is one of them.'
             USING ERRCODE = 'invalid_parameter_value';
