@@ -60,8 +60,15 @@ def codecs() -> tuple[str, ...]:
     return tuple(sorted(_codecs))
 
 
-def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, what: str = "payload") -> bytes:
-    """Return `value`, which is `what` in errors, as bytes, at most `limit` of them.
+def encode(
+    value: Any,
+    codec: str = "json",
+    *,
+    limit: int = MAX_PAYLOAD,
+    what: str = "payload",
+    kind: str = "",
+) -> bytes:
+    """Return `value`, which is `what` in errors, as bytes, at most `limit` of them; of a payload, for jobs of this `kind` only.
 
     JSON and MessagePack take what JSON has, and datetimes, UUIDs, Decimals, enums, sets,
     dataclasses, msgspec Structs and pydantic models. Raises InvalidPayload, naming the place
@@ -71,7 +78,7 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, what: s
     encoder = _codec(codec)
     if isinstance(encoder, Wrapping):
         inside = encode(value, innermost(codec), limit=sys.maxsize, what=what)
-        return wrapped(inside, codec, limit=limit, what=what)
+        return wrapped(inside, codec, limit=limit, what=what, kind=kind)
     try:
         payload = encoder.encode(value)
     except Exception as error:  # codecs and pydantic models are a program's own code
@@ -85,9 +92,9 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, what: s
     return payload
 
 
-def decode(payload: bytes, codec: str = "json", *, what: str = "payload") -> Any:
+def decode(payload: bytes, codec: str = "json", *, what: str = "payload", kind: str = "") -> Any:
     """Return what `payload`, which is `what` in errors, says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
-    payload, inner = opened(payload, codec, what=what)
+    payload, inner = opened(payload, codec, what=what, kind=kind)
     try:
         return _codecs[inner].decode(payload)  # type: ignore[union-attr]  # nothing is wrapped any more
     except InvalidPayload:
@@ -97,13 +104,13 @@ def decode(payload: bytes, codec: str = "json", *, what: str = "payload") -> Any
         raise InvalidPayload(f"The {what} cannot be read as {inner}: {why}.") from error
 
 
-def opened(payload: bytes, codec: str, *, what: str = "payload") -> tuple[bytes, str]:
+def opened(payload: bytes, codec: str, *, what: str = "payload", kind: str = "") -> tuple[bytes, str]:
     """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, UnfitPayload."""
     if payload == NO_ARGUMENTS and hides(codec):
         return payload, "json"
     while isinstance(wrapping := _codec(codec), Wrapping):
         try:
-            payload = wrapping.unwrap(payload)
+            payload = wrapping.unwrap_for(payload, kind)
         except UnfitPayload as error:
             raise UnfitPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from None
         except Exception as error:  # codecs are a program's own code
@@ -112,13 +119,15 @@ def opened(payload: bytes, codec: str, *, what: str = "payload") -> tuple[bytes,
     return payload, codec
 
 
-def wrapped(payload: bytes, codec: str, *, limit: int = MAX_PAYLOAD, what: str = "payload") -> bytes:
+def wrapped(
+    payload: bytes, codec: str, *, limit: int = MAX_PAYLOAD, what: str = "payload", kind: str = ""
+) -> bytes:
     """Return what the innermost codec of `codec` has written, in all of its wrappings. Raises InvalidPayload."""
     wrapping = _codec(codec)
     if isinstance(wrapping, Wrapping):
-        payload = wrapped(payload, wrapping.inner, limit=sys.maxsize, what=what)
+        payload = wrapped(payload, wrapping.inner, limit=sys.maxsize, what=what, kind=kind)
         try:
-            payload = wrapping.wrap(payload)
+            payload = wrapping.wrap_for(payload, kind)
         except Exception as error:  # codecs are a program's own code
             raise InvalidPayload(f"The {what} cannot be written as {codec}: {sentence(error)}.") from error
     if len(payload) > limit:

@@ -30,12 +30,20 @@ class Sealed(Wrapping):
         self._current = next(iter(keys))
 
     def wrap(self, payload: bytes) -> bytes:
-        """Return the payload sealed, under a number that is used once."""
-        head, nonce = seal.head(self._current), os.urandom(seal.NONCE)
-        return head + nonce + self._keys[self._current].encrypt(nonce, payload, head + self.inner.encode())
+        """Return what a job saves or returns sealed."""
+        return self.wrap_for(payload, "")
 
     def unwrap(self, payload: bytes) -> bytes:
-        """Return what was sealed. Raises ValueError when it was changed, and UnfitPayload when its key is not there."""
+        """Return what a job saved or returned, as `unwrap_for`."""
+        return self.unwrap_for(payload, "")
+
+    def wrap_for(self, payload: bytes, kind: str) -> bytes:
+        """Return the payload sealed, under a number that is used once; no job of another kind opens it."""
+        head, nonce = seal.head(self._current), os.urandom(seal.NONCE)
+        return head + nonce + self._keys[self._current].encrypt(nonce, payload, self._bound(head, kind))
+
+    def unwrap_for(self, payload: bytes, kind: str) -> bytes:
+        """Return what was sealed. Raises ValueError when it was changed or is of another kind, and UnfitPayload when its key is not there."""
         key_id = seal.key_id_of(payload)
         if key_id is None:
             raise ValueError("it is not sealed, or damaged")
@@ -47,9 +55,14 @@ class Sealed(Wrapping):
         head = seal.head(key_id)
         nonce, rest = payload[len(head) : len(head) + seal.NONCE], payload[len(head) + seal.NONCE :]
         try:
-            return key.decrypt(nonce, rest, head + self.inner.encode())
+            return key.decrypt(nonce, rest, self._bound(head, kind))
         except (InvalidTag, ValueError):  # the latter: too few bytes
-            raise ValueError(f"it is damaged, or was sealed with another key {key_id!r}") from None
+            other = "for another kind of job, or " if kind else ""
+            raise ValueError(f"it is damaged, or was sealed {other}with another key {key_id!r}") from None
+
+    def _bound(self, head: bytes, kind: str) -> bytes:
+        """Return what has to be the same when it is opened."""
+        return b"\0".join((head + self.inner.encode(), kind.encode()))
 
     def __repr__(self) -> str:
         return f"<Sealed {self.inner!r} with {', '.join(self._keys)}>"

@@ -18,3 +18,11 @@ class Wrapping:
     def unwrap(self, payload: bytes) -> bytes:
         """Return what was wrapped."""
         raise NotImplementedError
+
+    def wrap_for(self, payload: bytes, kind: str) -> bytes:
+        """Return the payload of a job of this kind wrapped; "": what a job saves or returns. Overwrite it to bind a payload to its kind."""
+        return self.wrap(payload)
+
+    def unwrap_for(self, payload: bytes, kind: str) -> bytes:
+        """Return what was wrapped for this kind."""
+        return self.unwrap(payload)

@@ -41,9 +41,8 @@ class Arguments:
     def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
         self.function = _name_of(function)
         self.redacted: Redacted = False  # what no error may show of the arguments
-        self.codec = (
-            "json"  # of the handler: where it hides them, those of its jobs with another one are hidden, too
-        )
+        self.kind = ""  # of the handler
+        self.codec = "json"  # of the handler: where it hides, jobs with another one show nothing, too
         parameters = _parameters(function, skip)
         self.hints = hints = resolved_hints(function, parameters)
         self.provided = provided(hints, self.function)
@@ -109,7 +108,7 @@ class Arguments:
         try:
             decoder = self._decoders.get(codec)
             if decoder is None:
-                payload, codec = opened(payload, codec)
+                payload, codec = opened(payload, codec, kind=self.kind)
                 decoder = self._decoders.get(codec)
             if decoder is None:
                 return self._convert(decode(payload, codec))
@@ -126,7 +125,8 @@ class Arguments:
         """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload."""
         decoder = self._decoders.get(codec)
         if decoder is None and (inner := innermost(codec)) != codec:
-            return wrapped(self.check(arguments, inner, limit=sys.maxsize), codec, limit=limit)
+            inside = self.check(arguments, inner, limit=sys.maxsize)
+            return wrapped(inside, codec, limit=limit, kind=self.kind)
         payload = encode(arguments, codec, limit=limit)
         try:
             if decoder is not None:

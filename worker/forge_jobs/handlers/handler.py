@@ -152,7 +152,7 @@ class Handler(Generic[P, R, Q, V]):
     def _check_redaction(self, redact: object, fair_by: object) -> None:
         """Raise InvalidInput when an argument is redacted that the function does not have, or that another option shows."""
         self.redact = self.arguments.redacted = redaction.checked(redact, self.kind)
-        self.arguments.codec = self.codec
+        self.arguments.kind, self.arguments.codec = self.kind, self.codec
         for name in () if isinstance(self.redact, bool) else self.redact:
             if not (self.takes_items or self.arguments.takes(name)):
                 takes = ", ".join(self.arguments.names) or "nothing"

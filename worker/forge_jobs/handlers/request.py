@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -67,7 +68,7 @@ def requested(
 
     `limit` is how many bytes a payload may have. Raises InvalidInput.
     """
-    check: Callable[..., bytes] = encode
+    check: Callable[..., bytes] = partial(encode, kind=kind)
     merged, codec = options, "json"
     if handler is not None:
         if handler.is_singleton:

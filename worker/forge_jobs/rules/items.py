@@ -65,6 +65,7 @@ class Items:
     note: Note
     codec: str
     size: int  # bytes of the payload
+    kind: str = ""
     values: list[Any] = field(default_factory=list)  # as the handler takes them
 
     @property
@@ -74,18 +75,18 @@ class Items:
         return [*left, *range(self.note.of, self.note.of + len(self.stored) - len(left))]
 
 
-def read(payload: bytes, codec: str) -> Items:
+def read(payload: bytes, codec: str, kind: str = "") -> Items:
     """Return what the payload says. Raises what the codec raises, and ValueError when it is no list."""
     size = len(payload)
-    payload, inner = opened(payload, codec)
+    payload, inner = opened(payload, codec, kind=kind)
     decoder = _RAW.get(inner)
     stored = decode(payload, inner) if decoder is None else decoder.decode(payload)
     if not isinstance(stored, list):
         raise ValueError(f"Expected `array`, got `{type(stored).__name__}`")
     note = _note(stored[0], inner) if stored else None
     if note is None:
-        return Items(stored, Note(), codec, size)
-    return Items(stored[1:], note, codec, size)
+        return Items(stored, Note(), codec, size, kind)
+    return Items(stored[1:], note, codec, size, kind)
 
 
 def _note(first: Any, codec: str) -> Note | None:
@@ -148,23 +149,24 @@ def _payload(items: Items, waits: Sequence[tuple[int, Any]], note: Note) -> byte
     rest = [item for _, item in waits]
     # The program's own codecs and types may raise anything.
     with suppress(BaseException):
-        return encode([_written(note), *rest], items.codec, limit=limit)
+        return encode([_written(note), *rest], items.codec, limit=limit, kind=items.kind)
     note.results = [(place, value) for place, value in note.results if _is_kept(value, items.codec)]
     with suppress(BaseException):
-        return encode([_written(note), *rest], items.codec, limit=limit)
+        return encode([_written(note), *rest], items.codec, limit=limit, kind=items.kind)
     note.results = []  # too many for one payload
     with suppress(BaseException):
-        return encode([_written(note), *rest], items.codec, limit=sys.maxsize)  # the items were taken before
+        # The items were taken before.
+        return encode([_written(note), *rest], items.codec, limit=sys.maxsize, kind=items.kind)
     return None
 
 
-def without_results(payload: bytes, codec: str) -> bytes | None:
+def without_results(payload: bytes, codec: str, kind: str) -> bytes | None:
     """Return the payload of a job of which items are left, without the results of the others; None: it has none."""
     with suppress(BaseException):
-        items = read(payload, codec)
+        items = read(payload, codec, kind)
         if items.note.results:
             items.note.results = []
-            return encode([_written(items.note), *items.stored], codec, limit=sys.maxsize)
+            return encode([_written(items.note), *items.stored], codec, limit=sys.maxsize, kind=kind)
     return None
 
 

@@ -156,7 +156,7 @@ def _less(write: Write, refusal: str) -> Iterator[End | Postponement]:
         return  # these have no parts to leave out
     if (
         write.payload is not None
-        and (payload := without_results(write.payload, write.claim.codec)) is not None
+        and (payload := without_results(write.payload, write.claim.codec, write.claim.kind)) is not None
     ):
         note = f"The results of its items were not kept: {refusal}"
         error = note if write.error is None else kept(f"{write.error}\n{note}")

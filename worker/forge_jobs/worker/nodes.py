@@ -46,12 +46,12 @@ class NodeRun:
         plan = self._node.plan
         if plan.role is Role.CALL and not self._node.inputs:
             return self._handler.arguments.decode(payload, codec)
-        self._given = decode(payload or b"{}", codec)
+        self._given = decode(payload or b"{}", codec, kind=self._claim.kind)
         if not self.is_called:
             self._do(plan)
             return {}
         self._given = {**self._given, **self._received()}
-        return self._handler.arguments.decode(encode(self._given, codec, limit=MOST_BYTES), codec)
+        return self._handler.arguments.decode(self._encoded(self._given), codec)
 
     def handed_on(self, verdict: Verdict, result: Any, context: "Context | None") -> Verdict:
         """Return the verdict, with what its end changes of the flow. Raises Dead when it returned what its flow cannot use."""
@@ -176,10 +176,11 @@ class NodeRun:
 
     def _raw_job(self, arguments: Mapping[str, Any] | None = None) -> NewJob:
         """Return a job like this one that gets more when it begins."""
-        codec = self._claim.codec
-        return self._alike(
-            NewJob(self._claim.kind, encode(dict(arguments or {}), codec, limit=MOST_BYTES), codec)
-        )
+        claim = self._claim
+        return self._alike(NewJob(claim.kind, self._encoded(dict(arguments or {})), claim.codec))
+
+    def _encoded(self, arguments: Mapping[str, Any]) -> bytes:
+        return encode(arguments, self._claim.codec, limit=MOST_BYTES, kind=self._claim.kind)
 
     def _alike(self, job: NewJob) -> NewJob:
         claim = self._claim

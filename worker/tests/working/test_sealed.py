@@ -103,7 +103,7 @@ async def test_a_job_whose_key_is_not_here_is_tried_again_and_one_that_is_damage
     unknown = await pay.enqueue(card=SECRET)
     register("sealed", sealed(keys={"new": NEW}))
     damaged = await forge.enqueue(
-        "pay", Encoded(plain.encode({"card": SECRET}, "sealed")[:-1] + b"?", "sealed")
+        "pay", Encoded(plain.encode({"card": SECRET}, "sealed", kind="pay")[:-1] + b"?", "sealed")
     )
     bomb = await forge.enqueue("pay", Encoded(b"\xc1Cz?", "packed"))
     await run(forge)
@@ -112,7 +112,7 @@ async def test_a_job_whose_key_is_not_here_is_tried_again_and_one_that_is_damage
     assert [job.state for job in there] == [State.RETRYING, State.DEAD, State.DEAD]
     assert [job.error for job in there] == [
         "The payload cannot be read as sealed: it is sealed with the key 'next', which this program lacks; keys: new.",
-        "The payload cannot be read as sealed: it is damaged, or was sealed with another key 'new'.",
+        "The payload cannot be read as sealed: it is damaged, or was sealed for another kind of job, or with another key 'new'.",
         "The payload cannot be read as packed: it is damaged.",
     ]
 
@@ -272,7 +272,7 @@ async def test_what_enqueues_by_name_cannot_store_open_arguments_of_a_sealed_kin
             )
         assert await other.jobs.list() == []
         await other.enqueue("pay")
-        await other.enqueue("pay", Encoded(plain.encode({"card": SECRET}, "sealed"), "sealed"))
+        await other.enqueue("pay", Encoded(plain.encode({"card": SECRET}, "sealed", kind="pay"), "sealed"))
         await other.crons.set("nightly", "0 3 * * *", "pay")
     await run(forge)
     assert [job.state for job in await forge.jobs.list()] == [State.DONE, State.DONE]
@@ -349,3 +349,44 @@ async def test_what_the_nodes_of_a_flow_give_each_other_is_sealed(forge: Forge, 
         await forge.flows.wait(started, timeout=30)
     assert "cannot mail (redacted)" in str(dead.value)
     assert SECRET not in await everything(database)
+
+
+async def test_a_sealed_payload_of_one_kind_or_a_result_is_no_payload_of_another_kind(
+    forge: Forge, database: Database
+) -> None:
+    seen: list[str] = []
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def pay(card: str) -> dict[str, str]:
+        seen.append(f"pay {card}")
+        return {"card": card}
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def publish(card: str) -> None:
+        seen.append(f"publish {card}")
+
+    @forge.batch_handler(codec="sealed", max_attempts=1)
+    async def notify(items: list[str]) -> list[Any]:
+        seen.append(f"notify {items}")
+        return [None, ValueError("not yet")][: len(items)]
+
+    paid = await pay.enqueue(card=SECRET)
+    told = await notify.enqueue(["ada", "bob"])
+    await run(forge)
+    job = await forge.jobs.get(paid.id)
+    items = await forge.jobs.get(told.id)
+    copies = [
+        await forge.enqueue("publish", Encoded(job.payload, "sealed")),
+        await forge.enqueue("pay", Encoded(job.result or b"", "sealed")),
+        await forge.enqueue("publish", Encoded(items.payload, "sealed")),
+    ]
+    again = [await forge.jobs.rerun(paid.id), await forge.jobs.rerun(told.id)]
+    await run(forge)
+
+    assert seen == [f"pay {SECRET}", "notify ['ada', 'bob']", f"pay {SECRET}", "notify ['bob']"]
+    refused = [await forge.jobs.get(copy.id) for copy in copies]
+    assert [copy.state for copy in refused] == [State.DEAD] * 3
+    assert {copy.error for copy in refused} == {
+        "The payload cannot be read as sealed: it is damaged, or was sealed for another kind of job, or with another key 'new'."
+    }
+    assert (await forge.jobs.get(again[0].id)).state is State.DONE
