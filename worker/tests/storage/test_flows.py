@@ -420,6 +420,48 @@ async def test_a_node_adds_others_when_it_is_done(storage):
     assert (status.state, status.nodes, status.done) == (FlowState.DONE, 5, 5)
 
 
+async def test_nodes_that_end_together_change_their_flows_as_each_says(storage):
+    me = await worker(storage)
+    first = await start(
+        storage, node("a"), node("b"), node("branch"), node("yes", 2), node("no", 2), node("join", 0)
+    )
+    second = await start(storage, node("a"), node("next", 0), deadline=timedelta(hours=1))
+    await storage.jobs.enqueue(NewJob("work"))
+    a, b, branch, other, plain = await claim(storage, me, limit=5)
+
+    ends = [
+        done(a, changes=FlowChanges((node("x"), node("last", 0)), successor=1)),
+        done(b, changes=FlowChanges((node("y"),))),
+        done(branch, changes=FlowChanges(taken=("yes",))),
+        done(other, changes=FlowChanges((node("z"),), successor=0)),
+        done(plain),
+    ]
+    await storage.claims.hand_back([b])
+    assert await storage.claims.finish(ends) == [b.job_id]
+
+    nodes = await storage.flows.nodes(first[0])
+    assert [(one.number, one.name, one.state) for one in nodes] == [
+        (0, "a", "done"),
+        (1, "b", "pending"),
+        (2, "branch", "done"),
+        (3, "yes", "pending"),
+        (4, "no", "skipped"),
+        (5, "join", "blocked"),
+        (6, "x", "pending"),
+        (7, "last", "blocked"),
+    ]
+    assert nodes[5].after == (nodes[7].job_id,)
+    nodes = await storage.flows.nodes(second[0])
+    assert [(one.name, one.state, one.after) for one in nodes] == [
+        ("a", "done", ()),
+        ("next", "blocked", (nodes[2].job_id,)),
+        ("z", "pending", ()),
+    ]
+    limits = [(await storage.jobs.get(one.job_id)).deadline for one in nodes[1:]]
+    assert limits == [(await storage.flows.get(second[0])).deadline] * 2
+    assert await state(storage, plain.job_id) is State.DONE
+
+
 async def test_what_was_lost_adds_nothing(storage):
     me = await worker(storage)
     flow_id, ids = await start(storage, node("a"), node("b", 0))

@@ -17,7 +17,7 @@ from forge_jobs.model.tenant import END_ALONE, FAIR
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.postgres import (
-    flows,
+    flow_growth,
     groups,
     meta,
     node_inputs,
@@ -188,7 +188,7 @@ class PostgresClaims:
             )
         else:
             if any([end.changes is not None for end in ends]):
-                return await flows.finish_all(self._database, ends, self.finish)
+                return await flow_growth.finish(self._database, ends)
             is_linked = not all(end.claim.links in END_ALONE for end in ends)
             payloads = [end.payload for end in ends]
             has_payloads = any(payload is not None for payload in payloads)

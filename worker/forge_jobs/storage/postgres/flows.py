@@ -1,33 +1,22 @@
 """Flows in PostgreSQL. What ends a node hands on by the triggers and functions of the schema; see there."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from typing import Any
-
-from msgspec.structs import replace
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import (
-    FlowChanges,
     FlowNeeds,
     FlowNode,
     FlowState,
     FlowStatus,
     NewFlow,
-    NewNode,
-    encoded,
 )
-from forge_jobs.model.job import End, State
 from forge_jobs.storage.postgres import groups, key_wait
-from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
+from forge_jobs.storage.postgres.flow_growth import Growth, add
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.moves import CANCEL_THESE
-from forge_jobs.storage.postgres.outcomes import FINISH_LINKED
-
-FAR = datetime(9000, 1, 1, tzinfo=UTC)
-"""When jobs are due that wait for others, while they are enqueued. Time limits that count from then count from when they are freed."""
 
 STEP, STEPS = 5_000, 40
 """How many nodes of running flows one step of the audit looks at, and how many steps it makes; the next one goes on from there."""
@@ -42,53 +31,6 @@ INSERT INTO {schema}.flow (name, created_at, deadline, nodes, state, ended_at)
 VALUES ($1, statement_timestamp(), statement_timestamp() + make_interval(secs => $2::double precision), $3::integer,
         CASE WHEN $3::integer = 0 THEN 'done' ELSE 'running' END, CASE WHEN $3::integer = 0 THEN statement_timestamp() END)
 RETURNING id
-"""
-
-ADD = """
-INSERT INTO {schema}.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing)
-SELECT job_id, $1, $2::integer + number - 1, name, codec, plan, tolerated, delay, missing
-FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::double precision[], $9::integer[]) WITH ORDINALITY
-     AS given (job_id, name, codec, plan, tolerated, delay, missing, number)
-"""
-
-CONNECT = """
-INSERT INTO {schema}.flow_edge (from_job, to_job, position, on_dead)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[])
-"""
-
-BLOCK = """
-WITH gone AS (
-    DELETE FROM {schema}.scheduled WHERE job_id = ANY ($1::bigint[]) RETURNING job_id, queue_id, attempt, priority
-), waits AS (
-    INSERT INTO {schema}.blocked (job_id, group_id, pos, queue_id, attempt, priority)
-    SELECT job_id, NULL, {schema}.micros(statement_timestamp()), queue_id, attempt, priority FROM gone
-)
-INSERT INTO {schema}.tally (queue_id, scheduled, blocked) SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
-"""
-
-LIMIT_ALL = """
-UPDATE {schema}.time_limit SET deadline = flow.deadline, look_at = least(time_limit.start_by, flow.deadline)
-FROM {schema}.flow WHERE flow.id = $1 AND time_limit.job_id = ANY ($2::bigint[])
-"""
-
-OWNED = """
-SELECT FROM {schema}.claimed WHERE job_id = $1 AND worker_id = $2 AND attempt = $3 FOR UPDATE
-"""
-
-CHANGED = """
-SELECT flow.id, flow.nodes, flow.deadline, flow.cancel_requested_at IS NOT NULL AS is_cancelled
-FROM {schema}.flow_node JOIN {schema}.flow ON flow.id = flow_node.flow_id
-WHERE flow_node.job_id = $1 AND flow_node.state IS NULL FOR UPDATE OF flow
-"""
-
-GROW = "UPDATE {schema}.flow SET nodes = nodes + $2::integer WHERE id = $1"
-
-SUCCEED = "UPDATE {schema}.flow_edge SET from_job = $2 WHERE from_job = $1"
-
-LEAD = """
-UPDATE {schema}.flow_edge SET taken = (
-    SELECT node.name = ANY ($2::text[]) FROM {schema}.flow_node AS node WHERE node.job_id = flow_edge.to_job)
-WHERE from_job = $1
 """
 
 _STATUS = (
@@ -192,14 +134,8 @@ class PostgresFlows:
                     MAKE, flow.name, seconds, len(flow.nodes), connection=transaction
                 )
                 assert record is not None
-                ids = await _add(
-                    self._database,
-                    record["id"],
-                    0,
-                    flow.nodes,
-                    transaction,
-                    is_limited=flow.deadline is not None,
-                )
+                growth = Growth(record["id"], 0, flow.nodes, flow.deadline is not None)
+                [ids] = await add(self._database, [growth], transaction)
                 return record["id"], ids
 
         return await (again(attempt) if connection is None else attempt())
@@ -257,120 +193,10 @@ class PostgresFlows:
         return forgotten
 
 
-async def finish_all(
-    database: PostgresDatabase, ends: Sequence[End], others: Callable[[Sequence[End]], Awaitable[list[int]]]
-) -> list[int]:
-    """All of these jobs have ended, those that change their flows each by itself; return the ids of those whose claim was lost."""
-    lost = await others([end for end in ends if end.changes is None])
-    for end in ends:
-        lost += await finish(database, end) if end.changes is not None else []
-    return lost
-
-
-async def finish(database: PostgresDatabase, end: End) -> list[int]:
-    """The node is done, and its flow is changed as it says, or nothing is; return its id when its claim was lost."""
-
-    async def attempt() -> list[int]:
-        claim, changes = end.claim, end.changes
-        assert changes is not None
-        async with database.transaction() as connection:
-            proof = (claim.job_id, claim.worker_id, claim.attempt)
-            if not await database.fetch(OWNED, *proof, connection=connection):
-                return [claim.job_id]
-            flow = await database.fetchrow(CHANGED, claim.job_id, connection=connection)
-            if flow is not None and not flow["is_cancelled"]:
-                await _change(database, claim.job_id, flow, changes, connection)
-            facts = (
-                [claim.job_id],
-                [claim.worker_id],
-                [claim.attempt],
-                [end.state is State.DEAD],
-                [end.duration],
-            )
-            record = await database.fetchrow(
-                FINISH_LINKED,
-                *facts,
-                [end.result],
-                [end.error],
-                [end.keep],
-                [claim.key is not None],
-                [True],
-                connection=connection,
-            )
-        assert record is not None
-        await groups.admit(database, record["again"])
-        return []
-
-    return await again(attempt)
-
-
 async def needs(database: PostgresDatabase, job_id: int) -> FlowNeeds | None:
     """Return for what the job waits, if it is a node that waits for others."""
     record = await database.fetchrow(NEEDS, job_id)
     return None if record is None else FlowNeeds(**record)
-
-
-async def _change(
-    database: PostgresDatabase, job_id: int, flow: Any, changes: FlowChanges, connection: Any
-) -> None:
-    if changes.nodes:
-        await database.execute(GROW, flow["id"], len(changes.nodes), connection=connection)
-        is_limited = flow["deadline"] is not None
-        ids = await _add(
-            database, flow["id"], flow["nodes"], changes.nodes, connection, is_limited=is_limited
-        )
-        if changes.successor is not None:
-            await database.execute(SUCCEED, job_id, ids[changes.successor], connection=connection)
-    if changes.taken is not None:
-        await database.execute(LEAD, job_id, list(changes.taken), connection=connection)
-
-
-async def _add(
-    database: PostgresDatabase,
-    flow_id: int,
-    first: int,
-    nodes: Sequence[NewNode],
-    connection: Any,
-    *,
-    is_limited: bool,
-) -> Sequence[int]:
-    """The nodes are in the flow, numbered from `first` on; return the ids of their jobs."""
-    if not nodes:
-        return []
-    jobs = [_job(node, is_limited=is_limited) for node in nodes]
-    ids = [answer.id for answer in await enqueue_by_copy(database, jobs, connection)]
-    await database.execute(
-        ADD,
-        flow_id,
-        first,
-        ids,
-        [node.name for node in nodes],
-        [node.job.codec for node in nodes],
-        [encoded(node.plan) for node in nodes],
-        [node.tolerated for node in nodes],
-        [None if node.delay is None else node.delay.total_seconds() for node in nodes],
-        [len(node.after) for node in nodes],
-        connection=connection,
-    )
-    edges = [
-        (ids[edge.index], job_id, position, edge.on_dead.value)
-        for job_id, node in zip(ids, nodes, strict=True)
-        for position, edge in enumerate(node.after)
-    ]
-    if edges:
-        await database.execute(CONNECT, *map(list, zip(*edges, strict=True)), connection=connection)
-        waiting = [job_id for job_id, node in zip(ids, nodes, strict=True) if node.after]
-        await database.execute(BLOCK, waiting, connection=connection)
-    if is_limited:
-        await database.execute(LIMIT_ALL, flow_id, ids, connection=connection)
-    return ids
-
-
-def _job(node: NewNode, *, is_limited: bool) -> Any:
-    job = replace(node.job, is_node=True, delay=node.delay)
-    if is_limited:
-        job = replace(job, deadline=timedelta(1))  # until it gets that of the flow
-    return replace(job, delay=None, run_at=FAR) if node.after else job
 
 
 async def _cancel(database: PostgresDatabase, job_ids: Sequence[int]) -> None:
