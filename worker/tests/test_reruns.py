@@ -2,7 +2,7 @@
 
 import pytest
 
-from forge_jobs import Forge, InvalidInput, InvalidPayload, Worker
+from forge_jobs import Flow, Forge, InvalidInput, InvalidPayload, Worker, WrongState
 from forge_jobs.codecs.encoded import Encoded
 
 SENT: list[str] = []
@@ -38,6 +38,20 @@ async def test_a_job_is_run_again_with_other_arguments(forge):
     assert SENT == ["ada@example.com"]
     assert (await forge.jobs.get(new)).payload == b'{"to":"ada@example.com"}'
     assert (await forge.jobs.get(old)).payload == b'{"to":"ada"}'
+
+
+async def test_a_node_of_a_flow_is_not_run_again_by_itself(forge):
+    handler = forge.handlers["send"]
+    started = await forge.flows.start(Flow("post").and_then(handler, to="ada"))
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+    [node] = started.jobs.values()
+
+    with pytest.raises(WrongState) as refused:
+        await forge.jobs.rerun(node)
+
+    assert str(refused.value) == (
+        f"Job {node} is dead; it is a node of flow {started.id}, which is retried or started anew as a whole."
+    )
 
 
 async def test_a_payload_that_is_encoded_already_is_taken_as_it_is(forge):

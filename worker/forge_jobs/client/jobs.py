@@ -191,13 +191,19 @@ class Jobs:
 
         It has the kind, the queue and the options of the ended job, and with `from_step`, the name of a step that this has
         done, the steps before that one, which it does not do again. Where a living job has the key of the ended one, nothing is
-        enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states, InvalidPayload, InvalidInput
-        for an unknown step, UnknownQueue when the queue is gone.
+        enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states and for a node of a flow,
+        InvalidPayload, InvalidInput for an unknown step, UnknownQueue when the queue is gone.
         """
         job = await self.get(job_id)
         before = None if from_step is None else number_of(job, from_step)
         if job.state not in ENDED:
             raise WrongState(job.id, job.state, "only an ended job can be run again")
+        if (flow_id := await self._storage.flows.of(job.id)) is not None:
+            raise WrongState(
+                job.id,
+                job.state,
+                f"it is a node of flow {flow_id}, which is retried or started anew as a whole",
+            )
         new = NewJob(
             job.kind,
             job.payload,

@@ -66,6 +66,13 @@ async def test_nodes_without_predecessors_are_pending_and_the_others_are_blocked
     assert (status.name, status.state, status.nodes, status.left) == ("f", FlowState.RUNNING, 3, 3)
 
 
+async def test_a_job_says_of_which_flow_it_is_a_node(storage):
+    flow_id, ids = await start(storage, node("a"), node("b", 0))
+    plain = await storage.jobs.enqueue(NewJob("work"))
+
+    assert [await storage.flows.of(one) for one in (*ids, plain.id)] == [flow_id, flow_id, None]
+
+
 async def test_a_chain_runs_one_node_after_the_other(storage):
     me = await worker(storage)
     flow_id, ids = await start(storage, node("a"), node("b", 0), node("c", 1))

@@ -32,6 +32,9 @@ class Flows(Protocol):
     async def get(self, flow_id: int) -> FlowStatus | None:
         """Return the flow; None: there is none."""
 
+    async def of(self, job_id: int) -> int | None:
+        """Return the id of the flow of which the job is a node; None: of none that is known."""
+
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         """Return its nodes in the order in which they were added, those with greater numbers than `after`."""
 

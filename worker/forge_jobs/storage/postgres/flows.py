@@ -45,6 +45,8 @@ ORDER BY id DESC LIMIT $4
 
 GET = f"SELECT {_STATUS} FROM {{schema}}.flow WHERE id = $1"
 
+OF = "SELECT flow_id FROM {schema}.flow_node WHERE job_id = $1"
+
 NODES = """
 SELECT node.job_id, node.number, node.name,
        CASE WHEN node.state = 'skipped' THEN 'skipped' ELSE coalesce(jobs.state, node.state, 'dead') END AS state,
@@ -153,6 +155,10 @@ class PostgresFlows:
     async def get(self, flow_id: int) -> FlowStatus | None:
         record = await self._database.fetchrow(GET, flow_id)
         return None if record is None else _status(record)
+
+    async def of(self, job_id: int) -> int | None:
+        flow_id: int | None = await self._database.fetchval(OF, job_id)
+        return flow_id
 
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         records = await self._database.fetch(NODES, flow_id, after, limit)

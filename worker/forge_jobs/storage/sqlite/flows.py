@@ -147,6 +147,12 @@ class SqliteFlows:
         )
         return None if record is None else _status(record)
 
+    async def of(self, job_id: int) -> int | None:
+        row = await self._database.read(
+            lambda transaction: transaction.row("SELECT flow_id FROM flow_node WHERE job_id = ?", (job_id,))
+        )
+        return None if row is None else row[0]
+
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         def read(transaction: Transaction) -> list[FlowNode]:
             return [
