@@ -90,3 +90,22 @@ async def test_an_audit_looks_at_all_running_flows_step_by_step(storage, monkeyp
         proof = ([one.job_id], [one.worker_id], [one.attempt])
         await older.fetch(FINISH, *proof, [False], [0.1], [b"1"], [None], [True], [False])
     assert [await storage.flows.audit(epoch=epoch) for _ in range(5)] == [1, 2, 1, 1, 0]
+
+
+async def test_all_ended_flows_are_looked_at_in_turn_whatever_is_kept_of_the_first(
+    storage, clock, monkeypatch
+):
+    monkeypatch.setattr(flows, "LOOKED_AT", 2)
+    me, epoch = await worker(storage), await leader(storage)
+    started = [(await storage.flows.start(CHAIN))[0] for _ in range(5)]
+    while claimed := await claim(storage, me, limit=10):
+        await storage.claims.finish([done(one) for one in claimed])
+    await storage.jobs.delete((await storage.flows.nodes(started[3]))[0].job_id)
+    await storage.jobs.delete((await storage.flows.nodes(started[3]))[1].job_id)
+
+    assert [await storage.flows.forget(epoch=epoch) for _ in range(6)] == [0, 1, 0, 0, 0, 0]
+
+    await clock.advance(seconds=8 * 86_400)
+    await storage.history.sweep(epoch=epoch)
+    assert sum([await storage.flows.forget(epoch=epoch) for _ in range(6)]) == 4
+    assert await storage.flows.all() == []

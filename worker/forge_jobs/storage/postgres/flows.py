@@ -11,6 +11,7 @@ from forge_jobs.model.flow import (
     FlowStatus,
     NewFlow,
 )
+from forge_jobs.model.moments import EPOCH
 from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
@@ -23,6 +24,11 @@ STEP, STEPS = 5_000, 40
 
 FIRST = (0, -1)
 """Where the audit begins: before the first node of the first flow."""
+
+LOOKED_AT = 20_000
+"""How many ended flows are looked at, at once, for some that are to be forgotten; the next time it goes on from there."""
+
+FIRST_ENDED = (EPOCH, 0)
 
 CANCELLED_AT_ONCE = 500
 
@@ -97,11 +103,15 @@ FREE = "SELECT {schema}.free_nodes($1)"
 SETTLE = "SELECT {schema}.settle_nodes()"
 
 FORGET = """
-WITH gone AS MATERIALIZED (
-    SELECT id FROM {schema}.flow
-    WHERE ended_at IS NOT NULL AND {leads} AND NOT EXISTS (
+WITH looked_at AS MATERIALIZED (
+    SELECT id, ended_at FROM {schema}.flow
+    WHERE ended_at IS NOT NULL AND (ended_at, id) > ($3::timestamptz, $4::bigint) AND {leads}
+    ORDER BY ended_at, id LIMIT $5
+), gone AS MATERIALIZED (
+    SELECT flow.id FROM looked_at JOIN {schema}.flow USING (id, ended_at)
+    WHERE NOT EXISTS (
         SELECT FROM {schema}.flow_node JOIN {schema}.job ON job.id = flow_node.job_id WHERE flow_node.flow_id = flow.id)
-    ORDER BY ended_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    ORDER BY looked_at.ended_at LIMIT $1 FOR UPDATE OF flow SKIP LOCKED
 ), nodes AS (
     DELETE FROM {schema}.flow_node WHERE flow_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING job_id
 ), edges AS (
@@ -109,7 +119,8 @@ WITH gone AS MATERIALIZED (
 ), forgotten AS (
     DELETE FROM {schema}.flow WHERE id = ANY (ARRAY(SELECT id FROM gone))
 )
-SELECT count(*) FROM gone
+SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM looked_at) AS looked_at, last.ended_at, last.id
+FROM (VALUES (1)) AS one LEFT JOIN (SELECT * FROM looked_at ORDER BY ended_at DESC, id DESC LIMIT 1) AS last ON true
 """.replace("{leads}", LEADS.replace("{epoch}", "$2"))
 
 NEEDS = """
@@ -127,6 +138,7 @@ class PostgresFlows:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
         self._audited = FIRST  # the node that the audit looked at last
+        self._kept = FIRST_ENDED  # the flow that was looked at last, and not forgotten
 
     async def start(self, flow: NewFlow, *, connection: Any = None) -> tuple[int, Sequence[int]]:
         async def attempt() -> tuple[int, Sequence[int]]:
@@ -195,7 +207,13 @@ class PostgresFlows:
         return mended
 
     async def forget(self, *, epoch: LeaderEpoch, limit: int = 100) -> int:
-        forgotten: int = await self._database.fetchval(FORGET, limit, epoch)
+        record = await self._database.fetchrow(FORGET, limit, epoch, *self._kept, LOOKED_AT)
+        assert record is not None
+        forgotten: int = record["gone"]
+        if record["looked_at"] < LOOKED_AT:
+            self._kept = FIRST_ENDED
+        elif forgotten < limit:
+            self._kept = record["ended_at"], record["id"]
         return forgotten
 
 
