@@ -270,6 +270,8 @@ class PostgresClaims:
         _fill_in(claims, records[0][1])
         if is_linked:
             await groups.admit(self._database, records[0]["again"])
+            if records[0].get("for_jobs"):
+                await self._database.outcomes.fetch(LOOK_AGAIN, list(columns[0]))
         return _missing(columns[0], records[0][0])
 
     async def held(self, worker_id: int) -> list[Claim]:
@@ -279,6 +281,16 @@ class PostgresClaims:
     async def lost(self, *, epoch: LeaderEpoch, limit: int = 500) -> list[Claim]:
         records = await self._database.fetch(LOST, limit, epoch)
         return [Claim(*record) for record in records]
+
+
+# Of an end that is written at the moment at which a job begins to wait for it, neither sees the other.
+LOOK_AGAIN = """
+SELECT count(*) FILTER (WHERE {schema}.end_wait(over.job_id, false)) FROM (
+    SELECT waiting.job_id FROM {schema}.waiting JOIN {schema}.job ON job.id = waiting.job_id
+    WHERE waiting.job_id = ANY ($1::bigint[]) AND EXISTS (
+        SELECT FROM {schema}.finished WHERE finished.job_id BETWEEN waiting.for_job AND waiting.for_job)
+    FOR NO KEY UPDATE OF job SKIP LOCKED) AS over
+"""
 
 
 def row(postponed: Postponement) -> tuple[Any, ...]:

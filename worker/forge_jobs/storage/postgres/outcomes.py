@@ -179,7 +179,7 @@ def _ends_counted(*, linked: bool) -> dict[str, str]:
 
 PARKED = """, (
            SELECT {schema}.park(array_agg(job_id), array_agg(wait)) FROM gone
-           WHERE wait IS NOT NULL AND job_id = ANY (ARRAY(SELECT job_id FROM waits)))"""
+           WHERE wait IS NOT NULL AND job_id = ANY (ARRAY(SELECT job_id FROM waits))) AS for_jobs"""
 
 
 def _postpone(*, keyed: bool, linked: bool = False, waits: bool = False) -> str:

@@ -2176,12 +2176,13 @@ $$;
 
 -- These jobs, which the statement that calls this has scheduled for now, wait for what ends these steps of theirs. One whose wait
 -- is over stays scheduled. The rows in `job` are updated, not only locked: a transaction that sees the jobs as they were before,
--- since it reads one snapshot, is refused when it sends them a signal.
-CREATE FUNCTION "forge_jobs".park(ids bigint[], steps text[]) RETURNS void LANGUAGE plpgsql AS $$
+-- since it reads one snapshot, is refused when it sends them a signal. Returns whether any waits for the end of another job.
+CREATE FUNCTION "forge_jobs".park(ids bigint[], steps text[]) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     one record;
     was record;
     soon boolean := false;
+    for_jobs boolean;
 BEGIN
     FOR one IN SELECT * FROM unnest(ids, steps) AS given (job_id, step) ORDER BY given.job_id LOOP
         UPDATE "forge_jobs".job SET links = job.links WHERE job.id = one.job_id;
@@ -2202,6 +2203,8 @@ BEGIN
     IF soon THEN
         PERFORM "forge_jobs".tell('due:');
     END IF;
+    SELECT count(*) > 0 INTO for_jobs FROM "forge_jobs".waiting WHERE waiting.job_id = ANY (ids) AND waiting.for_job IS NOT NULL;
+    RETURN for_jobs;
 END
 $$;
 
@@ -2979,7 +2982,7 @@ INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, to
 INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('28', '1', '2', 'mail', 'json', '{}', 'false', NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('29', '2', '0', 'charge', 'json', '{}', 'false', NULL, '0', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('30', '2', '1', 'ship', 'json', '{}', 'false', NULL, '1', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id) OVERRIDING SYSTEM VALUE VALUES ('1', '13', '2026-01-01 00:00:00+00', 'cancelled', 'ada', 'postgres', 'in_progress', 'in_progress', NULL) ON CONFLICT DO NOTHING;

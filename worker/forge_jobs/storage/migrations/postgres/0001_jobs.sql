@@ -2165,12 +2165,13 @@ $$;
 
 -- These jobs, which the statement that calls this has scheduled for now, wait for what ends these steps of theirs. One whose wait
 -- is over stays scheduled. The rows in `job` are updated, not only locked: a transaction that sees the jobs as they were before,
--- since it reads one snapshot, is refused when it sends them a signal.
-CREATE FUNCTION {schema}.park(ids bigint[], steps text[]) RETURNS void LANGUAGE plpgsql AS $$
+-- since it reads one snapshot, is refused when it sends them a signal. Returns whether any waits for the end of another job.
+CREATE FUNCTION {schema}.park(ids bigint[], steps text[]) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     one record;
     was record;
     soon boolean := false;
+    for_jobs boolean;
 BEGIN
     FOR one IN SELECT * FROM unnest(ids, steps) AS given (job_id, step) ORDER BY given.job_id LOOP
         UPDATE {schema}.job SET links = job.links WHERE job.id = one.job_id;
@@ -2191,6 +2192,8 @@ BEGIN
     IF soon THEN
         PERFORM {schema}.tell('due:');
     END IF;
+    SELECT count(*) > 0 INTO for_jobs FROM {schema}.waiting WHERE waiting.job_id = ANY (ids) AND waiting.for_job IS NOT NULL;
+    RETURN for_jobs;
 END
 $$;
 
