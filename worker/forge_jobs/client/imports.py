@@ -61,6 +61,7 @@ class Import:
         self._queues: set[str] = set()  # that are known to exist here
         self._sealed: set[str] = set()  # kinds whose payloads nobody may see here
         self._held: set[str] = set()  # tokens of jobs that stay aside, since others have their keys
+        self._staying = 0  # jobs that are in their table when all is done, and were seen there
         self._report = ImportReport()
 
     async def run(self, *, dry_run: bool = False) -> ImportReport:
@@ -93,6 +94,7 @@ class Import:
                     found = await there.find(last, limit=BATCH, connection=connection)
                     meant = await self._meant(found)
                     if dry_run:
+                        self._staying += len(meant)
                         self._count([(job, one) for job, one, _ in meant])
                     elif meant:
                         ids = await self._added([one for _, one, _ in meant], connection)
@@ -108,6 +110,7 @@ class Import:
                 await self._take_in(there)
             last = found[-1].id if found else 0
             self._tell(self._report.count)
+        self._report.left[foreign_jobs.IS_LOCKED] += max(0, await there.count() - self._staying)
 
     async def _meant(self, found: Sequence[ForeignJob]) -> list[tuple[ForeignJob, ImportedJob, str]]:
         """Return those that are taken over, with what they are here and tokens for them; the others are counted."""
@@ -117,8 +120,10 @@ class Import:
             answer = foreign_jobs.imported(job, self._queue, dead=self._dead, sealed=self._sealed)
             if isinstance(answer, str):
                 self._report.left[answer] += 1
+                self._staying += 1
             elif await self._is_held(answer):
                 self._report.left[foreign_jobs.HAS_KEY] += 1
+                self._staying += 1
             else:
                 meant.append((job, answer, token))
         return meant
@@ -183,6 +188,8 @@ class Import:
                 self._report.left[foreign_jobs.HAS_KEY if one.token is None else foreign_jobs.IS_KEPT] += 1
                 if one.token is not None:
                     self._held.add(one.token)
+                else:
+                    self._staying += 1
         return ids
 
     def _count(self, moved: Sequence[tuple[ForeignJob, ImportedJob]]) -> None:

@@ -16,6 +16,7 @@ FAILED = "it has failed for good there; --dead takes these too"
 NO_PAYLOAD = "its payload is no JSON object and no array"
 IS_SEALED = "its kind is sealed here, and its payload is not"
 HAS_KEY = "a job with its key has not ended here"
+IS_LOCKED = "another transaction has it, or it came meanwhile; give the command again"
 IS_KEPT = f"{HAS_KEY}, and it is kept in the table forge_jobs_aside there until the command is given again"
 
 

@@ -78,9 +78,12 @@ async def test_a_job_that_another_transaction_has_locked_stays_there(home, here)
     async with home.transaction() as other:
         await other.execute("SELECT FROM graphile_worker._private_jobs WHERE id = 1 FOR UPDATE")
 
-        assert (await Import(here, ForeignQueue.GRAPHILE).run()).count == 6
+        for dry_run in (True, False):
+            report = await Import(here, ForeignQueue.GRAPHILE).run(dry_run=dry_run)
+            assert (report.count, report.left[foreign_jobs.IS_LOCKED]) == (6, 1)
 
-    assert (await Import(here, ForeignQueue.GRAPHILE).run()).count == 1
+    report = await Import(here, ForeignQueue.GRAPHILE).run()
+    assert (report.count, report.left[foreign_jobs.IS_LOCKED]) == (1, 0)
 
 
 async def test_what_was_set_aside_in_this_database_comes_too(home, here, monkeypatch):

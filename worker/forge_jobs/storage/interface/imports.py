@@ -31,6 +31,9 @@ class ForeignJobs(Protocol):
         Those that another transaction has locked are left out.
         """
 
+    async def count(self) -> int:
+        """Return how many jobs have not ended well, whoever has locked them."""
+
     async def remove(self, ids: Sequence[int], *, connection: Any) -> None:
         """The jobs are gone."""
 

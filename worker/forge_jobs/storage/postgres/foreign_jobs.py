@@ -21,6 +21,7 @@ class Tables:
     jobs: str
     schema: str  # unless another one is named
     oldest: str  # the release since which they are so
+    alive: str  # which have not ended well
     find: str
 
 
@@ -40,6 +41,8 @@ LEFT JOIN {foreign}._private_job_queues AS line ON line.id = job.job_queue_id
 WHERE job.id > $1 ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
 """.replace("{run_at}", _MOMENT.replace("{at}", "job.run_at"))
 
+_ALIVE = "job.status IN ('todo', 'doing', 'failed')"
+
 _PROCRASTINATE = """
 SELECT job.id, job.task_name AS kind, job.args::text AS payload, job.queue_name AS queue, job.lock AS line,
        job.queueing_lock AS key, -job.priority::bigint AS priority, {run_at} AS run_at, job.attempts,
@@ -48,19 +51,21 @@ SELECT job.id, job.task_name AS kind, job.args::text AS payload, job.queue_name 
            SELECT FROM {foreign}.procrastinate_jobs AS other WHERE other.lock = job.lock AND other.status = 'doing')) AS is_busy,
        job.status = 'failed' AS is_failed, ARRAY[]::text[] AS tags
 FROM {foreign}.procrastinate_jobs AS job
-WHERE job.id > $1 AND job.status IN ('todo', 'doing', 'failed')
+WHERE job.id > $1 AND {alive}
 ORDER BY job.id LIMIT $2 FOR UPDATE OF job SKIP LOCKED
-""".replace("{run_at}", _MOMENT.replace("{at}", "job.scheduled_at"))
+""".replace("{alive}", _ALIVE).replace("{run_at}", _MOMENT.replace("{at}", "job.scheduled_at"))
 
 TABLES: Mapping[ForeignQueue, Tables] = {
-    ForeignQueue.GRAPHILE: Tables("_private_jobs", "graphile_worker", "0.16", _GRAPHILE),
-    ForeignQueue.PROCRASTINATE: Tables("procrastinate_jobs", "public", "3", _PROCRASTINATE),
+    ForeignQueue.GRAPHILE: Tables("_private_jobs", "graphile_worker", "0.16", "true", _GRAPHILE),
+    ForeignQueue.PROCRASTINATE: Tables("procrastinate_jobs", "public", "3", _ALIVE, _PROCRASTINATE),
 }
 
 IS_THERE = "SELECT to_regclass($1) IS NOT NULL"
 
 # Triggers of their tables name other tables of theirs without a schema.
 SEE = "SELECT set_config('search_path', concat_ws(', ', $1::text, nullif(current_setting('search_path'), '')), true)"
+
+COUNT = "SELECT count(*) FROM {foreign}.{jobs} AS job"
 
 REMOVE = "DELETE FROM {foreign}.{jobs} WHERE id = ANY ($1::bigint[])"
 
@@ -135,6 +140,11 @@ class PostgresForeignJobs(ForeignJobs):
             self._filled(self._tables.find), after, limit, connection=connection
         )
         return [ForeignJob(**record) for record in records]
+
+    async def count(self) -> int:
+        """See `ForeignJobs`."""
+        counted: int = await self._database.fetchval(self._filled(f"{COUNT} WHERE {self._tables.alive}"))
+        return counted
 
     async def remove(self, ids: Sequence[int], *, connection: Any) -> None:
         """See `ForeignJobs`."""
