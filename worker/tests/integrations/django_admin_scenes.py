@@ -85,7 +85,12 @@ def a_page_of_a_job() -> Any:
         "order-7",
         "enqueued",
     ]
-    return [[word for word in wanted if word not in page], "4111" in page or "<b>7" in page, unknown]
+    trails = {
+        re.findall(r'<(\w+) class="breadcrumbs"', shown)[0]
+        for shown in (page, all_may().get(JOBS).content.decode())
+    }
+    shows_too_much = "4111" in page or "<b>7" in page
+    return [[word for word in wanted if word not in page], shows_too_much, unknown, len(trails)]
 
 
 def pay(card: str, order: str) -> None: ...

@@ -12,7 +12,7 @@ def test_jobs_are_found_by_filters_ids_and_keys(project: Project) -> None:
 
 
 def test_the_page_of_a_job_says_why_and_shows_nothing_that_is_redacted(project: Project) -> None:
-    assert project.scene("a_page_of_a_job") == [[], False, [404, 404, 404]]
+    assert project.scene("a_page_of_a_job") == [[], False, [404, 404, 404], 1]
 
 
 def test_jobs_are_retried_cancelled_and_run_at_once_and_who_did_it_is_kept(project: Project) -> None:

@@ -97,6 +97,9 @@ class Shown(admin.ModelAdmin):  # type: ignore[misc]  # which has no types here
             **self.admin_site.each_context(request),
             "title": str(facts["original"]),
             "opts": self.opts,
+            "media": self.media,
+            "has_view_permission": True,
+            "is_popup": False,
             "may_change": self.has_change_permission(request),
             "history_url": reverse(
                 f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_history",
