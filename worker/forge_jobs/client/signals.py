@@ -4,7 +4,9 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, overload
 
-from forge_jobs.codecs.plain import encode
+from msgspec.structs import replace
+
+from forge_jobs.codecs.plain import encode, hides
 from forge_jobs.errors import ClaimLost, InvalidInput, SignalRefused
 from forge_jobs.handlers.context import answered
 from forge_jobs.model.job import Claim, Enqueued
@@ -144,7 +146,29 @@ class Signaller:
         signal = NewSignal(names.signal(name), _encoded(name, value), mode=choice(mode, "mode", SignalMode))
         to = _recipient(job, kind, key, tag)
         if to.tag is None:
-            return await self._sent_to_one(to, signal, connection)
+            return await self._sent_to_one(to, signal, value, connection)
+        codecs = await self._codecs(to, signal, connection)
+        if set(codecs.values()) <= {signal.codec}:
+            return await self._sent_to_all(to, signal, connection)
+        answers: dict[int, Signalled] = {}
+        for of_kind, codec in sorted(codecs.items()):
+            answers |= await self._sent_to_all(
+                replace(to, kind=of_kind), _written(signal, value, codec), connection
+            )
+        return dict(sorted(answers.items()))
+
+    async def _codecs(self, to: Recipient, signal: NewSignal, connection: Any) -> dict[str, str]:
+        """Return with which codec the value of the signal is written, by the kinds of the jobs that it is sent to: sealed as their payloads are."""
+        if signal.value is None:
+            return {}
+        codecs: dict[str, str] = {}
+        for kind, of_job, of_kind in await self.storage.signals.codecs(to, connection=connection):
+            sealed = of_kind or (of_job if hides(of_job) else None)
+            codecs[kind] = sealed or codecs.get(kind, signal.codec)
+        return codecs
+
+    async def _sent_to_all(self, to: Recipient, signal: NewSignal, connection: Any) -> dict[int, Signalled]:
+        """Send the signal to the jobs with the tag, and return what became of it by their ids."""
         answers: dict[int, Signalled] = {}
         while True:
             most = TOGETHER if connection is None else None
@@ -154,7 +178,9 @@ class Signaller:
             if most is None or len(sent) < most:
                 return answers
 
-    async def _sent_to_one(self, to: Recipient, signal: NewSignal, connection: Any) -> Signalled:
+    async def _sent_to_one(self, to: Recipient, signal: NewSignal, value: Any, connection: Any) -> Signalled:
+        for codec in (await self._codecs(to, signal, connection)).values():
+            signal = _written(signal, value, codec)
         [(job_id, answer)] = await self.storage.signals.send(to, signal, connection=connection)
         if answer is Signalled.FULL:
             raise SignalRefused(job_id or 0, signal.name, MOST_SIGNALS, MOST_KEPT)
@@ -197,13 +223,20 @@ class Signaller:
             token=callback.use,
             of_replaced=callback.of_replaced,
         )
-        return await self._sent_to_one(Recipient(callback.job_id), signal, connection)
+        return await self._sent_to_one(Recipient(callback.job_id), signal, value, connection)
 
 
-def _encoded(name: str, value: Any) -> bytes | None:
+def _written(signal: NewSignal, value: Any, codec: str) -> NewSignal:
+    """Return the signal with its value written by this codec."""
+    if codec == signal.codec:
+        return signal
+    return replace(signal, value=_encoded(signal.name, value, codec), codec=codec)
+
+
+def _encoded(name: str, value: Any, codec: str = "json") -> bytes | None:
     if value is None:
         return None
-    return encode(value, "json", limit=LARGEST_VALUE, what=f"value of signal {name!r}")
+    return encode(value, codec, limit=LARGEST_VALUE, what=f"value of signal {name!r}")
 
 
 def _recipient(

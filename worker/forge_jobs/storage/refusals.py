@@ -243,6 +243,13 @@ def check_cron(cron: CronConfig) -> None:
     check_job(cron.job())
 
 
+def open_value(name: str, codec: str, kind: str, wanted: str) -> InvalidInput:
+    """Return the error that the value of a signal would be stored for everybody to read, though jobs of the kind are sealed."""
+    return InvalidInput(
+        f"Jobs of kind {kind!r} are sealed, and the value of signal {name!r} is {codec}; allowed is the codec {wanted!r}, or no value."
+    )
+
+
 def check_sealed(jobs: Iterable[NewJob], kinds: Mapping[str, Kind]) -> None:
     """Raise InvalidInput when a job that does not come from its handler's program should be sealed, and is not."""
     if any(kind.sealed for kind in kinds.values()):

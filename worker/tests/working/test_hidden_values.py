@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Batch, BatchJob, Context, Encoded, Forge, Retry, State, Worker
+from forge_jobs import (
+    Batch,
+    BatchJob,
+    Context,
+    Encoded,
+    Forge,
+    InvalidInput,
+    Retry,
+    Signalled,
+    State,
+    Worker,
+)
 from forge_jobs.client.document import document
 from forge_jobs.codecs import plain, register, sealed
+from forge_jobs.model.signal import NewSignal, Recipient
 from forge_jobs.telemetry import logs
 from tests.storage.databases import Database
 from tests.working.events import Events
@@ -184,4 +196,50 @@ async def test_what_a_job_of_a_sealed_kind_that_was_enqueued_by_name_saves_and_r
     assert {(await forge.jobs.get(job.id)).codec for job in made[:10] + made[-1:]} == {"sealed"}
     assert await forge.wait(made[0].id, timeout=30) == SECRET
     assert document(await forge.jobs.get(made[0].id))["payload"] == {}
+    assert SECRET not in await everything(database)
+
+
+async def test_values_of_signals_to_sealed_jobs_are_sealed(forge: Forge, database: Database) -> None:
+    seen: list[str] = []
+
+    @forge.handler(codec="sealed")
+    async def pay(ctx: Context, order: int) -> None:
+        seen.append(await ctx.wait_for("pin"))
+
+    @forge.handler
+    async def mail(ctx: Context, order: int) -> None:
+        seen.append(await ctx.wait_for("pin"))
+
+    one = await pay.enqueue(order=1)  # nothing has been published yet
+    await forge.signal("pin", f"{SECRET} of one", job=one)
+    await forge.publish()
+    keyed = await pay.options(key="k").enqueue(order=2)
+    await forge.signal("pin", f"{SECRET} of the key", kind="pay", key="k")
+    tagged = [await handler.options(tags=["t"]).enqueue(order=3) for handler in (pay, mail)]
+    assert list(await forge.signal("pin", "of the tag", tag="t")) == [job.id for job in tagged]
+
+    shown = document(await forge.jobs.get(keyed.id))["signals"][0]["value"]
+    assert shown["sealed"].endswith(" bytes, key new")
+    await run(forge)
+    assert sorted(seen) == [f"{SECRET} of one", f"{SECRET} of the key", "of the tag", "of the tag"]
+    assert SECRET not in await everything(database)
+
+
+async def test_a_program_without_the_codec_sends_sealed_jobs_no_values(
+    forge: Forge, database: Database
+) -> None:
+    @forge.handler(codec="sealed")
+    async def pay(ctx: Context, order: int) -> None: ...
+
+    job = await pay.enqueue(order=1)
+    await forge.publish()
+    plain._codecs.pop("sealed")
+
+    with pytest.raises(InvalidInput, match="There is no codec 'sealed'; codecs: json, msgpack"):
+        await forge.signal("pin", SECRET, job=job)
+    with pytest.raises(InvalidInput) as error:
+        await forge.storage.signals.send(Recipient(job.id), NewSignal("pin", b'"open"'))
+    assert "are sealed, and the value of signal " in str(error.value)
+    assert "is json; allowed is the codec " in str(error.value)
+    assert await forge.signal("approved", job=job) is Signalled.KEPT
     assert SECRET not in await everything(database)

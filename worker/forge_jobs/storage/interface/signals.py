@@ -29,6 +29,9 @@ class Signals(Protocol):
         The id is None where no job has the key. With `connection` it is sent once that transaction of the caller's commits.
         """
 
+    async def codecs(self, to: Recipient, *, connection: Any = None) -> Sequence[tuple[str, str, str | None]]:
+        """Return (kind, codec, codec with which jobs of the kind are sealed) of the living jobs to which a signal would be sent, each once."""
+
     async def token_facts(
         self, job_id: int | None = None, *, claim: Claim | None = None, connection: Any = None
     ) -> TokenFacts | None:

@@ -33,6 +33,18 @@ SELECT job_id, answer
 FROM {schema}.signal_bytes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
 
+CODECS = """
+WITH given AS (
+    SELECT $1::bigint AS job_id WHERE $1 IS NOT NULL
+    UNION ALL SELECT job_key.job_id FROM {schema}.job_key WHERE job_key.kind = $2 AND job_key.key = $3
+    UNION ALL SELECT job_tag.job_id FROM {schema}.job_tag WHERE job_tag.tag = $4
+)
+SELECT DISTINCT job.kind, job.codec, CASE WHEN kind.sealed THEN kind.codec END
+FROM given JOIN {schema}.job ON job.id = given.job_id LEFT JOIN {schema}.kind ON kind.kind = job.kind
+WHERE ($2::text IS NULL OR job.kind = $2)
+  AND (SELECT finished.job_id FROM {schema}.finished WHERE finished.job_id = given.job_id) IS NULL
+"""
+
 TOKEN_FACTS = """
 SELECT statement_timestamp() AS now, origin,
        coalesce((SELECT replaced FROM {schema}.job WHERE id = $1), 0) AS replaced
@@ -102,6 +114,11 @@ class PostgresSignals:
             connection=connection,
         )
         return [(job_id, Signalled(answer)) for job_id, answer in records]
+
+    async def codecs(self, to: Recipient, *, connection: Any = None) -> Sequence[tuple[str, str, str | None]]:
+        asked = to.job_id, to.kind, to.key, to.tag
+        records = await self._database.fetch(CODECS, *asked, connection=connection)
+        return [(kind, codec, sealed) for kind, codec, sealed in records]
 
     async def token_facts(
         self, job_id: int | None = None, *, claim: Claim | None = None, connection: Any = None

@@ -19,6 +19,7 @@ from forge_jobs.model.signal import (
     TokenFacts,
 )
 from forge_jobs.model.step import JobStep
+from forge_jobs.storage.refusals import open_value
 from forge_jobs.storage.sqlite import steps, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.keys import HOLDER
@@ -36,6 +37,22 @@ ON CONFLICT (job_id, name) DO NOTHING
 ADD = "INSERT INTO signal (job_id, name, value, codec, at, token) VALUES (?, ?, ?, ?, ?, ?)"
 
 SENT = "SELECT name, token, coalesce(length(value), 0) FROM signal WHERE job_id = ?"
+
+CODECS = """
+WITH given AS (
+    SELECT :id AS job_id WHERE :id IS NOT NULL
+    UNION ALL SELECT job_id FROM job_key WHERE kind = :kind AND key = :key
+    UNION ALL SELECT job_id FROM job_tag WHERE tag = :tag
+)
+SELECT DISTINCT job.kind, job.codec, iif(kind.sealed, kind.codec, NULL)
+FROM given CROSS JOIN job ON job.id = given.job_id LEFT JOIN kind ON kind.kind = job.kind
+WHERE (:kind IS NULL OR job.kind = :kind) AND NOT EXISTS (SELECT 1 FROM finished WHERE finished.job_id = given.job_id)
+"""
+
+SEALED = """
+SELECT kind.kind, kind.codec FROM job JOIN kind ON kind.kind = job.kind
+WHERE job.id = ? AND kind.sealed AND kind.codec <> ?
+"""
 
 TOKEN_FACTS = "SELECT origin, coalesce((SELECT replaced FROM job WHERE id = ?), 0) FROM revision"
 
@@ -93,6 +110,11 @@ class SqliteSignals:
             return await self._database.within(connection, send)
         return await self._database.write(send)
 
+    async def codecs(self, to: Recipient, *, connection: Any = None) -> Sequence[tuple[str, str, str | None]]:
+        asked = {"id": to.job_id, "kind": to.kind, "key": to.key, "tag": to.tag}
+        rows = await self._database.read(lambda transaction: transaction.rows(CODECS, asked), connection)
+        return [(kind, codec, sealed) for kind, codec, sealed in rows]
+
     async def token_facts(
         self, job_id: int | None = None, *, claim: Claim | None = None, connection: Any = None
     ) -> TokenFacts | None:
@@ -146,6 +168,8 @@ def _send(transaction: Transaction, job_id: int, signal: NewSignal) -> Signalled
         return Signalled.USED
     if signal.mode is SignalMode.FIRST and any(name == signal.name for name, _, _ in sent):
         return Signalled.DUPLICATE
+    if signal.value is not None and (sealed := transaction.row(SEALED, (job_id, signal.codec))) is not None:
+        raise open_value(signal.name, signal.codec, sealed[0], sealed[1])
     if len(sent) >= MOST_SIGNALS or sum(size for *_, size in sent) + len(signal.value or b"") > MOST_KEPT:
         return Signalled.FULL
     made = (job_id, signal.name, signal.value, signal.codec, transaction.now, signal.token)

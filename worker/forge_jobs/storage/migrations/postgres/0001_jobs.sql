@@ -2266,6 +2266,14 @@ BEGIN
         SELECT FROM {schema}.signal WHERE signal.job_id = send.job_id AND signal.name = send.name) THEN
         RETURN 'duplicate';
     END IF;
+    IF send.value IS NOT NULL THEN
+        SELECT declared.kind, declared.codec INTO kept FROM {schema}.kind AS declared JOIN {schema}.job ON job.kind = declared.kind
+        WHERE job.id = send.job_id AND declared.sealed AND declared.codec <> send.codec;
+        IF FOUND THEN
+            RAISE EXCEPTION 'Jobs of kind "%" are sealed, and the value of signal "%" is %; allowed is the codec "%", or no value.',
+                kept.kind, send.name, send.codec, kept.codec USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+    END IF;
     SELECT count(*) AS signals, coalesce(sum(octet_length(signal.value)), 0) AS bytes INTO kept
     FROM {schema}.signal WHERE signal.job_id = send.job_id;
     IF kept.signals >= 1000 OR kept.bytes + coalesce(octet_length(send.value), 0) > 4194304 THEN
