@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
     from forge_jobs.storage.moving import Arrival, Departure
 
-NUMBERED = ("job", "signal", "failure", "job_group", "flow", "operation")
+NUMBERED = ("job", "signal", "failure", "intervention", "job_group", "flow", "operation")
 """Tables that give ids of their own, which are moved."""
 
 

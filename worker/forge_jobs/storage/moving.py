@@ -19,6 +19,7 @@ TABLES = (
         "step",
         "signal",
         "pin",
+        "intervention",
     ),
     *("scheduled", "blocked", "waiting", "ready", "claimed", "finished", "failure"),
     *("rate_key", "permit", "job_group", "paused_group", "paused_kind", "occupant"),

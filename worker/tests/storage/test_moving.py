@@ -111,6 +111,22 @@ async def test_work_goes_on_there_and_new_jobs_get_ids_that_no_job_has_had(sqlit
     await check_invariants(target, postgres)
 
 
+async def test_who_did_what_to_a_job_by_hand_is_known_there_and_more_is_noted(sqlite, target):
+    async with migrated_storage(sqlite) as source:
+        kept, gone = await enqueue(source), await enqueue(source)
+        await source.jobs.cancel(kept, by="ada")
+        await source.jobs.delete(gone, by="ada")
+    await moving(target, sqlite).run()
+
+    await target.jobs.retry(kept, by="bob")
+
+    noted = [
+        [(one.what.value, one.by, one.role is None) for one in await target.interventions.of_job(job_id)]
+        for job_id in (kept, gone)
+    ]
+    assert noted == [[("cancelled", "ada", True), ("retried", "bob", False)], [("deleted", "ada", True)]]
+
+
 def shop(url, shipped):
     forge = Forge(url)
 

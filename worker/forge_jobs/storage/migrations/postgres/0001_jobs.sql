@@ -344,7 +344,7 @@ CREATE TABLE {schema}.intervention (
     at           timestamptz NOT NULL,
     what         text NOT NULL,
     by_whom      text NOT NULL,  -- as that program said
-    role         text NOT NULL DEFAULT session_user,  -- of the server
+    role         text DEFAULT session_user,  -- of the server; null: it was done in SQLite, which has none
     was          text NOT NULL,  -- the state before
     becomes      text,  -- the state after; null: the job is gone
     operation_id bigint  -- of which it was a part; null: of none

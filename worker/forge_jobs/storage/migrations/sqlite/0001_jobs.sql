@@ -333,6 +333,7 @@ CREATE TABLE intervention (
     at           INTEGER NOT NULL,
     what         TEXT NOT NULL,
     by_whom      TEXT NOT NULL,  -- as that program said
+    role         TEXT,  -- of a server: null
     was          TEXT NOT NULL,  -- the state before
     becomes      TEXT,  -- the state after; null: the job is gone
     operation_id INTEGER  -- of which it was a part; null: of none
