@@ -10,6 +10,8 @@ from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
+from forge_jobs.client.flows import RetriedFlows
+from forge_jobs.errors import InvalidInput
 from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus
 from forge_jobs.rules.words import first_line
 
@@ -70,13 +72,42 @@ async def show(
 
 
 @command(group, "retry")
-async def retry(call: Call, flow_id: Id) -> Report:
-    """Go on with a dead or cancelled flow from what failed."""
+async def retry(
+    call: Call,
+    flow_id: Annotated[
+        int | None,
+        Argument(
+            help="The flow's id.",
+            metavar="[FLOW]",
+            parser=values.whole("FLOW", least=1, most=2**63 - 1),
+        ),
+    ] = None,
+    all_dead: Annotated[bool, Option("--all", help="All dead flows, instead of one.")] = False,
+    name: Annotated[
+        str | None, Option(metavar="NAME", help="Only those of this name; goes with --all.")
+    ] = None,
+) -> Report:
+    """Go on with a dead or cancelled flow from what failed, or with all dead ones."""
+    if (flow_id is None) != all_dead:
+        raise InvalidInput("FLOW and --all are both given, or neither is; allowed is one of them.")
+    if name is not None and not all_dead:
+        raise InvalidInput("--name goes with --all, not with a flow.")
     async with opened(call) as forge:
+        if flow_id is None:
+            done = await forge.flows.retry_all(name=name)
+            return Report({"retried": done.retried, "left": list(done.left)}, [_retried(done)])
         flow = await forge.flows.retry(flow_id)
     return Report(
         document(flow), [f"Flow {flow.id} goes on: {flow.left:,} of {flow.nodes:,} nodes are left."]
     )
+
+
+def _retried(done: RetriedFlows) -> str:
+    said = f"Retried dead flows: {done.retried:,}."
+    if not done.left:
+        return said
+    more = f" and {len(done.left) - 5:,} more" if len(done.left) > 5 else ""
+    return f"{said} Jobs were deleted of {', '.join(map(str, done.left[:5]))}{more}: start them anew."
 
 
 @command(group, "cancel")

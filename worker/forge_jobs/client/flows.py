@@ -31,6 +31,14 @@ class StartedFlow:
     jobs: Mapping[str, int]  # the ids of its jobs, by the names of its nodes
 
 
+@dataclass(frozen=True, slots=True)
+class RetriedFlows:
+    """What became of all dead flows."""
+
+    retried: int
+    left: Sequence[int] = ()  # the ids of those of which a job was deleted, so that they cannot go on
+
+
 class Flows:
     """The flows whose jobs are kept. Reached as `forge.flows`."""
 
@@ -122,6 +130,23 @@ class Flows:
         if was not in (FlowState.DEAD, FlowState.CANCELLED):
             raise WrongFlowState(flow_id, was, "retried", "a dead or a cancelled one")
         return await self.get(flow_id)
+
+    async def retry_all(self, *, name: str | None = None) -> RetriedFlows:
+        """All dead flows, or those of this name, go on as `retry` says; return how many, and which could not.
+
+        They go one by one: where this is stopped in the middle, call it again. Raises InvalidInput.
+        """
+        retried, left = 0, list[int]()
+        before: int | None = None
+        while flows := await self.list(state=FlowState.DEAD, name=name, before=before, limit=MOST_LISTED):
+            before = flows[-1].id
+            for flow in flows:
+                was, gone = await self._storage.flows.retry(flow.id)
+                if gone is not None:
+                    left.append(flow.id)
+                elif was in (FlowState.DEAD, FlowState.CANCELLED):  # else somebody else was faster
+                    retried += 1
+        return RetriedFlows(retried, left)
 
     async def wait(
         self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.client.flows import Flows, StartedFlow
+from forge_jobs.client.flows import Flows, RetriedFlows, StartedFlow
 from forge_jobs.handlers.flow import Flow
 from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus
 from forge_jobs.sync.noun import SyncNoun
@@ -56,6 +56,13 @@ class SyncFlows(SyncNoun[Flows]):
         Raises FlowNotFound, InvalidInput, and WrongFlowState when it is neither dead nor cancelled, or a job of its is gone.
         """
         return self._do(self._noun.retry(flow_id))
+
+    def retry_all(self, *, name: str | None = None) -> RetriedFlows:
+        """All dead flows, or those of this name, go on as `retry` says; return how many, and which could not.
+
+        They go one by one: where this is stopped in the middle, call it again. Raises InvalidInput.
+        """
+        return self._do(self._noun.retry_all(name=name))
 
     def wait(
         self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None
