@@ -12,7 +12,7 @@ import pytest
 
 from forge_jobs import Context, Flow, Forge, Worker
 from forge_jobs.client.moving import Moving
-from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import InvalidInput, StorageRefused, StorageUnavailable, StorageUnusable
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.job import State
 from forge_jobs.storage.moving import NOT_MOVED, SETTINGS, TABLES
@@ -268,6 +268,44 @@ async def test_a_move_that_is_cut_off_is_ended_by_the_next_one(sqlite, target, m
     await moving(target, sqlite).run()
 
     assert len(await target.jobs.find()) == (4 if when == "before" else 2)
+
+
+async def test_a_file_that_was_shut_before_anything_arrived_goes_to_where_it_was_to_go(sqlite, target):
+    async with migrated_storage(sqlite) as source:
+        await enqueue_many(source, 3)
+    departure = SqliteDeparture(str(sqlite.path))
+    await departure.open()
+    await departure.shut("postgresql://elsewhere/shop")  # and its program was killed
+    await departure.close()
+
+    with pytest.raises(
+        InvalidInput, match="are being moved to postgresql://elsewhere/shop, allowed is to go on"
+    ):
+        await moving(target, sqlite).run()
+    assert await target.jobs.find() == []
+
+    await departure.open()
+    await departure.reopen()
+    await departure.shut(target.url)
+    await departure.close()
+    await moving(target, sqlite).run()
+
+    assert len(await target.jobs.find()) == 3
+
+
+async def test_a_file_is_in_use_again_when_the_server_refuses_what_is_in_it(sqlite, postgres, target):
+    async with migrated_storage(sqlite) as source:
+        await enqueue_many(source, 3)
+    await postgres.refuse("job", "new.kind = 'work'")
+
+    with pytest.raises(StorageRefused, match="the trigger says no"):
+        await moving(target, sqlite).run()
+
+    async with migrated_storage(sqlite) as source:
+        await enqueue(source)
+    await postgres.accept()
+    await moving(target, sqlite).run()
+    assert len(await target.jobs.find()) == 4
 
 
 async def test_a_program_that_is_killed_again_and_again_moves_each_job_once(sqlite, postgres, target):
