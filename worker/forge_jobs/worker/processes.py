@@ -214,7 +214,8 @@ class _Parent:
     def _pass_on(self, number: signal.Signals) -> None:
         self._stopping.set()
         for child in self._children.values():
-            if child.returncode is None:
+            # One that is being replaced was told already: told again, it would end at once.
+            if child.returncode is None and child.pid not in self._replaced:
                 child.send_signal(number)
 
 

@@ -1,6 +1,6 @@
 """The wear of a worker's process: after so many jobs, or with so much memory, it is to be replaced by a new one.
 
-Jobs that are run in processes of their own count; their memory does not.
+Jobs that are run in processes of their own count; their memory does not, which has limits of its own.
 """
 
 import asyncio
@@ -42,14 +42,24 @@ class Wear:
             if self._limits.jobs is not None and self._jobs >= self._limits.jobs:
                 self._ran.set()
 
+    def _held(self) -> int:
+        return 0 if self._limits.memory is None else self._memory()
+
     async def worn(self) -> str:
         """Return, once it bears no more, in a few words why."""
+        at_first = self._held()
         while True:
             if self._ran.is_set():
                 return f"it has run {self._jobs:,} jobs of {self._limits.jobs:,}"
-            held = 0 if self._limits.memory is None else self._memory()
-            if self._limits.memory is not None and held > self._limits.memory:
-                return f"it holds {held / MEBIBYTE:,.0f} MiB of {self._limits.memory / MEBIBYTE:,.0f} MiB"
+            # Not before its first job: a program that is larger than that itself would never run any.
+            if (
+                self._limits.memory is not None
+                and self._jobs
+                and (held := self._held()) > self._limits.memory
+            ):
+                said = f"it holds {held / MEBIBYTE:,.0f} MiB of {self._limits.memory / MEBIBYTE:,.0f} MiB"
+                begun = f", and held {at_first / MEBIBYTE:,.0f} MiB before its first job"
+                return said + begun if at_first > self._limits.memory else said
             try:
                 async with asyncio.timeout(None if self._limits.memory is None else LOOK_EVERY):
                     await self._ran.wait()

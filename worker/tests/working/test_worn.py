@@ -2,14 +2,18 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Forge, State
 from forge_jobs.cli import values
 from forge_jobs.errors import InvalidInput
+from forge_jobs.model.run import Outcome
 from forge_jobs.system.memory import resident
+from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.worker.wear import MEBIBYTE, Wear, WearLimits
+from tests.test_logs import run
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet
@@ -53,11 +57,13 @@ async def test_one_process_is_replaced_as_well(forge: Forge, workers: Fleet, led
 
 
 async def test_a_process_that_holds_too_much_memory_is_replaced(forge: Forge, workers: Fleet) -> None:
-    parent = await workers.start("--max-rss", "1MiB")  # which no process keeps
+    parent = await workers.start("--max-rss", "1MiB", "--concurrency", "1")  # which no process keeps
+    jobs = [await forge.enqueue("nap")]
+    said = r"is replaced: it holds \d+ MiB of 1 MiB, and held \d+ MiB before its first job"
 
-    await eventually(
-        lambda: len(re.findall(r"is replaced: it holds \d+ MiB of 1 MiB", workers.log())) >= 2, within=100
-    )
+    await eventually(lambda: len(re.findall(said, workers.log())) >= 1, within=100)
+    jobs.append(await forge.enqueue("nap"))
+    await forge.wait_all(jobs, timeout=60)  # each process does one at least
 
     parent.terminate()
     assert await parent.wait() == 0
@@ -94,9 +100,43 @@ async def test_a_process_without_limits_is_never_worn() -> None:
 
 async def test_memory_is_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forge_jobs.worker.wear.LOOK_EVERY", 0.001)
-    held = iter([1, 2, 3 * MEBIBYTE])
+    held = iter([1, 1, 2, 3 * MEBIBYTE])
+    wear = Wear(WearLimits(memory=2 * MEBIBYTE), lambda: next(held))
+    wear.hear(JobsEnded([run(Outcome.DONE)]))
 
-    assert await Wear(WearLimits(memory=2 * MEBIBYTE), lambda: next(held)).worn() == "it holds 3 MiB of 2 MiB"
+    assert await wear.worn() == "it holds 3 MiB of 2 MiB"
+
+
+async def test_a_process_is_not_worn_before_its_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forge_jobs.worker.wear.LOOK_EVERY", 0.001)
+    wear = Wear(WearLimits(memory=MEBIBYTE), lambda: 3 * MEBIBYTE)
+    worn = asyncio.ensure_future(wear.worn())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await asyncio.shield(worn)
+
+    wear.hear(JobsEnded([run(Outcome.DONE)]))
+
+    assert await worn == "it holds 3 MiB of 1 MiB, and held 3 MiB before its first job"
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_stop_leaves_a_process_that_is_replaced_its_grace(
+    forge: Forge, workers: Fleet, ledger: Ledger, tmp_path: Path
+) -> None:
+    parent = await workers.start("--concurrency", "2", "--max-jobs", "1")
+    job = await forge.enqueue("wait_for", {"path": str(tmp_path / "now")})
+    await eventually(lambda: ledger.of("start"))
+    await forge.enqueue("nap")
+    await eventually(lambda: "is replaced" in workers.log() and " stops (" in workers.log(), within=60)
+    await asyncio.sleep(1.2)  # what is heard within a second is taken for an echo
+
+    parent.terminate()
+    await asyncio.sleep(0.3)
+    (tmp_path / "now").touch()
+
+    assert await parent.wait() == 0
+    assert (await forge.jobs.get(job)).state is State.DONE
 
 
 def test_the_memory_of_this_process_is_known() -> None:
