@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ASKED_FOR = frozenset(
     (
+        "ctx.enqueue",
         "ctx.save",
         "ctx.save_for_key",
         "ctx.state_of_key",
@@ -35,6 +36,9 @@ ASKED_FOR = frozenset(
     )
 )
 """What the worker does in place of the process."""
+
+ENQUEUE = "enqueue"
+"""What the worker does by its own Forge, with all its plugins."""
 
 PROGRESS = "progress"
 """What it is asked for and gives no answer to: nobody waits for it."""
@@ -77,9 +81,14 @@ class ChildContext(Context):
         """Raises InvalidInput."""
         raise _refused("ctx.flow")
 
-    def enqueue(self, kind: str, payload: Payload | None = None, **options: Any) -> NoReturn:
-        """Raises InvalidInput."""
-        raise _refused("ctx.enqueue")
+    def enqueue(self, kind: str, payload: Payload | None = None, **options: Any) -> Any:
+        """See Context; the worker enqueues. Raises InvalidInput with a connection."""
+        return self.answer(
+            self._enqueued_by_worker(kind, payload, options), "ctx.enqueue", options.get("connection")
+        )
+
+    async def _enqueued_by_worker(self, kind: str, payload: Payload | None, options: dict[str, Any]) -> Any:
+        return self._ask(ENQUEUE, kind, payload, options)
 
     def complete(self, connection: Any, *, result: Any = None) -> NoReturn:
         """Raises InvalidInput."""

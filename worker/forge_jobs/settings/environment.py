@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, cast
 
 from forge_jobs.errors import InvalidInput, InvalidSetting
 from forge_jobs.model.job import MAX_NAME, MAX_PAYLOAD
+from forge_jobs.model.process_limits import ProcessLimits
 from forge_jobs.rules import names
 from forge_jobs.settings import database_file, database_url, url_file
 from forge_jobs.settings.database_file import AsSaid, ConfiguredDatabase
@@ -34,6 +35,9 @@ KNOWN = (
     "FORGE_DATABASE_URL_FILE",
     "FORGE_GRACE_SECONDS",
     "FORGE_HEARTBEAT_SECONDS",
+    "FORGE_JOB_PROCESSES",
+    "FORGE_JOB_PROCESS_BYTES",
+    "FORGE_JOB_PROCESS_JOBS",
     "FORGE_LOG_FORMAT",
     "FORGE_LOG_LEVEL",
     "FORGE_MAX_CONNECTIONS",
@@ -90,6 +94,7 @@ class Settings:
     version_id: str | None = None  # the version of the pool that the worker is of; never without a pool
     pod: str | None = None
     concurrency: int = 10
+    processes: ProcessLimits = field(default_factory=ProcessLimits)  # of handlers with executor="process"
     heartbeat: timedelta = timedelta(seconds=5)
     stale: timedelta = timedelta(seconds=30)
     grace: timedelta = timedelta(seconds=25)
@@ -136,6 +141,7 @@ class Settings:
             ),
             pod=variables.text("FORGE_POD_NAME"),
             concurrency=variables.whole("FORGE_CONCURRENCY", 10, least=1, most=10_000),
+            processes=_process_limits(variables),
             heartbeat=heartbeat,
             stale=_stale(variables, heartbeat),
             grace=variables.seconds("FORGE_GRACE_SECONDS", 25, least=0, most=86_400),
@@ -201,6 +207,18 @@ def _max_connections(variables: "Variables") -> int | None:
         least=database_file.LEAST_CONNECTIONS,
         most=database_file.MOST_CONNECTIONS,
     )
+
+
+def _process_limits(variables: "Variables") -> ProcessLimits:
+    most = {"FORGE_JOB_PROCESSES": 10_000, "FORGE_JOB_PROCESS_JOBS": 10**9, "FORGE_JOB_PROCESS_BYTES": 2**50}
+    least = {"FORGE_JOB_PROCESS_BYTES": 2**20}
+    limits = {
+        key: None
+        if variables.text(key) is None
+        else variables.whole(key, 1, least=least.get(key, 1), most=most[key])
+        for key in most
+    }
+    return ProcessLimits(*limits.values())
 
 
 def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:

@@ -78,6 +78,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "The handler of job {job_id}, which had been told to stop, ended after {duration} s; {stuck} handlers are stuck",
     ),
+    events.JobProcessReplaced: (logging.INFO, "The process {process_name} is replaced: {why}"),
     events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another takes its place"),
     events.CloseWaits: (
         logging.WARNING,

@@ -51,6 +51,8 @@ class Attempt(msgspec.Struct, eq=False):
     has_begun: bool = False  # its payload was read, and its handler is called
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler has ended
+    waits: bool = False  # for room for a process
+    went_on: float | None = None  # an `uptime`: when it had that room
     is_said_to_wait: bool = False  # for others, for which the call goes on
     mask: Mask | None = None  # over what is redacted of its arguments; None: nothing is
     shows: "Token[Mask | None] | None" = None  # ends that texts made in its task are masked
@@ -90,6 +92,16 @@ class Attempt(msgspec.Struct, eq=False):
     def is_shared(self) -> bool:
         """Whether the call was told by this job to stop, and goes on for others."""
         return self.context is not None and self.context.is_shared
+
+    def put_off(self, why: Stop, stop: "Callable[[Attempt, Stop], None]") -> bool:
+        """Whether its timeout is later, since it waits, or has waited, for room for a process; it is looked at again then."""
+        timeout = self.claim.timeout
+        if why is not Stop.TIMED_OUT or timeout is None or not (self.waits or self.went_on):
+            return False
+        left = timeout if self.waits or self.went_on is None else timeout - (uptime() - self.went_on)
+        if left > 0.0:
+            asyncio.get_running_loop().call_later(left, stop, self, why)
+        return left > 0.0
 
     def tell(self) -> None:
         """The handler is told to stop, once more."""
@@ -175,17 +187,21 @@ async def call(
         function = functools.partial(carried.run, function)
         return await threads.run(function, is_left=is_left, obeyed=attempt.obeyed)
     handler.require_importable()
-    return await processes.call(
-        ChildQuestions(context),
-        handler.__module__,
-        handler.__qualname__,
-        context.claim,
-        context.queue,
-        arguments,
-        takes_context=handler.takes_context,
-        style=logs.style,
-        mask=attempt.mask,
-    )
+    attempt.waits = processes.room.locked()
+    async with processes.room:
+        if attempt.waits:
+            attempt.waits, attempt.went_on = False, uptime()
+        return await processes.call(
+            ChildQuestions(context),
+            handler.__module__,
+            handler.__qualname__,
+            context.claim,
+            context.queue,
+            arguments,
+            takes_context=handler.takes_context,
+            style=logs.style,
+            mask=attempt.mask,
+        )
 
 
 Record = Callable[[Verdict], None]

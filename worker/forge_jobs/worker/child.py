@@ -38,6 +38,7 @@ from forge_jobs.model.mask import Mask, present
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import KeptResult, kept_result
 from forge_jobs.system import exits, stop_signals
+from forge_jobs.system.memory import resident
 from forge_jobs.telemetry import logs
 from forge_jobs.telemetry.current_job import current_job
 
@@ -46,6 +47,9 @@ NUMBER = 8
 
 LENGTH = 8
 """Bytes after them, which say how long the message is."""
+
+NAME = "forge-process-{}"
+"""What the process is called, in lists of processes and in its log lines."""
 
 COST_NOTHING = (Reschedule, Throttled, Asleep)
 """What a handler may raise without a failed attempt."""
@@ -104,7 +108,12 @@ class WorkersAnswers:
 
     def ask(self, what: str, *values: Any) -> Any:
         """Return what the worker answers. Raises what it raises, and InvalidInput when the call is over, or this is a fork."""
-        message = pickle.dumps((None, (what, values)))
+        try:
+            message = pickle.dumps((None, (what, values)))
+        except Exception as error:  # pickle raises many
+            raise InvalidInput(
+                f"{what} is given what cannot be sent to the worker ({describe(error)}), allowed are plain values."
+            ) from error
         with self._turn:
             if self._is_over:
                 raise InvalidInput(f"{what} is asked for when the handler has ended, allowed is before that.")
@@ -159,6 +168,7 @@ def main() -> None:
     # would not if they were ignored here.
     stop_signals.noticed(_remember)
     stop_signals.let_through()
+    _take_name(sys.argv[1])
     worker = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -169,7 +179,15 @@ def main() -> None:
         answers = WorkersAnswers(worker, number)
         answer = unprepared or _answer(message, answers.ask)
         answers.over()
-        worker.sendall(framed(number, answer))
+        # An answer is followed by how many bytes the process holds: `pickle` reads no further than it has to.
+        worker.sendall(framed(number, answer + resident().to_bytes(LENGTH)))
+
+
+def _take_name(name: str) -> None:
+    """The process has this name, also where the system lists its processes or says which one it killed."""
+    multiprocessing.current_process().name = name
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(name)
 
 
 def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:

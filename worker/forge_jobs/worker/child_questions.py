@@ -4,7 +4,7 @@ import pickle
 from typing import Any
 
 from forge_jobs.errors import InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
-from forge_jobs.handlers.child_context import PROGRESS
+from forge_jobs.handlers.child_context import ENQUEUE, PROGRESS
 from forge_jobs.handlers.context import Context
 from forge_jobs.storage.outage import Outage
 
@@ -48,6 +48,9 @@ class ChildQuestions:
     async def _asked(self, what: str, values: tuple[Any, ...]) -> Any:
         storage, claim = self._context.forge.storage, self._context.claim
         match what:
+            case _ if what == ENQUEUE:
+                kind, payload, options = values
+                return await self._context.enqueue(kind, payload, **options)
             case "steps.of_job":
                 return await storage.steps.of_job(claim.job_id)
             case "steps.add":

@@ -6,6 +6,7 @@ with it.
 """
 
 import asyncio
+import itertools
 import os
 import pickle
 import socket
@@ -18,24 +19,31 @@ from signal import Signals
 from typing import Any, Self
 
 from forge_jobs.model.decision import HandedBack, Retry
+from forge_jobs.model.process_limits import ProcessLimits
 from forge_jobs.system import stop_signals
 from forge_jobs.system.guard import deaf
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.process_group import ProcessGroup
+from forge_jobs.telemetry.events import JobProcessReplaced
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker import child
 from forge_jobs.worker.child_questions import ChildQuestions
 
+MOST = 10_000  # processes: as many as a worker runs jobs at once
 START = "from forge_jobs.worker.child import main; main()"
 LONGEST_IDLE = 300.0  # seconds that a process is kept without a call
+MEBIBYTE = 1024 * 1024
 ANSWER_TIMEOUT = 0.5  # seconds to read what a dead process has written
 
 
 class Children:
     """Processes for calls, made as they are needed."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, limits: ProcessLimits) -> None:
         self._telemetry = telemetry
+        self._limits = limits
+        self.room = asyncio.Semaphore(limits.count or MOST)  # to be held around a call
+        self._numbers = itertools.count(1)
         self._idle: deque[tuple[Child, float]] = deque()  # and since when, the one used last at the end
 
     async def call(self, questions: ChildQuestions, *args: Any, **kwargs: Any) -> Any:
@@ -52,7 +60,11 @@ class Children:
         except BaseException:
             await process.end()
             raise
-        self._idle.append((process, time.monotonic()))
+        if why := process.worn(self._limits):
+            self._telemetry.emit(JobProcessReplaced(process.name, why))
+            await process.end()
+        else:
+            self._idle.append((process, time.monotonic()))
         await self._end_those_idle_since(time.monotonic() - LONGEST_IDLE)
         if not returned:
             raise value
@@ -68,7 +80,7 @@ class Children:
             if process.lives:
                 return process
             await process.end()
-        return await Child.started()
+        return await Child.started(next(self._numbers))
 
     async def _end_those_idle_since(self, moment: float) -> None:
         while self._idle and self._idle[0][1] <= moment:
@@ -80,21 +92,24 @@ class Child:
     """One process, and the socket to it."""
 
     def __init__(
-        self, group: ProcessGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, name: str, group: ProcessGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self.name = name
+        self._jobs = self._memory = 0  # that it has done, and bytes that it held after the last one
         self._group = group
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def started(cls) -> Self:
-        """Return a new one. Raises OSError when it cannot be started."""
+    async def started(cls, number: int) -> Self:
+        """Return a new one, whose name has this number. Raises OSError when it cannot be started."""
+        name = child.NAME.format(number)
         ours, theirs = socket.socketpair()
         group = None
         try:
             # Held back from before its first line on: a signal between fork and exec would end it.
             with theirs, stop_signals.held_back():
                 group = ProcessGroup(
-                    deaf([sys.executable, "-c", START]),
+                    deaf([sys.executable, "-c", START, name]),
                     env=os.environ,
                     stdin=theirs.fileno(),
                     stdout=_console(),
@@ -109,7 +124,7 @@ class Child:
         facts = spawn.get_preparation_data(child.__name__)
         taken_over = {name: facts[name] for name in child.MAIN if name in facts}
         writer.write(child.framed(os.urandom(child.NUMBER), pickle.dumps(taken_over)))
-        return cls(group, reader, writer)
+        return cls(name, group, reader, writer)
 
     @property
     def lives(self) -> bool:
@@ -126,11 +141,21 @@ class Child:
         number = os.urandom(child.NUMBER)
         self._writer.write(child.framed(number, request))
         while True:
-            returned, value = pickle.loads(await self._message(number, telemetry))
+            message = await self._message(number, telemetry)
+            returned, value = pickle.loads(message)
             if returned is not None:
+                self._jobs, self._memory = self._jobs + 1, int.from_bytes(message[-child.LENGTH :])
                 return returned, value
             if (reply := await questions.answered(*value)) is not None:
                 self._writer.write(child.framed(number, reply))
+
+    def worn(self, limits: ProcessLimits) -> str | None:
+        """Return in a few words why another one should take its place; None: it may do more."""
+        if limits.jobs is not None and self._jobs >= limits.jobs:
+            return f"it has run {self._jobs:,} jobs of {limits.jobs:,}"
+        if limits.memory is not None and self._memory > limits.memory:
+            return f"it holds {self._memory / MEBIBYTE:,.0f} MiB of {limits.memory / MEBIBYTE:,.0f} MiB"
+        return None
 
     async def _message(self, number: bytes, telemetry: Telemetry) -> bytes:
         answering = OwnTask(self._read(number), telemetry, name="answer of a process")

@@ -89,7 +89,7 @@ class Runners:
         self._recorder = recorder
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
-        self._processes = Children(self._telemetry)
+        self._processes = Children(self._telemetry, forge.settings.processes)
         self._ended = asyncio.Event()  # all handlers, once somebody waits for that
         self._is_waited_for = False
         self._closed = False
@@ -390,7 +390,7 @@ class Runners:
         """Tell the handler to stop, and again while it goes on. A cancellation by a user replaces any
         reason given before.
         """
-        if attempt.has_ended:
+        if attempt.has_ended or attempt.put_off(why, self._stop):
             return
         if attempt.stopped is None:
             attempt.stopped = why

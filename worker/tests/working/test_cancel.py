@@ -111,7 +111,7 @@ async def test_a_process_of_its_own_is_killed_when_its_job_is_cancelled(forge: F
 
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_process_is_not_left_behind_when_its_start_is_cancelled(steps: int) -> None:
-    starting = asyncio.create_task(Child.started())
+    starting = asyncio.create_task(Child.started(1))
     for _ in range(steps):
         await asyncio.sleep(0)
     starting.cancel()

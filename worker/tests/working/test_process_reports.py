@@ -83,7 +83,7 @@ def misuse(ctx: Context) -> list[str]:
         lambda: ctx.step("", dict),
         lambda: ctx.save_for_key(1),
         lambda: ctx.progress(2),
-        lambda: ctx.enqueue("other"),
+        lambda: ctx.enqueue("other", connection=object()),
         lambda: ctx.rate_limit.acquire("smtp"),
     ]
     for call in calls:

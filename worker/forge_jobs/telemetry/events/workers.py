@@ -116,6 +116,14 @@ class RunnerReplaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JobProcessReplaced(Event):
+    """A process of handlers has run its jobs, or holds too much memory: the next job there gets a new one."""
+
+    process_name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignalTaken(Event):
     """Something in this process replaced the worker's handler of a signal that stops it; the worker's is in place again."""
 
