@@ -88,6 +88,34 @@ async def test_calls_without_an_answer_are_counted(tmp_path: Path, monkeypatch: 
     assert (report.enqueued, report.lost_calls, report.error) == (0, 2, "The database is away.")
 
 
+async def test_an_outage_while_jobs_are_waited_for_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("forge_jobs.client.load.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("forge_jobs.client.load.LOOKED_AT", 2)
+    async with Forge(f"sqlite:///{tmp_path}/queue.sqlite") as forge:
+        ends, looks = forge.storage.ends, list[int]()
+        look = ends.look
+
+        async def away_at_first(job_ids: Any, **options: Any) -> Any:
+            looks.append(len(job_ids))
+            if len(looks) == 1:
+                raise StorageUnavailable("The database is away.")
+            return await look(job_ids, **options)
+
+        monkeypatch.setattr(ends, "look", away_at_first)
+        run = LoadRun(forge, PlannedLoad("echo", {}, 6))
+        report = await run.run()
+        for job in await forge.jobs.list(
+            kind="echo", limit=2
+        ):  # the last ones, beside others that do not end
+            await forge.jobs.complete(job.id)
+        report = await run._ended(report, 0.0, 1.0)
+
+    assert (report.enqueued, report.error) == (6, "The database is away.")
+    assert report.states == {"done": 2, "not ended": 4}
+
+
 def test_shares_are_of_what_there_is():
     assert shares([]) == {}
     assert shares([3.0, 1.0, 2.0]) == {"p50": 2.0, "p95": 3.0, "p99": 3.0, "max": 3.0}

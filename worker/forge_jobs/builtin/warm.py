@@ -155,6 +155,7 @@ class WarmProgram:
         self._argv = list(argv)
         self._timeout = None if limit is None else limit.total_seconds()
         self._env, self._cwd = dict(env or {}), None if cwd is None else Path(cwd)
+        self._processes = processes
         self._slots = asyncio.Semaphore(processes)
         self._idle: deque[WarmProcess] = deque()
 
@@ -185,6 +186,7 @@ class WarmProgram:
         """No process runs."""
         while self._idle:
             await self._idle.pop().end()
+        self._slots = asyncio.Semaphore(self._processes)  # the next loop's: this one belongs to its own
 
     async def _one(self) -> WarmProcess:
         while self._idle:

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -105,10 +106,18 @@ class LoadRun:
     async def _ended(self, report: LoadReport, began: float, patience: float) -> LoadReport:
         """Return the report with how the jobs have ended, once they have, or the time is over."""
         waiting, states, gone = set(self._ids), Counter[str](), 0
-        until = time.monotonic() + patience
+        until, last = time.monotonic() + patience, 0
         while waiting and time.monotonic() < until:
             before = len(waiting)
-            for job_id, end in (await self._forge.storage.ends.look(sorted(waiting)[:LOOKED_AT])).items():
+            # Those behind the last ones, so that jobs which do not end hide no others.
+            looked_at = sorted(waiting, key=lambda job_id: (job_id <= last, job_id))[:LOOKED_AT]
+            last = looked_at[-1]
+            try:
+                ends = await self._forge.storage.ends.look(looked_at)
+            except StorageUnavailable as error:  # what was enqueued is told all the same
+                report = replace(report, error=report.error or str(error))
+                ends = {}
+            for job_id, end in ends.items():
                 waiting.discard(job_id)
                 if end is None:
                     gone += 1
@@ -123,18 +132,10 @@ class LoadRun:
             **({"forgotten": gone} if gone else {}),
             **({"not ended": len(waiting)} if waiting else {}),
         }
-        waited, ran = await self._times()
-        return LoadReport(
-            report.enqueued,
-            report.seconds,
-            report.calls,
-            report.lost_calls,
-            report.error,
-            counted,
-            None if waiting else seconds,
-            shares(waited),
-            shares(ran),
-        )
+        with suppress(StorageUnavailable):
+            waited, ran = await self._times()
+            report = replace(report, waited=shares(waited), ran=shares(ran))
+        return replace(report, states=counted, seconds_until_ended=None if waiting else seconds)
 
     async def _times(self) -> tuple[list[float], list[float]]:
         """Return how long the newest of the jobs that have ended waited, and ran, in seconds."""

@@ -197,6 +197,18 @@ async def test_no_process_is_left_when_the_forge_is_closed(tmp_path: Path) -> No
     await eventually(lambda: not lives(process))
 
 
+def test_a_program_goes_on_in_another_event_loop(tmp_path: Path) -> None:
+    forge = Forge(f"sqlite:///{tmp_path}/other.sqlite")
+    builtin.register_program(forge, "warm", [sys.executable, "-c", PROGRAM], max_attempts=1)
+
+    async def pids() -> int:
+        async with forge, working(forge, "default"):
+            jobs = [await forge.enqueue("warm") for _ in range(4)]  # more at once than it has processes
+            return len(await forge.wait_all(jobs, timeout=30))
+
+    assert [asyncio.run(pids()) for _ in range(2)] == [4, 4]
+
+
 @pytest.mark.parametrize(
     "wrong", [{"argv": "ls"}, {"argv": []}, {"processes": 0}, {"processes": True}, {"timeout": -1}]
 )
