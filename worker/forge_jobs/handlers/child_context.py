@@ -143,9 +143,23 @@ class _ChildForge:
         self._forge = forge
         self.storage = _ChildStorage(ask)
         self.telemetry = Telemetry()
+        self.handlers = _ChildHandlers()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._forge, name)
+
+
+class _ChildHandlers:
+    """The handlers of the worker: it says by its answer to `pins.add` whether jobs of the kind are pinned."""
+
+    is_pinned = True
+
+    @property
+    def by_kind(self) -> "_ChildHandlers":
+        return self
+
+    def get(self, kind: str) -> "_ChildHandlers":
+        return self
 
 
 class _ChildStorage:
@@ -153,7 +167,7 @@ class _ChildStorage:
 
     def __init__(self, ask: Ask) -> None:
         self.steps, self.saved_states = _ChildSteps(ask), _ChildSavedStates(ask)
-        self.signals = _ChildSignals(ask)
+        self.signals, self.pins = _ChildSignals(ask), _ChildPins(ask)
 
 
 class _ChildSteps:
@@ -169,6 +183,16 @@ class _ChildSteps:
     async def add(self, claim: Claim, step: NewStep, *, connection: Any = None) -> JobStep | None:
         kept: JobStep | None = self._ask("steps.add", step)
         return kept
+
+
+class _ChildPins:
+    """`Pins`, asked for."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def add(self, claim: Claim, *, connection: Any = None) -> bool:
+        return bool(self._ask("pins.add"))
 
 
 class _ChildSignals:

@@ -6,9 +6,10 @@ from typing import Any
 from forge_jobs.errors import InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
 from forge_jobs.handlers.child_context import ENQUEUE, PROGRESS
 from forge_jobs.handlers.context import Context
+from forge_jobs.model.pin import PINNED, is_pinned
 from forge_jobs.storage.outage import Outage
 
-THROUGH_OUTAGES = ("steps.of_job", "steps.add", "signals.wait")
+THROUGH_OUTAGES = ("steps.of_job", "steps.add", "signals.wait", "pins.add")
 """What an outage of the database is waited for: a step that is done would be done again."""
 
 
@@ -45,6 +46,16 @@ class ChildQuestions:
                 self._outage.over()
                 return answer
 
+    async def _pinned(self) -> bool:
+        """Whether the job is this worker's still, and pinned to its version if its handler says so."""
+        claim, forge = self._context.claim, self._context.forge
+        handler = forge.handlers.by_kind.get(claim.kind)
+        if handler is None or not handler.is_pinned or is_pinned(claim.links):
+            return True
+        if is_held := await forge.storage.pins.add(claim):
+            claim.links = (claim.links or 0) | PINNED
+        return is_held
+
     async def _asked(self, what: str, values: tuple[Any, ...]) -> Any:
         storage, claim = self._context.forge.storage, self._context.claim
         match what:
@@ -55,6 +66,8 @@ class ChildQuestions:
                 return await storage.steps.of_job(claim.job_id)
             case "steps.add":
                 return await storage.steps.add(claim, *values)
+            case "pins.add":
+                return await self._pinned()
             case "signals.wait":
                 return await storage.signals.wait(claim, *values)
             case "saved_states.save":

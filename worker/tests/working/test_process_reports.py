@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -288,3 +288,15 @@ async def test_a_process_waits_for_a_signal(forge: Forge) -> None:
     await forge.signal("approved", {"by": "ada"}, job=job)
     await run(forge)
     assert await forge.wait(job, timeout=30) == [{"by": "ada"}, "the signal 'paid' did not come in time"]
+
+
+@pytest.mark.parametrize("pin", ["version", None])
+async def test_a_job_that_has_begun_in_a_process_is_pinned_if_its_handler_says_so(
+    forge: Forge, ledger: str, pin: Literal["version"] | None
+) -> None:
+    handler = forge.handler(executor="process", max_attempts=1, pin=pin)(swallow)
+    job = await handler.enqueue(ledger=ledger)
+    await run(forge)
+
+    assert (await forge.jobs.get(job.id)).reason is Reason.SLEEPING
+    assert (await forge.storage.pins.of_job(job.id) is not None) is (pin is not None)
