@@ -399,7 +399,7 @@ async def test_who_may_only_signal_sends_signals_in_every_way(tables: asyncpg.Co
 async def test_who_may_only_signal_may_do_nothing_else(tables: asyncpg.Connection, url: str) -> None:
     await grant(tables, Purpose.SIGNALLER)
     async with Forge(as_role(url, "owner")) as forge:
-        job = await forge.enqueue("work", {"secret": 1})
+        job = await forge.enqueue("work", {"secret": 1}, key="one")
         await forge.signal("approved", {"secret": 1}, job=job)
     storage = await opened(url, Purpose.SIGNALLER)
     fetch = storage._database.fetch

@@ -93,7 +93,10 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
     | dict.fromkeys(_LOOKED_AT, "SELECT"),
     Purpose.READER: dict.fromkeys((*_WORKED_ON, *_LOOKED_AT), "SELECT"),
     Purpose.SIGNALLER: {
-        "job": "SELECT (id, replaced)",
+        "finished": "SELECT (job_id)",
+        "job": "SELECT (id, kind, codec, replaced)",
+        "job_key": "SELECT (job_id, kind, key)",
+        "job_tag": "SELECT (job_id, tag)",
         "kind": "SELECT",
         "migration": "SELECT",
         "queue": "SELECT",
