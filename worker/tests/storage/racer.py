@@ -19,7 +19,6 @@ from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface.storage import Storage
-from tests.storage.factories import patiently
 
 
 async def migrate(storage: Storage) -> int:
@@ -56,7 +55,7 @@ async def work(storage: Storage, worker_id: str) -> list[int]:
     [queue] = await storage.queues.all()
     ids: list[int] = []
     while claims := await storage.claims.claim(queue.id, int(worker_id), limit=7):
-        assert await patiently(storage.claims.finish, [End(claim, State.DONE) for claim in claims]) == []
+        assert await storage.claims.finish([End(claim, State.DONE) for claim in claims]) == []
         ids += [claim.job_id for claim in claims]
     return ids
 
