@@ -12,8 +12,8 @@ from tests.without_loop.test_signals import a_connection_to
 from tests.without_loop.working import a_worker_of
 
 
-def declared(forge: Forge) -> Flow:
-    """Return a chain of three, whose middle fails for an order that is negative."""
+def declared(forge: Forge, packed: list[int] | None = None) -> Flow:
+    """Return a chain of three, whose middle fails for an order that is negative. `packed` gets each order that it has seen."""
 
     @forge.handler
     def charge(order: int) -> int:
@@ -21,6 +21,8 @@ def declared(forge: Forge) -> Flow:
 
     @forge.handler
     def pack(order: int) -> list[int]:
+        if packed is not None:
+            packed.append(order)
         if order < 0:
             raise Dead("nothing to pack")
         return [order, order]
@@ -50,16 +52,18 @@ def test_a_flow_is_started_and_waited_for(new_forge: Callable[[], Forge], forge:
 def test_a_dead_flow_is_said_and_goes_on_from_what_failed(
     new_forge: Callable[[], Forge], forge: Forge
 ) -> None:
-    theirs = new_forge()
-    declared(theirs)
+    theirs, packed = new_forge(), list[int]()
+    declared(theirs, packed)
 
     with a_worker_of(theirs):
         started = forge.sync.flows.start(declared(forge), -1)
         with pytest.raises(FlowDead, match="nothing to pack"):
             forge.sync.flows.wait(started, timeout=30)
-        assert forge.sync.flows.retry(started.id).state is FlowState.RUNNING
+        assert packed == [-1]
+        assert forge.sync.flows.retry(started.id).id == started.id
         with pytest.raises(FlowDead):
             forge.sync.flows.wait(started.id, timeout=30)
+    assert packed == [-1, -1]
 
 
 def test_a_flow_is_cancelled_and_who_waits_too_short_is_told(forge: Forge) -> None:
