@@ -102,10 +102,6 @@ def in_child_generator() -> Any:
     return (number for number in range(3))
 
 
-def in_child_enqueues(ctx: Context) -> None:
-    ctx.enqueue("works")
-
-
 def in_child_enqueues_by_its_program() -> None:
     declared.enqueue("works")  # type: ignore[unused-coroutine]  # a plain handler waits in the call
 
@@ -377,7 +373,6 @@ async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again
     [
         ("in_child_coroutine", "The handler returned a coroutine, which nothing awaits"),
         ("in_child_generator", "The handler returned a generator, whose work is not done"),
-        ("in_child_enqueues", "ctx.enqueue is used in a handler with executor='process'"),
         ("in_child_enqueues_by_its_program", "forge.enqueue is used in a handler with executor='process'"),
         ("in_child_enqueues_by_a_handler", "forge.enqueue_many is used in a handler with executor='process'"),
         ("in_child_waits_for_a_job", "forge.wait is used in a handler with executor='process'"),
