@@ -29,6 +29,9 @@ help:
 # Exported, and quoted by the shell, so that a folder may have any name.
 export DIR POSTGRES
 
+# Where an environment forbids to write bytecode, each of the thousand processes of the tests compiles every module anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 demo: $(VENV)/.installed
 	@$(BIN)/python -m forge_jobs.demo $${POSTGRES:+--postgres} -- $${DIR:+"$$DIR"}
 
