@@ -21,6 +21,7 @@ from forge_jobs.storage.postgres import (
     groups,
     meta,
     node_inputs,
+    outcomes,
     pins,
     saved_states,
     tenants,
@@ -39,9 +40,6 @@ from forge_jobs.storage.postgres.claiming import (
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.held import HELD, LOST
 from forge_jobs.storage.postgres.outcomes import (
-    FINISH,
-    FINISH_ITEMS,
-    FINISH_LINKED,
     FINISH_PLAIN,
     HAND_BACK,
     HAND_BACK_KEYED,
@@ -190,22 +188,8 @@ class PostgresClaims:
             if any([end.changes is not None for end in ends]):
                 return await flow_growth.finish(self._database, ends)
             is_linked = not all(end.claim.links in END_ALONE for end in ends)
-            payloads = [end.payload for end in ends]
-            has_payloads = any(payload is not None for payload in payloads)
-            records = await self._database.outcomes.fetch(
-                FINISH_ITEMS if has_payloads else FINISH_LINKED if is_linked else FINISH,
-                ids,
-                [end.claim.worker_id for end in ends],
-                [end.claim.attempt for end in ends],
-                [end.state is State.DEAD for end in ends],
-                [end.duration for end in ends],
-                [end.result for end in ends],
-                [end.error for end in ends],
-                [end.keep or is_node(end.claim.links) for end in ends],
-                [end.claim.key is not None for end in ends],
-                *([[is_node(end.claim.links) for end in ends]] if is_linked or has_payloads else []),
-                *([payloads] if has_payloads else []),
-            )
+            statement, arguments = outcomes.finish(ends, is_linked=is_linked)
+            records = await self._database.outcomes.fetch(statement, *arguments)
             if is_linked:
                 await groups.admit(self._database, records[0]["again"])
         return _missing(ids, records[0][0])

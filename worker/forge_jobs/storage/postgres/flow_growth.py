@@ -9,13 +9,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from forge_jobs.model.flow import FlowChanges, NewNode, encoded, is_node
-from forge_jobs.model.job import End, NewJob, State
-from forge_jobs.storage.postgres import groups
+from forge_jobs.model.flow import FlowChanges, NewNode, encoded
+from forge_jobs.model.job import End, NewJob
+from forge_jobs.storage.postgres import groups, outcomes
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.outcomes import FINISH_ITEMS, FINISH_LINKED
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 
 FAR = datetime(9000, 1, 1, tzinfo=UTC)
@@ -175,24 +174,9 @@ async def _finish(database: PostgresDatabase, ends: Sequence[End]) -> list[int]:
 
 async def _end(database: PostgresDatabase, ends: Sequence[End], connection: Any) -> Sequence[int] | None:
     """The jobs have ended; return the groups that somebody else has locked."""
-    payloads = [end.payload for end in ends]
-    has_payloads = any(payload is not None for payload in payloads)
+    statement, arguments = outcomes.finish(ends, is_linked=True)
     await database.execute(PLANNED_AS_WALKS, connection=connection)
-    record = await database.fetchrow(
-        FINISH_ITEMS if has_payloads else FINISH_LINKED,
-        [end.claim.job_id for end in ends],
-        [end.claim.worker_id for end in ends],
-        [end.claim.attempt for end in ends],
-        [end.state is State.DEAD for end in ends],
-        [end.duration for end in ends],
-        [end.result for end in ends],
-        [end.error for end in ends],
-        [end.keep or is_node(end.claim.links) for end in ends],
-        [end.claim.key is not None for end in ends],
-        [is_node(end.claim.links) for end in ends],
-        *([payloads] if has_payloads else []),
-        connection=connection,
-    )
+    record = await database.fetchrow(statement, *arguments, connection=connection)
     assert record is not None
     groups_left: Sequence[int] | None = record["again"]
     return groups_left

@@ -3,12 +3,16 @@
 Each takes jobs out of `claimed` whose claims still hold; what follows comes from `endings`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from forge_jobs.model.flow import FLOW
+from forge_jobs.model.flow import FLOW, is_node
+from forge_jobs.model.job import End, State
 from forge_jobs.model.tenant import FAIR
 from forge_jobs.storage.postgres import endings, time_limits
 from forge_jobs.storage.postgres.statement import filled
+
+DEAD = State.DEAD  # a look-up in an Enum is slower than one thinks
 
 # For nearly every batch: done by one worker, nothing to forget, no key, no error. It has fewer
 # arrays, since encoding them costs the worker as much as the statement costs the server; that of the attempts
@@ -107,6 +111,27 @@ _LIMITS = f""", {_IS_EXPIRED} AS is_expired, CASE
         WHEN {_IS_EXPIRED} THEN {time_limits.EXPIRED}
         WHEN {_IS_OVERDUE} THEN {time_limits.OVERDUE} END AS {endings.BY_TIME}"""
 _LIMITED = " LEFT JOIN {schema}.time_limit USING (job_id)"
+
+
+def finish(ends: Sequence[End], *, is_linked: bool) -> tuple[str, list[list[Any]]]:
+    """Return the statement that writes down how these claims ended, and its arguments. `is_linked`: not all of them end alone."""
+    payloads = [end.payload for end in ends]
+    has_payloads = any(payload is not None for payload in payloads)
+    nodes = [is_node(end.claim.links) for end in ends]
+    arguments: list[list[Any]] = [
+        [end.claim.job_id for end in ends],
+        [end.claim.worker_id for end in ends],
+        [end.claim.attempt for end in ends],
+        [end.state is DEAD for end in ends],
+        [end.duration for end in ends],
+        [end.result for end in ends],
+        [end.error for end in ends],
+        [end.keep or node for end, node in zip(ends, nodes, strict=True)],
+        [end.claim.key is not None for end in ends],
+    ]
+    if has_payloads:
+        return FINISH_ITEMS, [*arguments, nodes, payloads]
+    return (FINISH_LINKED, [*arguments, nodes]) if is_linked else (FINISH, arguments)
 
 
 def _gone(given: Mapping[str, str], more: str = "", *, keyed: bool, limits: str = "") -> str:
