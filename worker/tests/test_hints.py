@@ -7,7 +7,7 @@ from datetime import timedelta
 from msgspec import structs
 
 from forge_jobs.model.job import Claim
-from forge_jobs.model.tenant import FAIR
+from forge_jobs.model.links import FAIR
 from forge_jobs.storage.interface.claims import Front
 from forge_jobs.worker.hints import LATE, LONGEST_ENQUEUE, MARGIN, TURNS, Hints
 

@@ -12,7 +12,7 @@ from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.steps import Step, journal_of
 from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.model.job import Claim
-from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.links import REPORTED
 from forge_jobs.model.signal import NewWait
 from forge_jobs.model.step import JobStep, NewStep
 from forge_jobs.telemetry.telemetry import Telemetry

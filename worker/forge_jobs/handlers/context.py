@@ -20,9 +20,9 @@ from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.handlers.waits import WaitingContext
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
+from forge_jobs.model.links import REPORTED
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.permit import Granted
-from forge_jobs.model.progress import REPORTED
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.returned import kept_result
 

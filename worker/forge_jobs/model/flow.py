@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from forge_jobs.model.links import FLOW
+
 if TYPE_CHECKING:
     from forge_jobs.model.job import NewJob
-
-FLOW = 32
-"""The bit of `links` that says that a job is a node of a flow."""
 
 MOST_NODES = 100_000
 """How many nodes a flow may have when it starts, and how many a node may add at once."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from forge_jobs.model.links import GROUPS
+
 MOST_PLACES = 1000
 """The largest limit of a group."""
 
@@ -48,9 +50,6 @@ class GroupStatus:
 
 DROPPED_ERROR = "dropped: its group had no place for it"
 """The error of a scheduled job that a group drops when it is due."""
-
-GROUPS = 1
-"""The bit of `links` that says that a job has groups."""
 
 
 def has_groups(links: int | None) -> bool:

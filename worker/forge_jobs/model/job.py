@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Generic
 import msgspec
 from msgspec.structs import replace
 
-from forge_jobs.model.flow import FLOW, ClaimedNode, FlowChanges
-from forge_jobs.model.group import GROUPS, Group, has_groups
+from forge_jobs.model.flow import ClaimedNode, FlowChanges
+from forge_jobs.model.group import Group, has_groups
+from forge_jobs.model.links import FAIR, FLOW, GROUPS, LIMITED
 from forge_jobs.model.pin import Pin
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.model.signal import KeptSignal
 from forge_jobs.model.step import JobStep
-from forge_jobs.model.tenant import FAIR, has_tenant
-from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
+from forge_jobs.model.tenant import has_tenant
+from forge_jobs.model.time_limit import Limit, TimeLimits
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # which type checkers know, whether or not it is installed

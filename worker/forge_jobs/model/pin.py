@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from forge_jobs.model.links import PINNED
 from forge_jobs.model.version import VersionState
 from forge_jobs.model.worker import WorkerInfo
-
-PINNED = 128
-"""The bit of `links` that says that a job goes on with one version of the program only."""
 
 
 def is_pinned(links: int | None) -> bool:

@@ -4,9 +4,6 @@ import msgspec
 
 from forge_jobs.model.job import Claim
 
-REPORTED = 4
-"""The bit of `links` that says that a handler has saved a state of the job or a result, done a step, or reported progress."""
-
 
 class ProgressReport(msgspec.Struct, frozen=True, gc=False):
     """How far an attempt is, as its handler says."""

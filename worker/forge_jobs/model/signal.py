@@ -18,9 +18,6 @@ GONE = "gone"
 CIRCLE = "circle"
 """What has ended a wait for the end of a job that waits for the end of this one: neither would ever end."""
 
-AWAITED = 64
-"""The bit of `links` that says that other jobs wait for the end of the job."""
-
 MOST_NAMES = 20
 """How many signals one wait may be for."""
 

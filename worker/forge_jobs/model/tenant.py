@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from forge_jobs.model.group import GROUPS
-
-FAIR = 8
-"""The bit of `links` that says that a job has a tenant."""
+from forge_jobs.model.links import FAIR, GROUPS
 
 LET_IN = GROUPS | FAIR
 """The bits of `links` of jobs that whoever makes jobs pending lets in: to their groups, or at the turn of their tenant."""

@@ -5,9 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-LIMITED = 2
-"""The bit of `links` that says that a job has a time limit."""
-
 Limit = datetime | timedelta
 """A moment, or how long after the job is due."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from forge_jobs.model.job import Claim
-from forge_jobs.model.pin import PINNED
+from forge_jobs.model.links import PINNED
 
 
 def heed(claims: Mapping[int, Claim], pins: Iterable[tuple[int, str | None]]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from forge_jobs.model.signal import AWAITED
+from forge_jobs.model.links import AWAITED
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.ends import EXPECTED, Ends
 from forge_jobs.storage.outage import Outage

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from forge_jobs.model.group import GROUPS, decoded
+from forge_jobs.model.group import decoded
 from forge_jobs.model.job import Counts
+from forge_jobs.model.links import GROUPS
 from forge_jobs.model.tenant import has_tenant
 from forge_jobs.storage.interface.storage import Storage
 from tests.storage.databases import Database

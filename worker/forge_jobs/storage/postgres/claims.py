@@ -12,8 +12,9 @@ from typing import Any
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import is_node
 from forge_jobs.model.job import Claim, End, Postponement, State
+from forge_jobs.model.links import FAIR
 from forge_jobs.model.moments import MICROSECOND
-from forge_jobs.model.tenant import END_ALONE, FAIR
+from forge_jobs.model.tenant import END_ALONE
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.postgres import (

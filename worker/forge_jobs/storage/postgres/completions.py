@@ -10,9 +10,8 @@ from typing import Any
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.model.flow import FLOW
 from forge_jobs.model.job import WORKER_LOST, End, Postponement, State
-from forge_jobs.model.signal import AWAITED
+from forge_jobs.model.links import AWAITED, FLOW
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.completions import Completions

@@ -4,9 +4,9 @@ from contextlib import suppress
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.correction import Correction
-from forge_jobs.model.flow import FLOW
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import ENDED, WAITING, State
+from forge_jobs.model.links import FLOW
 from forge_jobs.model.unset import Unset
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import endings, groups

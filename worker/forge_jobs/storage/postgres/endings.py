@@ -4,9 +4,8 @@ Each statement begins with a CTE `gone`: the jobs that it has taken out of the t
 from that is written here once, as further CTEs. `of` is what stands after FROM: `gone`, or a part of it.
 """
 
-from forge_jobs.model.flow import FLOW
-from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT, SUPERSEDED
+from forge_jobs.model.links import FLOW, GROUPS
 from forge_jobs.model.tenant import LET_IN
 
 # ANY (ARRAY) everywhere: a join might read whole tables, since the planner guesses that they are small,

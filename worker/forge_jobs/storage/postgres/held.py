@@ -1,6 +1,6 @@
 """The claims that workers hold in PostgreSQL, as statements: those of one worker, and those of workers that are gone."""
 
-from forge_jobs.model.tenant import FAIR
+from forge_jobs.model.links import FAIR
 from forge_jobs.storage.postgres.leadership import LEADS
 
 HELD = """

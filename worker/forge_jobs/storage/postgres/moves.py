@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
-from forge_jobs.model.flow import FLOW
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import State
+from forge_jobs.model.links import FLOW
 from forge_jobs.model.match import Move
 from forge_jobs.storage.postgres import endings, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase

@@ -6,9 +6,9 @@ Each takes jobs out of `claimed` whose claims still hold; what follows comes fro
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forge_jobs.model.flow import FLOW, is_node
+from forge_jobs.model.flow import is_node
 from forge_jobs.model.job import End, State
-from forge_jobs.model.tenant import FAIR
+from forge_jobs.model.links import FAIR, FLOW
 from forge_jobs.storage.postgres import endings, time_limits
 from forge_jobs.storage.postgres.statement import filled
 

@@ -6,7 +6,8 @@ disk: a server that crashes may lose the last reports.
 
 from collections.abc import Collection, Sequence
 
-from forge_jobs.model.progress import REPORTED, ProgressReport
+from forge_jobs.model.links import REPORTED
+from forge_jobs.model.progress import ProgressReport
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 WRITE = f"""

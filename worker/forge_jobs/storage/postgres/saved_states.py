@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
-from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.links import REPORTED
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 _WRITE = f"""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs.errors import StorageBusy
-from forge_jobs.model.tenant import FAIR
+from forge_jobs.model.links import FAIR
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups, tenants

@@ -7,7 +7,7 @@ from typing import Any
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import Claim, Enqueued, NewJob
-from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.links import REPORTED
 from forge_jobs.model.step import JobStep, NewStep, StepSort
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import enqueue

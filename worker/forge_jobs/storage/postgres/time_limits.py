@@ -8,7 +8,8 @@ from typing import Any
 from forge_jobs.errors import ForgeError
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim, NewJob
-from forge_jobs.model.time_limit import LIMITED, Limit, OutOfTime, TimeLimits
+from forge_jobs.model.links import LIMITED
+from forge_jobs.model.time_limit import Limit, OutOfTime, TimeLimits
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase

@@ -18,7 +18,8 @@ from forge_jobs.model.job import (
     End,
     Postponement,
 )
-from forge_jobs.model.tenant import FAIR, has_tenant
+from forge_jobs.model.links import FAIR
+from forge_jobs.model.tenant import has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.sqlite import (

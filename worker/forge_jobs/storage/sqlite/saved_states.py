@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
-from forge_jobs.model.progress import REPORTED
+from forge_jobs.model.links import REPORTED
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.outcomes import proof
 from forge_jobs.storage.sqlite.transaction import Transaction

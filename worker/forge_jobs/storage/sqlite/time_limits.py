@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import ENDED, Claim, NewJob, State
-from forge_jobs.model.time_limit import LIMITED, Limit, OutOfTime, TimeLimits, expired, overdue
+from forge_jobs.model.links import LIMITED
+from forge_jobs.model.time_limit import Limit, OutOfTime, TimeLimits, expired, overdue
 from forge_jobs.storage.sqlite import moves, places
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
