@@ -7,6 +7,7 @@ knows that they are there. The file keeps its rows, and stays shut.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ class Moving:
             else:
                 report.workers = await self._check()
                 if not dry_run:
+                    async with self._arrival.transaction():
+                        pass  # who may not lock the jobs there is told while the file is in use
                     shut = await self._departure.shut(self._target)
                     await self._arrive(shut, report, check=True)
             if shut is not None and not dry_run:
@@ -116,17 +119,26 @@ class Moving:
             async with self._arrival.transaction() as connection:
                 await self._copy(shut, report.rows, connection)
         except BaseException:
-            if not await self._has_arrived(shut):
-                await self._departure.reopen()
+            await self._take_back(shut)
             raise
 
-    async def _has_arrived(self, shut: Shut) -> bool:
-        try:
-            return await self._arrival.has(shut.token)
-        except ForgeError:
-            return True  # it may have
+    async def _take_back(self, shut: Shut) -> None:
+        """The file is in use again, unless its rows are there, or may be. Another move of it waits meanwhile, or has ended."""
+        with suppress(ForgeError):
+            async with self._arrival.transaction() as connection:
+                if not await self._arrival.has(shut.token, connection=connection):
+                    await self._departure.reopen(shut)
+
+    async def _check_shut(self, shut: Shut) -> None:
+        """Raises InvalidInput when another move of the file has ended meanwhile."""
+        now = await self._departure.shut_since()
+        if now != shut:
+            if now is not None:
+                self._check_same(now)
+            raise InvalidInput(f"Another move of {self._departure.url} has failed meanwhile; run this again.")
 
     async def _copy(self, shut: Shut, rows: Counter[str], connection: Any) -> None:
+        await self._check_shut(shut)
         if (table := await self._arrival.occupied()) is not None:
             raise InvalidInput(f"{self._target} is in use: there are rows in {table}.")
         await self._arrival.note(shut.token, connection=connection)

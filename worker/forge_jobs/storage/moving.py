@@ -78,10 +78,13 @@ class Departure(Protocol):
         """Return how many rows each of TABLES and SETTINGS has."""
 
     async def shut(self, target: str) -> Shut:
-        """Nothing in the file changes any more, whoever has it open, and whoever opens it is told where the jobs go."""
+        """Nothing in the file changes any more, whoever has it open, and whoever opens it is told where the jobs go.
 
-    async def reopen(self) -> None:
-        """It is in use again."""
+        Raises InvalidInput when it is shut already.
+        """
+
+    async def reopen(self, shut: Shut) -> None:
+        """It is in use again, if it is still shut as it was by this."""
 
     async def left(self, target: str) -> None:
         """It is said that the jobs are there now."""
@@ -99,7 +102,7 @@ class Departure(Protocol):
 class Arrival(Protocol):
     """The PostgreSQL database that is moved to. All that is done in one `transaction` is committed with it."""
 
-    async def has(self, token: str) -> bool:
+    async def has(self, token: str, *, connection: Any = None) -> bool:
         """Whether the jobs that have this token arrived."""
 
     async def occupied(self) -> str | None:

@@ -285,7 +285,9 @@ async def test_a_file_that_was_shut_before_anything_arrived_goes_to_where_it_was
     assert await target.jobs.find() == []
 
     await departure.open()
-    await departure.reopen()
+    shut = await departure.shut_since()
+    assert shut is not None
+    await departure.reopen(shut)
     await departure.shut(target.url)
     await departure.close()
     await moving(target, sqlite).run()
@@ -306,6 +308,83 @@ async def test_a_file_is_in_use_again_when_the_server_refuses_what_is_in_it(sqli
     await postgres.accept()
     await moving(target, sqlite).run()
     assert len(await target.jobs.find()) == 4
+
+
+async def test_a_file_stays_shut_when_another_move_has_ended_while_this_one_looked(
+    sqlite, target, monkeypatch
+):
+    async with migrated_storage(sqlite) as source:
+        await enqueue_many(source, 3)
+    left, states = SqliteDeparture.left, SqliteDeparture.states
+    arrived, looked, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def late_left(self, target):
+        arrived.set()
+        await looked.wait()
+        await left(self, target)
+
+    async def late_states(self):
+        counted = await states(self)
+        if arrived.is_set():  # this is the second one
+            looked.set()
+            await ended.wait()
+        return counted
+
+    monkeypatch.setattr(SqliteDeparture, "left", late_left)
+    monkeypatch.setattr(SqliteDeparture, "states", late_states)
+    first = asyncio.create_task(moving(target, sqlite).run())
+    await arrived.wait()
+    second = asyncio.create_task(moving(target, sqlite).run())
+    await first
+    ended.set()
+
+    with pytest.raises(InvalidInput, match="already"):
+        await second
+    with pytest.raises(StorageUnusable, match="were moved to"):
+        async with Forge(sqlite.url):
+            pass
+    assert len(await target.jobs.find()) == 3
+
+
+async def test_rows_of_a_file_that_another_move_has_taken_back_do_not_arrive(sqlite, target, monkeypatch):
+    async with migrated_storage(sqlite) as source:
+        await enqueue_many(source, 3)
+    number = PostgresArrival.number
+
+    async def taken_back(self, *arguments, **options):
+        monkeypatch.undo()
+        departure = SqliteDeparture(str(sqlite.path))
+        await departure.open()
+        shut = await departure.shut_since()
+        assert shut is not None
+        await departure.reopen(shut)
+        await departure.close()
+        await number(self, *arguments, **options)
+
+    monkeypatch.setattr(PostgresArrival, "number", taken_back)
+    with pytest.raises(InvalidInput, match=r"Another move of .* has failed meanwhile; run this again"):
+        await moving(target, sqlite).run()
+
+    assert await target.jobs.find() == []
+    async with migrated_storage(sqlite) as source:
+        await enqueue(source)
+
+
+async def test_a_second_move_that_begins_at_the_same_moment_is_told_to_wait(sqlite, target, monkeypatch):
+    async with migrated_storage(sqlite) as source:
+        await enqueue_many(source, 3)
+    first, second = SqliteDeparture(str(sqlite.path)), SqliteDeparture(str(sqlite.path))
+    await first.open()
+    await second.open()
+    await first.shut(target.url)
+
+    with pytest.raises(InvalidInput, match=r"Another move of .* has begun meanwhile; wait for its end"):
+        await second.shut(target.url)
+
+    await first.close()
+    await second.close()
+    await moving(target, sqlite).run()
+    assert len(await target.jobs.find()) == 3
 
 
 async def test_a_program_that_is_killed_again_and_again_moves_each_job_once(sqlite, postgres, target):

@@ -59,14 +59,14 @@ class PostgresArrival(Arrival):
         self._database = database
         self._ids: dict[str, dict[int, int]] = {}  # of queues and crons: those here by those in the file
 
-    async def has(self, token: str) -> bool:
+    async def has(self, token: str, *, connection: Any = None) -> bool:
         """See `Arrival`."""
-        async with (
-            self.transaction() as connection
-        ):  # the lock of a move whose end is not known is waited for
-            if not await self._database.fetchval(IS_THERE, connection=connection):
-                return False
-            return bool(await self._database.fetchval(HAS, token, connection=connection))
+        if connection is None:  # the lock of a move whose end is not known is waited for
+            async with self.transaction() as transaction:
+                return await self.has(token, connection=transaction)
+        if not await self._database.fetchval(IS_THERE, connection=connection):
+            return False
+        return bool(await self._database.fetchval(HAS, token, connection=connection))
 
     async def occupied(self) -> str | None:
         """See `Arrival`."""

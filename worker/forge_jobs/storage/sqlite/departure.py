@@ -5,8 +5,8 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,14 +110,13 @@ class SqliteDeparture(Departure):
         """See `Departure`."""
         return await self._run(lambda: self._shut_for(target))
 
-    async def reopen(self) -> None:
+    async def reopen(self, shut: Shut) -> None:
         """See `Departure`."""
-        await self._run(lambda: self._written(None, "DROP TABLE moved"))
+        await self._run(lambda: self._reopened(shut))
 
     async def left(self, target: str) -> None:
         """See `Departure`."""
-        done = "UPDATE moved SET done_at = ?"
-        await self._run(lambda: self._written(f"were moved to {target}", done, (time.time_ns() // 1000,)))
+        await self._run(lambda: self._left_for(target))
 
     async def columns(self, table: str) -> list[str]:
         """See `Departure`."""
@@ -160,20 +159,30 @@ class SqliteDeparture(Departure):
 
     def _shut_for(self, target: str) -> Shut:
         token = secrets.token_hex(16)
-        add = "INSERT INTO moved (token, target) VALUES (?, ?)"
-        self._written(f"are being moved to {target}", add, (token, target), prepare=True)
+        with self._transaction():
+            if self._shut() is not None:
+                raise InvalidInput(f"Another move of {self.url} has begun meanwhile; wait for its end.")
+            self._open.execute(PREPARE)
+            self._open.execute("INSERT INTO moved (token, target) VALUES (?, ?)", (token, target))
+            self._fence(f"are being moved to {target}")
         return Shut(token, target, is_done=False)
 
-    def _written(
-        self, fence: str | None, statement: str, parameters: tuple[Any, ...] = (), *, prepare: bool = False
-    ) -> None:
-        """The statement, and the fence, are one transaction."""
+    def _left_for(self, target: str) -> None:
+        with self._transaction():
+            self._open.execute("UPDATE moved SET done_at = ?", (time.time_ns() // 1000,))
+            self._fence(f"were moved to {target}")
+
+    def _reopened(self, shut: Shut) -> None:
+        with self._transaction():
+            if self._shut() == shut:
+                self._open.execute("DROP TABLE moved")
+                self._fence(None)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._open.execute("BEGIN IMMEDIATE")
         try:
-            if prepare:
-                self._open.execute(PREPARE)
-            self._open.execute(statement, parameters)
-            self._fence(fence)
+            yield
             self._open.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
