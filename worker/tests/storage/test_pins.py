@@ -161,6 +161,19 @@ async def test_only_who_has_the_claim_pins(storage):
     assert await storage.pins.of_job(first.job_id) is None
 
 
+async def test_a_worker_that_was_declared_lost_pins_no_more_and_its_job_is_for_any_version(storage):
+    """It was frozen, say: its claims are still there for a moment, its version is not."""
+    old, new = await worker(storage, **OLD), await worker(storage, **NEW)
+    first = await running(storage, old)
+    await storage.workers.deregister(old)
+
+    assert not await storage.pins.add(first)
+
+    await storage.claims.hand_back([first])
+    [taken] = await claim(storage, new)
+    assert (taken.job_id, taken.pinned_to, taken.links) == (first.job_id, None, None)
+
+
 async def test_a_pin_in_a_transaction_that_is_rolled_back_never_was(storage, database):
     first = await running(storage, await worker(storage, **OLD))
 

@@ -26,7 +26,9 @@ ELSEWHERE = """
 # The claim is locked as a foreign key would lock it: its job can neither end nor be taken back meanwhile.
 ADD = f"""
 WITH owner AS MATERIALIZED (
-    SELECT job_id FROM {{schema}}.claimed WHERE job_id = $1 AND worker_id = $2 AND attempt = $3 FOR KEY SHARE
+    SELECT job_id FROM {{schema}}.claimed
+    WHERE job_id = $1 AND worker_id = $2 AND attempt = $3 AND EXISTS (SELECT FROM {{schema}}.worker WHERE worker.id = $2)
+    FOR KEY SHARE
 ), linked AS (
     UPDATE {{schema}}.job SET links = coalesce(links, 0) | {PINNED} WHERE id = (SELECT job_id FROM owner)
 ), pinned AS (
@@ -73,7 +75,7 @@ ORDER BY queue.name, pin.version, pin.version_id
 
 READ = f"""
 SELECT pin.job_id, CASE WHEN {FITS} THEN NULL ELSE pin.version END
-FROM {{schema}}.pin JOIN {{schema}}.worker ON worker.id = $2 WHERE pin.job_id = ANY ($1::bigint[])
+FROM {{schema}}.pin LEFT JOIN {{schema}}.worker ON worker.id = $2 WHERE pin.job_id = ANY ($1::bigint[])
 """
 
 

@@ -33,7 +33,9 @@ OWN = """
 )
 """Passes over all others than those that are pinned to the version of a worker."""
 
-HELD = "SELECT 1 FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+HELD = """
+SELECT 1 FROM claimed JOIN worker ON worker.id = claimed.worker_id WHERE job_id = ? AND worker_id = ? AND attempt = ?
+"""
 
 LINK = f"UPDATE job SET links = coalesce(links, 0) | {PINNED} WHERE id = ?"
 
@@ -67,7 +69,7 @@ ORDER BY queue.name, pin.version, pin.version_id
 """
 
 READ = f"""
-SELECT pin.job_id, iif({FITS}, NULL, pin.version) FROM pin JOIN worker ON worker.id = ?
+SELECT pin.job_id, iif({FITS}, NULL, pin.version) FROM pin LEFT JOIN worker ON worker.id = ?
 WHERE pin.job_id IN (SELECT value FROM json_each(?))
 """
 
