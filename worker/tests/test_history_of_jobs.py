@@ -107,6 +107,19 @@ async def test_an_operation_says_who_asked_for_it(forge: Forge):
     ]
 
 
+async def test_a_user_whose_name_is_no_text_does_what_others_do(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+):
+    # As a byte of another encoding is read from the environment.
+    monkeypatch.setenv("LOGNAME", "jos\udce9\t")
+    job = await forge.enqueue("charge")
+
+    await forge.jobs.cancel(job)
+
+    [by] = [entry.by for entry in await forge.jobs.history(job) if entry.what is Happened.BY_HAND]
+    assert by is not None and by.startswith("jos??@")
+
+
 def test_nobody_acts_under_an_empty_name():
     with pytest.raises(InvalidInput, match="The name of who acts"), acting_as(""):
         pass

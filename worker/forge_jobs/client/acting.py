@@ -32,4 +32,6 @@ def asked_by() -> str:
         user = getpass.getuser()
     except (ImportError, KeyError, OSError):  # a user without a name, as in a container
         user = "somebody"
-    return f"{user}@{socket.gethostname()}"[:200]
+    name = f"{user}@{socket.gethostname()}"[:200]
+    # The names that a system has may be bytes of no text: a database refuses them, and with them what is done.
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
