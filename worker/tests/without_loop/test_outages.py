@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -151,6 +152,29 @@ async def test_of_connections_that_fell_silent_one_call_learns_for_all(
 
         assert not storage._database._connections._idle
         await in_a_thread(storage.close)
+
+
+async def test_of_threads_that_wait_one_at_a_time_tries_to_listen_and_holds_up_no_other(
+    postgres: PostgresDatabase,
+) -> None:
+    async with Gate(postgres.server.replace("/postgres?", f"/{postgres.name}?")) as gate:
+        storage = await asyncio.to_thread(
+            opened, f"{gate.url}?connect_timeout=2&options=-csearch_path%3Dtest_clock"
+        )
+        ear = storage.ends.ear
+        gate.swallow_all()
+        began = time.monotonic()
+
+        with ear:
+            assert await asyncio.gather(*(asyncio.to_thread(ear.opens) for _ in range(4))) == [False] * 4
+
+        assert time.monotonic() - began < 4  # one after another they would need 8
+        await gate.__aexit__()
+        await gate.reopen()
+        with ear:
+            while not await asyncio.to_thread(ear.opens):
+                assert time.monotonic() - began < 30
+        await asyncio.to_thread(lambda: at_once(storage.close()))
 
 
 def test_a_connection_that_nobody_used_for_long_is_made_anew(

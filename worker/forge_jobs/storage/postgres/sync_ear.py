@@ -14,6 +14,8 @@ from forge_jobs.handlers.sync_connection import at_once
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection
 
+REST = 1.0  # seconds between an attempt to listen that failed and the next one
+
 KEPT = 10_000  # ids of jobs that have ended; who has not looked at them by then looks anyway soon
 
 
@@ -31,6 +33,8 @@ class SyncEar:
         self._waiting = 0  # threads
         self._is_read = False  # by one of them
         self._connection: PsycopgConnection | None = None
+        self._is_opened = False  # by one of them, who may take long
+        self._tries_at = 0.0  # not before
         self._ended: dict[int, int] = {}  # by the id of a job: the number of the notice that said so
         self._notices = 0
 
@@ -52,13 +56,33 @@ class SyncEar:
     def opens(self) -> bool:
         """Whether ends are heard from now on; False where that cannot be, such as when no connection can be made."""
         with self._changed:
-            if self._connection is None:
-                try:
-                    self._connection = made = at_once(self._database.connect())
-                    made.inner.execute(f'LISTEN "{self._database.channel}"')
-                except (ForgeError, psycopg.Error):
-                    self._lose(self._connection)
-            return self._connection is not None
+            if self._is_opened:
+                self._changed.wait_for(lambda: not self._is_opened, REST)
+            if self._connection is not None or self._is_opened or time.monotonic() < self._tries_at:
+                return self._connection is not None
+            self._is_opened = True
+        made = None
+        try:
+            made = self._listening()
+        finally:
+            with self._changed:
+                self._connection, self._is_opened = made, False
+                if made is None:
+                    self._tries_at = time.monotonic() + REST
+                self._changed.notify_all()
+        return made is not None
+
+    def _listening(self) -> PsycopgConnection | None:
+        """Return a new connection that listens; None when none can be made."""
+        made: PsycopgConnection | None = None
+        try:
+            made = at_once(self._database.connect())
+            made.inner.execute(f'LISTEN "{self._database.channel}"')
+        except (ForgeError, psycopg.Error):
+            if made is not None:
+                made.terminate()
+            return None
+        return made
 
     @property
     def notices(self) -> int:
@@ -108,9 +132,8 @@ class SyncEar:
                 del self._ended[next(iter(self._ended))]
             self._changed.notify_all()
 
-    def _lose(self, connection: PsycopgConnection | None) -> None:
-        if connection is not None:
-            connection.terminate()
+    def _lose(self, connection: PsycopgConnection) -> None:
+        connection.terminate()
         if self._connection is connection:
             self._connection = None
 
