@@ -112,6 +112,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.INFO,
         "{jobs} jobs of queue {queue} were begun by version {version}, which has to go on with them: they were handed back",
     ),
+    events.PinnedUnserved: (
+        logging.WARNING,
+        "Version {version} has to go on with {jobs} pending jobs of queue {queue}, and no live worker of it serves that: "
+        "start one, or let any version go on with a job by: forge-jobs jobs unpin",
+    ),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
@@ -261,6 +266,7 @@ REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.MigrationWaits: (),
     events.PollOnly: (),
     events.QueueUnserved: ("queue",),
+    events.PinnedUnserved: ("queue", "version"),
     events.QueueCooled: ("queue",),
     events.ChoreFailed: ("chore",),
     events.CronUnreadable: ("cron",),

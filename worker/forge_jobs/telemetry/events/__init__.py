@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         OutcomesParted,
         OutcomesUnwritten,
         PinnedElsewhere,
+        PinnedUnserved,
         StuckHandlerEnded,
         UnknownKind,
     )
@@ -160,6 +161,7 @@ __all__ = [
     "OutcomesParted",
     "OutcomesUnwritten",
     "PinnedElsewhere",
+    "PinnedUnserved",
     "PollOnly",
     "QueueCooled",
     "QueueMade",

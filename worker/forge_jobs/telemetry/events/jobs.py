@@ -143,6 +143,15 @@ class PinnedElsewhere(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedUnserved(Event):
+    """Jobs are pending that only a version of the program may go on with which has no worker for their queue."""
+
+    queue: str
+    version: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownKind(Event):
     """A job was handed back, because this program has no handler for its kind."""
 
