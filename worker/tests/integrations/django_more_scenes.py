@@ -82,6 +82,11 @@ def sold() -> list[str]:
         return [item for (item,) in cursor.fetchall()]
 
 
+@tasks.task(backend="beside")
+def beside(name: str) -> str:
+    return name
+
+
 def make_sold() -> None:
     with connections["jobs"].cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS sold")
@@ -230,6 +235,15 @@ class InATransaction(TestCase):
         again.using(run_after=None).enqueue(0)
         results = run_tasks(raise_on_failure=False)
         assert [result.status for result in results] == ["SUCCESSFUL"]  # each is called once
+
+    def test_each_database_has_tasks_of_its_own(self) -> None:
+        beside.enqueue("first")
+        refute_enqueued(add_group)
+        add_group.enqueue("readers")
+        beside.enqueue("second")
+        assert_enqueued(beside, count=2)
+        assert [ran.args for ran in run_tasks(backend="beside")] == [["first"], ["second"]]
+        assert [ran.args for ran in run_tasks()] == [["readers"]]
 
     def test_callbacks_enqueue_more(self) -> None:
         again.enqueue(2)

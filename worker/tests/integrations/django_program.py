@@ -63,6 +63,10 @@ settings.configure(
             "BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend",
             "OPTIONS": {"DATABASE": "jobs", "ATOMIC": True, "MAX_ATTEMPTS": 1},
         },
+        "beside": {
+            "BACKEND": "forge_jobs.integrations.django.backend.ForgeBackend",
+            "OPTIONS": {"DATABASE": "default", "MAX_ATTEMPTS": 1},
+        },
     },
     USE_TZ="JOBS_WITHOUT_TZ" not in os.environ,
     TIME_ZONE="America/New_York",

@@ -30,8 +30,16 @@ class Readers(models.Manager):  # type: ignore[misc]  # which has no types here
 
     def get_queryset(self) -> Any:
         """Return all rows."""
-        backend = shown_backend()
-        self.model._meta.db_table = backend.table(self.model._meta.original_attrs["db_table"])
+        return self.of(shown_backend())
+
+    def of(self, backend: ForgeBackend) -> Any:
+        """Return all rows of the database of this backend, to be read before those of another one are asked for."""
+        meta = self.model._meta
+        table = backend.table(meta.original_attrs["db_table"])
+        if meta.db_table != table:
+            meta.db_table = table
+            for field in meta.fields:
+                vars(field).pop("cached_col", None)  # which names the table, too
         return super().get_queryset().using(backend.database)
 
 

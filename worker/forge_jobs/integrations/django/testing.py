@@ -94,7 +94,7 @@ def delete_tasks(*, backend: str = "default") -> None:
 def _called_here(ours: ForgeBackend, raise_on_failure: bool) -> Iterator[Any]:
     done: set[int] = set()
     for _ in range(MOST):
-        waiting = Job.objects.filter(state=State.PENDING.value).exclude(pk__in=done)
+        waiting = Job.objects.of(ours).filter(state=State.PENDING.value).exclude(pk__in=done)
         job_id = waiting.order_by("priority", "pk").values_list("pk", flat=True).first()
         if job_id is None:
             return
@@ -156,7 +156,8 @@ def _jobs(task: Any) -> Iterator[values.Job]:
     backend = task.get_backend()
     if not isinstance(backend, ForgeBackend):
         raise InvalidInput(f"The backend of the task is {type(backend).__name__}, allowed is ForgeBackend.")
-    for job_id in Job.objects.filter(kind=task.module_path).order_by("pk").values_list("pk", flat=True):
+    jobs = Job.objects.of(backend).filter(kind=task.module_path).order_by("pk")
+    for job_id in list(jobs.values_list("pk", flat=True)):
         yield backend.job(job_id)
 
 
