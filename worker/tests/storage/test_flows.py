@@ -505,6 +505,32 @@ async def test_nothing_is_added_to_a_cancelled_flow(storage):
     assert (status.state, status.nodes) == (FlowState.CANCELLED, 1)
 
 
+async def test_a_node_whose_changes_came_after_its_flow_was_cancelled_runs_again_when_that_is_retried(
+    storage,
+):
+    me = await worker(storage)
+    flow_id, ids = await start(
+        storage, node("map"), node("branch", plan=NodePlan(Role.BRANCH)), node("sum", 0), node("no", 1)
+    )
+    mapped, branch = await claim(storage, me)
+    await storage.flows.cancel(flow_id)
+    kids = FlowChanges((node("map[0]"), node("map[]", 0)), successor=1)
+    assert await storage.claims.finish([done(mapped, changes=kids)]) == []
+    assert await storage.claims.finish([done(branch, changes=FlowChanges(taken=()))]) == []
+    assert await states(storage, ids) == [State.DEAD] * 4
+    assert (await storage.jobs.get(ids[0])).error == "cancelled by user"
+
+    await storage.flows.retry(flow_id)
+
+    assert await states(storage, ids) == [State.PENDING, State.PENDING, State.BLOCKED, State.BLOCKED]
+    mapped, branch = await claim(storage, me)
+    ends = [done(mapped, changes=kids), done(branch, changes=FlowChanges(taken=()))]
+    assert await storage.claims.finish(ends) == []
+    nodes = await storage.flows.nodes(flow_id)
+    assert [one.state for one in nodes] == ["done", "done", "blocked", "skipped", "pending", "blocked"]
+    assert nodes[2].after == (nodes[5].job_id,)
+
+
 async def test_a_branch_leads_to_those_that_it_names(storage):
     me = await worker(storage)
     flow_id, ids = await start(

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from forge_jobs.model.flow import FlowChanges, NewNode, encoded
-from forge_jobs.model.job import End, NewJob
+from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
 from forge_jobs.storage.postgres import groups, outcomes
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -166,8 +166,7 @@ async def _finish(database: PostgresDatabase, ends: Sequence[End]) -> list[int]:
         own = [end for end in ends if end.claim.job_id in held]
         again_open = None
         if own:
-            await _change(database, own, connection)
-            again_open = await _end(database, own, connection)
+            again_open = await _end(database, await _changed(database, own, connection), connection)
     await groups.admit(database, again_open)
     return [end.claim.job_id for end in ends if end.claim.job_id not in held]
 
@@ -182,18 +181,20 @@ async def _end(database: PostgresDatabase, ends: Sequence[End], connection: Any)
     return groups_left
 
 
-async def _change(database: PostgresDatabase, ends: Sequence[End], connection: Any) -> None:
-    """The flows of these nodes are changed as they say, but for flows that were cancelled."""
+async def _changed(database: PostgresDatabase, ends: Sequence[End], connection: Any) -> Sequence[End]:
+    """The flows of these nodes are changed as they say, but for flows that were cancelled; return how the nodes end.
+
+    One that would have changed a cancelled flow is dead: were it done, the flow would go on without the change when it is retried.
+    """
     flows = {
         record["job_id"]: record
         for record in await database.fetch(CHANGED, [end.claim.job_id for end in ends], connection=connection)
     }
+    cancelled = {job_id for job_id, flow in flows.items() if flow["is_cancelled"]}
     changes = {
         end.claim.job_id: end.changes
         for end in ends
-        if end.changes is not None
-        and (flow := flows.get(end.claim.job_id)) is not None
-        and not flow["is_cancelled"]
+        if end.changes is not None and end.claim.job_id in flows.keys() - cancelled
     }
     growths: list[Growth] = []
     added = Counter[int]()
@@ -213,6 +214,12 @@ async def _change(database: PostgresDatabase, ends: Sequence[End], connection: A
     if heirs:
         await database.execute(SUCCEED, *map(list, zip(*heirs, strict=True)), connection=connection)
     await _lead(database, changes, connection)
+    return [
+        replace(end, state=State.DEAD, result=None, error=CANCELLED_BY_USER)
+        if end.changes is not None and end.claim.job_id in cancelled
+        else end
+        for end in ends
+    ]
 
 
 async def _lead(database: PostgresDatabase, changes: dict[int, FlowChanges], connection: Any) -> None:

@@ -204,12 +204,19 @@ class SqliteFlows:
 
 
 def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
-    """As `outcomes.finish`; nodes that are done change their flows as they say, or nothing is done."""
-    for end in ends:
+    """As `outcomes.finish`; nodes that are done change their flows as they say, or nothing is done.
+
+    One that would have changed a cancelled flow is dead: were it done, the flow would go on without the change when it is retried.
+    """
+    written = list(ends)
+    for number, end in enumerate(ends):
         if end.changes is None or transaction.row(outcomes.OWNED, outcomes.proof(end.claim)) is None:
             continue
         flow = transaction.record(CHANGED, (end.claim.job_id,))
-        if flow is None or flow["is_cancelled"]:
+        if flow is None:
+            continue
+        if flow["is_cancelled"]:
+            written[number] = replace(end, state=State.DEAD, result=None, error=CANCELLED_BY_USER)
             continue
         changes = end.changes
         transaction.execute(
@@ -222,7 +229,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
         if changes.taken is not None:
             names = json.dumps(changes.taken)
             transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
-    return outcomes.finish(transaction, ends)
+    return outcomes.finish(transaction, written)
 
 
 def _start(transaction: Transaction, flow: NewFlow) -> tuple[int, Sequence[int]]:
