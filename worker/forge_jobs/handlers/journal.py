@@ -175,15 +175,14 @@ class Journal:
         if self._is_pinned or handler is None or not handler.is_pinned:
             return
         add = self._forge.storage.pins.add
+        # Before it is known: so its end is written with that of the pin, also when no answer comes any more.
+        self._claim.links = (self._claim.links or 0) | PINNED
         if connection is None:
             is_held = await self._until_answered(lambda: add(self._claim), "keeping a step")
         else:
             is_held = await add(self._claim, connection=connection)
         if not is_held:
             raise ClaimLost(self._claim.job_id, self._claim.attempt)
-        self._claim.links = (
-            self._claim.links or 0
-        ) | PINNED  # so that its end is written with that of the pin
         self._is_pinned = connection is None  # else it may be rolled back
 
     async def _add(self, step: NewStep, connection: Any = None) -> JobStep:

@@ -19,6 +19,7 @@ class ChildQuestions:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._is_pinned = is_pinned(context.claim.links)  # for certain
         self._outage = Outage("writing what a process says of its job", context.forge.telemetry)
         context.may_leave_out = True  # the process looks after that itself
 
@@ -51,11 +52,11 @@ class ChildQuestions:
         """Whether the job is this worker's still, and pinned to its version if its handler says so."""
         claim, forge = self._context.claim, self._context.forge
         handler = forge.handlers.by_kind.get(claim.kind)
-        if handler is None or not handler.is_pinned or is_pinned(claim.links):
+        if handler is None or not handler.is_pinned or self._is_pinned:
             return True
-        if is_held := await forge.storage.pins.add(claim):
-            claim.links = (claim.links or 0) | PINNED
-        return is_held
+        claim.links = (claim.links or 0) | PINNED  # before it is known, as in a `Journal`
+        self._is_pinned = await forge.storage.pins.add(claim)
+        return self._is_pinned
 
     async def _asked(self, what: str, values: tuple[Any, ...]) -> Any:
         storage, claim = self._context.forge.storage, self._context.claim

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, State, Step, Worker
+from forge_jobs.model.job import Claim
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.telemetry.events import PinnedElsewhere
 from tests.storage.databases import Database
@@ -161,6 +162,28 @@ async def test_a_step_in_a_transaction_that_is_rolled_back_pins_nothing(
     assert (await forge.jobs.get(job)).state is State.DONE
     assert [pin is None for pin in seen] == [True, False]
     assert await forge.storage.pins.counts() == []
+
+
+async def test_a_job_that_ends_before_it_hears_that_it_is_pinned_is_pinned_no_more(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = forge.storage.pins.add
+
+    async def never_answered(claim: Claim, *, connection: object = None) -> bool:
+        await add(claim, connection=connection)
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.pins, "add", never_answered)
+
+    @forge.handler(pin="version", max_attempts=1, timeout=0.2)
+    async def book(ctx: Context) -> None:
+        await ctx.step("book", lambda: None)
+
+    job = await book.enqueue()
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    assert (await forge.jobs.get(job)).state is State.DEAD
+    assert await forge.storage.pins.of_job(job.id) is None
 
 
 def test_a_wrong_pin_is_refused() -> None:
