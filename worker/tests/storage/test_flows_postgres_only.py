@@ -1,5 +1,8 @@
 """What a worker leaves that knows no flows, and what a crash leaves, is handed on by the audit."""
 
+import asyncio
+from datetime import timedelta
+
 import pytest
 
 from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode
@@ -109,3 +112,23 @@ async def test_all_ended_flows_are_looked_at_in_turn_whatever_is_kept_of_the_fir
     await storage.history.sweep(epoch=epoch)
     assert sum([await storage.flows.forget(epoch=epoch) for _ in range(6)]) == 4
     assert await storage.flows.all() == []
+
+
+async def test_nodes_end_by_their_deadline_though_the_end_of_another_one_was_in_the_way(
+    storage, database, clock
+):
+    flow_id, ids = await storage.flows.start(NewFlow("f", CHAIN.nodes, timedelta(seconds=5)))
+    epoch = await leader(storage)
+    await clock.advance(seconds=10)
+
+    async with database.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.flow FOR UPDATE")
+        expiring = asyncio.create_task(storage.time_limits.expire(epoch=epoch))
+        while not await database.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            assert not expiring.done()
+        # whoever has waited longer is refused
+        await connection.execute("SELECT FROM forge_jobs.blocked FOR UPDATE")
+
+    ended, _ = await expiring
+    assert sorted(one.job_id for one in ended) == sorted(ids)
+    assert (await storage.flows.get(flow_id)).state is FlowState.DEAD

@@ -13,6 +13,7 @@ from forge_jobs.model.time_limit import Limit, OutOfTime, TimeLimits
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.groups import hand_over
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
@@ -156,6 +157,7 @@ class PostgresTimeLimits:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
+    @tried_again
     async def expire(
         self, *, epoch: LeaderEpoch, limit: int = 1000
     ) -> tuple[Sequence[OutOfTime], timedelta | None]:
