@@ -83,6 +83,17 @@ def test_a_drain_that_may_be_ended_ends_pinned_jobs_with_it() -> None:
     assert any("PinnedJobsLeft" in one for one in world.said())
 
 
+def test_a_drain_that_takes_too_long_says_how_many_pinned_jobs_it_waits_for() -> None:
+    world = draining(jobs=2, drain={"timeoutSeconds": 600, "onTimeout": "Wait"})
+
+    world.run(900)
+
+    assert world.condition("Progressing")[1] == "DrainOverdue"
+    assert world.message("Progressing").endswith(
+        "still runs 0 jobs, and 2 jobs that only it may go on with are left."
+    )
+
+
 def test_versions_that_sleep_hold_up_no_rollout() -> None:
     world = draining(rollout={"maxActiveVersions": 2})
 

@@ -4,6 +4,7 @@ A pool that was served always has an open gate: one transaction closes the old v
 new one's.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from forge_jobs.model import Version, VersionState
@@ -82,15 +83,18 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
         return Progress(
             actions,
             ConditionReason.DRAIN_OVERDUE,
-            f"Version {overdue[0].version} ({overdue[0].id}) still runs {count(overdue[0].in_progress, 'job')}.",
+            f"Version {overdue[0].version} ({overdue[0].id}) still runs {count(overdue[0].in_progress, 'job')}"
+            f"{_left_to(pool, overdue[:1])}.",
         )
     if draining:
         held = sum(other.in_progress for other in draining)
         names = ", ".join(f"{other.version} ({other.id})" for other in draining)
         runs = f"{count(held, 'job')} of {names} still {'runs' if held == 1 else 'run'}"
-        if pinned := sum(pool.pinned(other) for other in draining):
-            runs += f", and {count(pinned, 'job')} that only it may go on with {'is' if pinned == 1 else 'are'} left"
-        return Progress(actions, ConditionReason.DRAINING, f"Version {version.version} serves; {runs}.")
+        return Progress(
+            actions,
+            ConditionReason.DRAINING,
+            f"Version {version.version} serves; {runs}{_left_to(pool, draining)}.",
+        )
     return Progress(
         actions, ConditionReason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."
     )
@@ -105,3 +109,13 @@ def record_queues(pool: Pool) -> list[Action]:
     if asked is None or asked.queues is not None:
         return []
     return [PutVersion(replace(asked, queues=pool.served))]
+
+
+def _left_to(pool: Pool, versions: Sequence[Version]) -> str:
+    """Return the end of a sentence: how many jobs wait for these versions only."""
+    pinned = sum(pool.pinned(version) for version in versions)
+    return (
+        f", and {count(pinned, 'job')} that only it may go on with {'is' if pinned == 1 else 'are'} left"
+        if pinned
+        else ""
+    )
