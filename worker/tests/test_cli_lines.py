@@ -1,6 +1,12 @@
 """Many payloads by the command line, a line each."""
 
 import io
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,3 +75,38 @@ def test_lines_go_with_nothing_that_is_about_one_job(cli: CommandLine, more: lis
         2,
         f"--lines is given together with {name}, allowed is one of them.\n",
     )
+
+
+def test_who_interrupts_is_told_how_many_jobs_were_enqueued(cli: CommandLine, tmp_path: Path):
+    file = tmp_path / "people.jsonl"
+    file.write_text('{"n": 1}\n' * 200_000)
+
+    def enqueued() -> int:
+        with closing(sqlite3.connect(cli.url.removeprefix("sqlite:///"))) as connection:
+            return int(connection.execute("SELECT count(*) FROM job").fetchone()[0])
+
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "forge_jobs",
+            "enqueue",
+            "send",
+            "--lines",
+            str(file),
+            "--database-url",
+            cli.url,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        while enqueued() < 10_000:
+            assert program.poll() is None
+        program.send_signal(signal.SIGINT)
+        out, error = program.communicate()
+
+    found = re.match(r"The first ([\d,]+) jobs were enqueued before this, and perhaps the next 10,000", error)
+    assert found is not None, (program.returncode, out[:100], error, enqueued())
+    assert (out, program.returncode != 0) == ("", True)
+    assert 0 <= enqueued() - int(found[1].replace(",", "")) <= 10_000

@@ -11,7 +11,7 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report, print_warning
 from forge_jobs.client.document import document
-from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.handlers.unique import CONFLICTS, Unique
@@ -258,12 +258,17 @@ async def _all(
     """Jobs with these payloads are enqueued, so many in each transaction that no one is too long."""
     made: list[Enqueued] = []
     for begin in range(0, len(payloads), TOGETHER):
+        part = payloads[begin : begin + TOGETHER]
         try:
-            made += await forge.enqueue_many(kind, payloads[begin : begin + TOGETHER], **options)
-        except ForgeError as error:
-            if made:
-                print_warning(f"The first {begin:,} jobs were enqueued before this.", as_json=call.as_json)
-            raise error
+            made += await forge.enqueue_many(kind, part, **options)
+        except BaseException as error:
+            is_known = isinstance(error, ForgeError) and not isinstance(error, StorageUnavailable)
+            if made or not is_known:  # after Ctrl-C, say, this part may be committed or not
+                more = "" if is_known else f", and perhaps the next {len(part):,}"
+                print_warning(
+                    f"The first {begin:,} jobs were enqueued before this{more}.", as_json=call.as_json
+                )
+            raise
     return made
 
 
