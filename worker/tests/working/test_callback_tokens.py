@@ -17,6 +17,7 @@ from forge_jobs import (
     Settings,
     Signalled,
 )
+from forge_jobs.model.job import Postponement, Reason
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
 from tests.working.test_context import run
@@ -166,10 +167,10 @@ async def test_a_handler_that_was_taken_for_lost_makes_no_token_for_the_job_in_i
 ) -> None:
     caught: list[Exception] = []
 
-    @signing.handler(max_attempts=1)
+    @signing.handler
     async def order(ctx: Context) -> None:
-        held = await signing.storage.claims.held(ctx.claim.worker_id)
-        await signing.storage.claims.hand_back(held)
+        taken_back = Postponement(ctx.claim, Reason.RETRY, delay=HOUR, error="worker lost")
+        assert await signing.storage.claims.postpone([taken_back]) == []
         try:
             await ctx.callback_token("approved", expires=HOUR)
         except ClaimLost as error:
