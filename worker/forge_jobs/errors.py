@@ -39,9 +39,16 @@ class InvalidPayload(InvalidInput):
 
 
 class UnfitPayload(InvalidPayload):
-    """A payload does not fit this handler: it has arguments that the handler does not take, or its program lacks the codec.
+    """A payload does not fit this handler: it has arguments that the handler does not take, say.
 
     In a rolling deploy it may fit the handler of the next worker.
+    """
+
+
+class MissingCodec(UnfitPayload):
+    """Something cannot be read here, since this program lacks the codec, or the key with which it was sealed.
+
+    Another program may have it, so a job that meets this waits, and loses no attempt.
     """
 
 

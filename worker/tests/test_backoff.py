@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from forge_jobs.model.moments import LONGEST
 from forge_jobs.model.queue import QueueConfig
-from forge_jobs.rules.backoff import Cooldown, cooldown, retry_delay, throttle_delay, throttles_in_a_row
+from forge_jobs.rules.backoff import (
+    Cooldown,
+    cooldown,
+    retry_delay,
+    throttle_delay,
+    throttles_in_a_row,
+    unreadable_delay,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -124,3 +131,17 @@ def test_no_delay_is_longer_than_a_database_can_add_to_its_clock() -> None:
     endless = QueueConfig("mail", backoff_base=timedelta.max, backoff_max=timedelta.max)
     assert retry_delay(endless, 2**31 - 1) <= LONGEST
     assert throttle_delay(endless, 2**31 - 1, None) <= LONGEST
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, 10), (2, 20), (5, 160), (6, 300), (10_000, 300)])
+def test_a_job_that_nobody_here_can_read_waits_longer_each_time_up_to_five_minutes(
+    times: int, expected: float
+) -> None:
+    assert unreadable_delay(queue(), times, random=middle) == seconds(expected)
+
+
+def test_a_job_that_nobody_here_can_read_is_never_tried_again_at_once() -> None:
+    assert unreadable_delay(queue(backoff_enabled=False), 1, random=middle) == seconds(10)
+    assert unreadable_delay(queue(base=0), 1, random=middle) == seconds(10)
+    assert unreadable_delay(queue(base=0.001), 1, random=middle) == seconds(1)
+    assert unreadable_delay(queue(base=100_000), 1, random=middle) == seconds(300)

@@ -9,7 +9,7 @@ import zlib
 from typing import Any, Literal
 
 from forge_jobs.codecs.wrapping import Wrapping
-from forge_jobs.errors import InvalidInput, UnfitPayload
+from forge_jobs.errors import InvalidInput, MissingCodec
 
 MAGIC = b"\xc1C"  # neither JSON nor MessagePack begins with this byte
 AS_IT_IS, ZLIB, ZSTD = b"-", b"z", b"s"
@@ -108,6 +108,6 @@ def _zstd() -> Any:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             pass
-    raise UnfitPayload(
+    raise MissingCodec(
         "zstd needs Python 3.14 or backports.zstd, which is not installed; install forge-jobs[zstd]."
     )

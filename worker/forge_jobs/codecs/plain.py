@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from forge_jobs.codecs.wrapping import Wrapping
-from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
+from forge_jobs.errors import InvalidInput, InvalidPayload, MissingCodec, UnfitPayload
 from forge_jobs.model.error_text import sentence
 from forge_jobs.model.job import MAX_PAYLOAD
 
@@ -93,7 +93,7 @@ def encode(
 
 
 def decode(payload: bytes, codec: str = "json", *, what: str = "payload", kind: str = "") -> Any:
-    """Return what `payload`, which is `what` in errors, says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
+    """Return what `payload`, which is `what` in errors, says, as plain objects. Raises InvalidPayload; MissingCodec when its codec or key is not here."""
     payload, inner = opened(payload, codec, what=what, kind=kind)
     try:
         return _codecs[inner].decode(payload)  # type: ignore[union-attr]  # nothing is wrapped any more
@@ -105,14 +105,15 @@ def decode(payload: bytes, codec: str = "json", *, what: str = "payload", kind: 
 
 
 def opened(payload: bytes, codec: str, *, what: str = "payload", kind: str = "") -> tuple[bytes, str]:
-    """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, UnfitPayload."""
+    """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, MissingCodec."""
     if payload == NO_ARGUMENTS and hides(codec):
         return payload, "json"
-    while isinstance(wrapping := _codec(codec), Wrapping):
+    while isinstance(wrapping := _reader(codec, what), Wrapping):
         try:
             payload = wrapping.unwrap_for(payload, kind)
         except UnfitPayload as error:
-            raise UnfitPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from None
+            same = MissingCodec if isinstance(error, MissingCodec) else UnfitPayload
+            raise same(f"The {what} cannot be read as {codec}: {sentence(error)}.") from None
         except Exception as error:  # codecs are a program's own code
             raise InvalidPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from error
         codec = wrapping.inner
@@ -177,6 +178,14 @@ def _codec(name: str) -> Codec | Wrapping:
         return _codecs[name]
     except (KeyError, TypeError):
         raise UnfitPayload(f"There is no codec {name!r}; codecs: {', '.join(codecs())}.") from None
+
+
+def _reader(name: str, what: str) -> Codec | Wrapping:
+    """Return the codec to read with. Raises MissingCodec: that of a stored value is known where it was written."""
+    try:
+        return _codec(name)
+    except UnfitPayload as error:
+        raise MissingCodec(f"The {what} cannot be read here. {error}") from None
 
 
 def _within(wrapping: Wrapping) -> Iterator[str]:

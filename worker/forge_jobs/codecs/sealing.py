@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from forge_jobs.codecs import seal
 from forge_jobs.codecs.wrapping import Wrapping
-from forge_jobs.errors import InvalidInput, UnfitPayload
+from forge_jobs.errors import InvalidInput, MissingCodec
 
 KEY = 32  # bytes of a key
 
@@ -43,13 +43,13 @@ class Sealed(Wrapping):
         return head + nonce + self._keys[self._current].encrypt(nonce, payload, self._bound(head, kind))
 
     def unwrap_for(self, payload: bytes, kind: str) -> bytes:
-        """Return what was sealed. Raises ValueError when it was changed or is of another kind, and UnfitPayload when its key is not there."""
+        """Return what was sealed. Raises ValueError when it was changed or is of another kind, and MissingCodec when its key is not there."""
         key_id = seal.key_id_of(payload)
         if key_id is None:
             raise ValueError("it is not sealed, or damaged")
         key = self._keys.get(key_id)
         if key is None:
-            raise UnfitPayload(
+            raise MissingCodec(
                 f"it is sealed with the key {key_id!r}, which this program lacks; keys: {', '.join(self._keys)}"
             )
         head = seal.head(key_id)

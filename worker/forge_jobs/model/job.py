@@ -104,6 +104,7 @@ class Reason(StrEnum):
     THROTTLED = "throttled"
     RESCHEDULED = "rescheduled"
     SLEEPING = "sleeping"  # until a sleep of its handler ends
+    UNREADABLE = "unreadable"  # its worker lacked the codec or the key of its payload
 
 
 class KeyMode(StrEnum):
@@ -237,9 +238,7 @@ class Claim(msgspec.Struct, gc=False):
     timeout: float | None  # seconds
     key: str | None
     created: float  # when it was enqueued, database clock, seconds since the epoch
-    links: int | None = (
-        None  # what its end concerns besides itself, the sum of GROUPS, LIMITED, FAIR, FLOW and PINNED; None: nothing
-    )
+    links: int | None = None  # what its end concerns besides itself, a sum of those in `links`; None: nothing
     cancel_requested: bool = False
     state: bytes | None = None  # what its handler has saved, encoded with `codec`; None: nothing
     superseded: bool = False  # its key went to another job, or was removed: it may end, but not wait again

@@ -18,6 +18,9 @@ JITTER = 0.2
 THROTTLE_WITHOUT_BACKOFF = timedelta(seconds=60)
 """How long a throttled queue cools down when its backoff is off and nobody said for how long."""
 
+UNREADABLE_BASE, UNREADABLE_LONGEST = timedelta(seconds=10), timedelta(minutes=5)
+"""How long a job waits that its worker could not read, at first when the backoff of its queue is off, and at most."""
+
 THROTTLES_FORGOTTEN_AFTER = timedelta(seconds=120)
 """A queue that was left alone for this long after a cool-down starts counting throttles anew."""
 
@@ -34,6 +37,18 @@ def retry_delay(
         return timedelta(0)
     strayed = 1 + jitter * (2 * random() - 1)
     return min(_doubled(queue, attempt) * strayed, _longest(queue))
+
+
+def unreadable_delay(
+    queue: QueueConfig, times: int, *, random: Callable[[], float] = _random.random
+) -> timedelta:
+    """Return how long a job waits that its worker met for so many `times` (counted from 1) and could not read.
+
+    As after failed attempts, but never at once, and at most 5 minutes: what was missing may be here by then.
+    """
+    base = queue.backoff_base if queue.backoff_enabled and queue.backoff_base else UNREADABLE_BASE
+    doubled = min(max(base, timedelta(seconds=1)), UNREADABLE_LONGEST) * (1 << min(max(times - 1, 0), 20))
+    return min(doubled, UNREADABLE_LONGEST) * (1 + JITTER * (2 * random() - 1))
 
 
 class Cooldown(NamedTuple):

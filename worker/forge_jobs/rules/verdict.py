@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from forge_jobs.errors import InvalidPayload, UnfitPayload
+from forge_jobs.errors import InvalidPayload, MissingCodec, UnfitPayload
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.decision import (
     Asleep,
@@ -237,6 +237,29 @@ def refused(
     if isinstance(error, UnfitPayload):
         return failed(claim, queue, str(error), wait, retries=retries)
     return dead(claim, queue, str(error), wait)
+
+
+def unreadable(
+    claim: Claim,
+    queue: QueueConfig,
+    error: MissingCodec,
+    times: int,
+    wait: float,
+    duration: float = 0.0,
+    *,
+    has_begun: bool = False,
+    is_news: bool = True,
+) -> Verdict:
+    """Judge an attempt for which a codec or key is not here, which met that job so many `times`: it waits, longer each
+    time, and loses no attempt. The error goes to its history if it `is_news`.
+    """
+    delay, text = backoff.unreadable_delay(queue, times), kept(str(error))
+    reason = Reason.RETRY if has_begun else Reason.UNREADABLE
+    return Verdict(
+        Postponement(claim, reason, delay, error=text if is_news else None, counted=False),
+        Run(claim, queue.name, Outcome.FAILED, wait, duration, text, delay.total_seconds()),
+        size=len(text),
+    )
 
 
 def failed(

@@ -256,6 +256,7 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
         Reason.RETRY: f"Attempt {attempt_of(job)} failed; the next one",
         Reason.THROTTLED: "It was throttled; its next attempt",
         Reason.RESCHEDULED: "Its handler rescheduled it; its next attempt",
+        Reason.UNREADABLE: "Its last worker lacked the codec or the key to read it, which costs no attempt; the next one",
         Reason.SLEEPING: f"It sleeps in step {_sleep(job)!r}; its next attempt",
     }.get(job.reason or Reason.DELAYED, "Its first attempt")
     if job.run_at > now:

@@ -49,6 +49,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Jobs handed back because this program has no handler for their kind.",
         ("queue",),
     ),
+    "forge_jobs_codec_missing": (
+        "Attempts for which this program lacked a codec or a key; their jobs wait, and lose none.",
+        ("queue", "kind"),
+    ),
     "forge_jobs_made_pending": ("Scheduled jobs that this process made pending.", ()),
     "forge_jobs_risen": (
         "Times that this process let a job rise that had waited for its queue's age_after.",
@@ -165,6 +169,8 @@ class Counters:
                 self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
+            case events.CodecMissing():
+                self._add("forge_jobs_codec_missing", 1, event.queue, event.claim.kind)
             case events.JobsMadePending() | events.GroupsMended() | events.NodesMended() | events.JobsSwept():
                 self._add(_OF_MANY[type(event)], event.count)
             case events.JobsRose():

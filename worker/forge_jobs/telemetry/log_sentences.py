@@ -117,6 +117,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "Version {version} has to go on with {jobs} pending jobs of queue {queue}, and no live worker of it serves that: "
         "start one, or let any version go on with a job by: forge-jobs jobs unpin",
     ),
+    events.CodecMissing: (
+        logging.ERROR,
+        "Job {job_id} ({kind}) cannot be read by this worker, so it waits, at no cost of an attempt: {error}",
+    ),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
@@ -263,6 +267,7 @@ REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.OutcomesParted: ("error",),
     events.OutcomesHeld: ("error",),
     events.UnknownKind: ("queue", "kind"),
+    events.CodecMissing: ("kind", "error"),
     events.MigrationWaits: (),
     events.PollOnly: (),
     events.QueueUnserved: ("queue",),

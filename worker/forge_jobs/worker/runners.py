@@ -19,7 +19,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any
 
-from forge_jobs.errors import InvalidPayload, StorageUnavailable
+from forge_jobs.errors import InvalidPayload, MissingCodec, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.context_tokens import ProcessTokens
@@ -48,6 +48,7 @@ from forge_jobs.worker.nodes import NodeRun
 from forge_jobs.worker.progress import ProgressWriter
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.served_queue import ServedQueue
+from forge_jobs.worker.unreadable import UnreadableJobs
 
 IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
 OPEN = frozenset({"json", "msgpack"})  # codecs that hide nothing
@@ -74,8 +75,7 @@ class Runners:
     ) -> None:
         self.count = count
         self.stuck: set[Attempt] = set()  # attempts that have their verdict, but whose handlers go on
-        self._hand = hand
-        self._running = hand.running
+        self._hand, self._running = hand, hand.running
         self._held = held
         self._fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
@@ -86,7 +86,7 @@ class Runners:
         self._tokens, self._reports = tokens, reports
         self._completions = HandlerCompletions(forge.storage, forge.telemetry, reports)
         self._record = hand.record
-        self._recorder = recorder
+        self._recorder, self._unreadable = recorder, UnreadableJobs(forge.telemetry)
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
         self._processes = Children(self._telemetry, forge.settings.processes)
@@ -346,6 +346,8 @@ class Runners:
         duration, retries = uptime() - attempt.started, retries_of(self._handlers, attempt)
         if attempt.exited is not None and attempt.stopped is not Stop.CANCELLED:
             return failed(claim, config, describe(attempt.exited), attempt.wait, duration, retries=retries)
+        if attempt.stopped is None and isinstance(error, MissingCodec):
+            return self._unreadable.judged(attempt, error, duration)
         if not attempt.has_begun and isinstance(error, InvalidPayload):
             return refused(claim, config, error, attempt.wait, retries)
         if isinstance(error, HandedBack):

@@ -102,7 +102,12 @@ class Walker:
             [
                 failed(one, delay=timedelta(seconds=self.dice.choice([0, 20])))
                 if self.dice.random() < 0.7
-                else Postponement(one, Reason.THROTTLED, timedelta(seconds=20), counted=False)
+                else Postponement(
+                    one,
+                    self.dice.choice([Reason.THROTTLED, Reason.UNREADABLE]),
+                    timedelta(seconds=20),
+                    counted=False,
+                )
                 for one in self.some_claims()
             ]
         )

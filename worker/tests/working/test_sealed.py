@@ -93,7 +93,7 @@ async def test_jobs_that_wait_survive_a_change_of_keys(forge: Forge) -> None:
     assert sorted(seen) == ["of new", "of old"]
 
 
-async def test_a_job_whose_key_is_not_here_is_tried_again_and_one_that_is_damaged_is_dead(
+async def test_a_job_whose_key_is_not_here_waits_and_one_that_is_damaged_is_dead(
     forge: Forge,
 ) -> None:
     @forge.handler(codec="sealed")
@@ -109,7 +109,7 @@ async def test_a_job_whose_key_is_not_here_is_tried_again_and_one_that_is_damage
     await run(forge)
 
     there = [await forge.jobs.get(job.id) for job in (unknown, damaged, bomb)]
-    assert [job.state for job in there] == [State.RETRYING, State.DEAD, State.DEAD]
+    assert [job.state for job in there] == [State.SCHEDULED, State.DEAD, State.DEAD]
     assert [job.error for job in there] == [
         "The payload cannot be read as sealed: it is sealed with the key 'next', which this program lacks; keys: new.",
         "The payload cannot be read as sealed: it is damaged, or was sealed for another kind of job, or with another key 'new'.",

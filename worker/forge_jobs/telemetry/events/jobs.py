@@ -152,6 +152,15 @@ class PinnedUnserved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CodecMissing(Event):
+    """This program lacks the codec or the key to read something of this job, which waits and loses no attempt."""
+
+    claim: Claim
+    queue: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownKind(Event):
     """A job was handed back, because this program has no handler for its kind."""
 

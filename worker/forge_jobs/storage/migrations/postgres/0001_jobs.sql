@@ -229,7 +229,7 @@ CREATE TABLE {schema}.scheduled (
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
     priority smallint NOT NULL,
-    reason   text NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled', 'sleeping')),
+    reason   text NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled', 'sleeping', 'unreadable')),
     links    smallint  -- as in `job`
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX scheduled_run_at ON {schema}.scheduled (run_at);

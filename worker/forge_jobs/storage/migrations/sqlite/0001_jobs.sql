@@ -244,7 +244,7 @@ CREATE TABLE scheduled (
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
-    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled', 'sleeping')),
+    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled', 'sleeping', 'unreadable')),
     links    INTEGER  -- as in `job`
 );
 CREATE INDEX scheduled_run_at ON scheduled (run_at);
