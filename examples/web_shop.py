@@ -29,18 +29,22 @@ async def confirm(order: int) -> str:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with forge, engine.begin() as connection:
-        table = "id bigint GENERATED ALWAYS AS IDENTITY, item text, confirmed boolean DEFAULT false"
-        await connection.execute(text(f"CREATE TABLE IF NOT EXISTS web_order ({table})"))
-    async with (
-        forge,
-        asyncio.TaskGroup() as beside,
-    ):  # a worker that fails ends the program, and is not missed in silence
-        worker = Worker(forge, queues=["mail"])
+    async with forge, asyncio.TaskGroup() as beside:  # what fails beside ends the program, and is not missed
+        await make_table()
+        worker = Worker(forge, queues=["mail"], grace=20)
         beside.create_task(worker.run())
         yield
         worker.stop()
     await engine.dispose()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+async def make_table() -> None:
+    columns = "id bigint GENERATED ALWAYS AS IDENTITY, item text, confirmed boolean DEFAULT false"
+    async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE TABLE IF NOT EXISTS web_order ({columns})"))
 
 
 async def request_session() -> AsyncIterator[AsyncSession]:
@@ -48,7 +52,6 @@ async def request_session() -> AsyncIterator[AsyncSession]:
         yield session
 
 
-app = FastAPI(lifespan=lifespan)
 Session = Annotated[AsyncSession, Depends(request_session, scope="function")]  # commits before the response
 
 

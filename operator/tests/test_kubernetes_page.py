@@ -19,6 +19,7 @@ from forge_operator.plan.status.queue import explained
 from forge_operator.specs import AutoscalingSpec, BudgetChoice, DisruptionSpec, read_queue
 from forge_operator.specs.section import read
 from forge_operator.state.memory import ScalerMemory
+from tests import custom_resources
 
 PAGE = tables.PAGE.read_text(encoding="utf-8")
 SOURCES = Path(naming.__file__).parent
@@ -100,6 +101,21 @@ def test_the_command_that_rolls_back_gives_the_version_before() -> None:
         place[last] = change["value"]
 
     assert version_of(back) == version_of(before)
+
+
+def test_the_objects_of_the_page_are_allowed() -> None:
+    objects = [
+        resource
+        for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+        for resource in yaml.safe_load_all(block)
+        if resource.get("kind", "").startswith("Forge")
+    ]
+
+    assert sorted(resource["kind"] for resource in objects) == ["ForgeCron", "ForgeQueue"]
+    assert [custom_resources.refusals(custom_resources.complete(resource)) for resource in objects] == [
+        [],
+        [],
+    ]
 
 
 def test_what_annotates_may_be_run_again() -> None:

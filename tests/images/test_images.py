@@ -220,6 +220,7 @@ async def test_an_image_of_ones_own_runs_ones_own_handlers(
     engine: Engine, worker_image: str, database: str, forge: Forge, tmp_path: Path
 ) -> None:
     (tmp_path / "shop.py").write_text(
+        "import requests\n"
         "from forge_jobs import Forge, builtin\n"
         "forge = Forge()\n"
         "builtin.register(forge)\n"
@@ -227,9 +228,9 @@ async def test_an_image_of_ones_own_runs_ones_own_handlers(
         "async def greet(name: str) -> str:\n"
         "    return f'hello {name}'\n"
     )
-    (tmp_path / "Dockerfile").write_text(
-        f"FROM {worker_image}\nCOPY shop.py /app/\nENV FORGE_APP=shop:forge\n"
-    )
+    page = (ROOT / "docs" / "built-in-kinds.md").read_text(encoding="utf-8")
+    said = page.partition("```dockerfile\n")[2].partition("```")[0]
+    (tmp_path / "Dockerfile").write_text(said.replace("FROM forge-jobs-worker\n", f"FROM {worker_image}\n"))
     engines.build("forge-jobs-shop:test", tmp_path)
 
     with engine.running("forge-jobs-shop:test", options=RESTRICTED, env=settings(database)):

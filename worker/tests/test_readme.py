@@ -21,40 +21,13 @@ from forge_jobs.codecs import new_key, plain
 from forge_jobs.settings import database_file
 from forge_jobs.settings.environment import KNOWN
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.pages import README, ROOT, blocks, commands
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
 BIN = Path(sys.executable).parent
 DEADLINE = 60  # seconds for one command; a safeguard, nothing is measured
 
 # The tests run in an environment that has the first two already; the rest is run by tests/e2e.
 NOT_RUN = ("pip ", "make ", "kind ", "docker ", "kubectl ", "helm ")
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A fenced block of a document."""
-
-    language: str
-    text: str
-
-    @property
-    def file_name(self) -> str | None:
-        """The name in a first line like `# app.py` or `# shop.cron: what is in it`."""
-        match = re.match(r"# (\w+\.(?:py|cron))[:\n]", self.text)
-        return match and match[1]
-
-
-def blocks(document: Path) -> list[Block]:
-    found = re.findall(
-        r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    return [Block(language, text) for language, text in found]
-
-
-def commands(document: Path) -> list[str]:
-    lines = [line for block in blocks(document) if block.language == "sh" for line in block.text.splitlines()]
-    return [line.partition("  #")[0].partition(" #")[0].strip() for line in lines if line.strip()]
 
 
 @dataclass
@@ -114,18 +87,6 @@ def test_every_command_of_the_readme_succeeds(shell: Shell) -> None:
     assert [(job["max_attempts"], job["timeout_seconds"]) for job in (bob, ada)] == [(8, 30.0), (8, 30.0)]
 
 
-@pytest.mark.parametrize("page", ["cron.md", "handlers.md", "operating.md"])
-def test_every_command_of_a_page_succeeds(page: str, shell: Shell) -> None:
-    named = [command for command in commands(ROOT / "docs" / page) if "worker shop:forge" not in command]
-
-    assert named
-    for block in blocks(ROOT / "docs" / page):
-        if block.file_name and block.language != "python":
-            (shell.folder / block.file_name).write_text(block.text, encoding="utf-8")
-    for command in ["forge-jobs db migrate", *named]:
-        shell.run(command)
-
-
 def test_the_worker_of_the_readme_stops_when_told_to(shell: Shell) -> None:
     shell.run("forge-jobs worker app:forge --queues default")
     shell.run("python app.py")
@@ -174,7 +135,7 @@ def test_every_python_block_of_a_page_runs(
     monkeypatch.setenv("SEALING_KEYS", f"2026-11:{new_key()}")
     monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
     for block in blocks(document):
-        if block.language == "python":
+        if block.language == "python" and not block.quoted:  # of a program that is run as a whole
             exec(compile(block.text, str(document), "exec"), {"__name__": document.stem})
 
 

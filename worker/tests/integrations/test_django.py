@@ -1,6 +1,8 @@
 """Django's tasks as jobs, in projects that are processes of their own, on both databases."""
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +13,27 @@ import pytest
 from forge_jobs.errors import InvalidInput
 from forge_jobs.integrations.django.database_url import POSTGRES, SQLITE, database_url
 from tests.integrations.conftest import Project, Start
+from tests.pages import ROOT, commands
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "django_shop.py"
+EXAMPLE = ROOT / "examples" / "django_shop"
+ORDERS = """
+from django.test import Client
+
+for item in ("a book", "a bike"):
+    answer = Client().post("/orders/", {"item": item}, headers={"host": "localhost"})
+    print(answer.status_code, answer.json())
+"""
+STATUS = """
+from django.test import Client
+
+print(Client().get("/tasks/1/", headers={"host": "localhost"}).json())
+"""
 
 
-def said_by(command: list[str], **environment: str) -> list[str]:
+def said_by(command: list[str], folder: Path | None = None, **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, *command],
+        cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -132,12 +148,31 @@ def test_the_class_of_an_error_is_the_one_that_was_raised(said: str, path: str, 
     assert line == f"TaskError(exception_class_path={path!r}, traceback={shown!r})"
 
 
-def test_the_example_of_a_shop_runs(tmp_path: Path) -> None:
-    assert said_by([str(EXAMPLE)], SHOP_DATABASE=f"{tmp_path}/shop.sqlite3") == [
-        "a book READY",
-        "a bike is not in stock",
-        "SUCCESSFUL order 1 is confirmed at attempt 1",
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The example's folder, to be run in."""
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "shop"))
+
+
+def test_the_example_of_a_shop_runs_by_the_commands_of_the_page(shop: Path) -> None:
+    told = [shlex.split(c)[1:] for c in commands(ROOT / "docs" / "django.md") if c.startswith("python ")]
+    assert [arguments[1] for arguments in told] == ["migrate", "forge_worker", "forge"]
+    migrate, worker, look = told
+
+    said_by(migrate, shop)
+    assert said_by(["manage.py", "shell", "-v", "0", "-c", ORDERS], shop) == [
+        "202 {'order': 1, 'task': '1'}",
+        "409 {'error': 'out of stock'}",
     ]
+    said_by([*worker, "--until-empty"], shop)
+    assert said_by(["manage.py", "shell", "-v", "0", "-c", STATUS], shop) == [
+        "{'status': 'SUCCESSFUL', 'result': 'order 1, a book, is confirmed'}"
+    ]
+    assert said_by(look, shop) == ["No jobs."]
+
+
+def test_the_tests_of_the_example_pass_in_django(shop: Path) -> None:
+    assert said_by(["manage.py", "test", "--no-input"], shop)[0] == "Found 2 test(s)."
 
 
 @pytest.mark.parametrize(
