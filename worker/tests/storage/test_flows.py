@@ -559,6 +559,20 @@ async def test_a_branch_leads_to_those_that_it_names(storage):
     assert await flow_state(storage, flow_id) is FlowState.DONE
 
 
+async def test_a_branch_that_has_added_its_answer_leads_nowhere_else(storage):
+    me = await worker(storage)
+    branch = NodePlan(Role.BRANCH)
+    flow_id, ids = await start(storage, node("choose", plan=branch), node("left", 0), node("right", 0))
+    [choose] = await claim(storage, me)
+
+    changes = FlowChanges([node("answer")], successor=0, taken=("left",))
+    assert await storage.claims.finish([done(choose, changes=changes)]) == []
+    await run(storage, me)
+
+    assert await states(storage, ids[1:]) == [State.PENDING, State.DONE]
+    assert [one.state for one in await storage.flows.nodes(flow_id)][1:3] == ["pending", "skipped"]
+
+
 async def test_flows_are_listed_by_keyset(storage):
     ids = [(await start(storage, node("a")))[0] for _ in range(5)]
     await storage.flows.cancel(ids[1])

@@ -211,9 +211,9 @@ async def _changed(database: PostgresDatabase, ends: Sequence[End], connection: 
         for (job_id, change), its in zip(changes.items(), ids, strict=True)
         if change.successor is not None
     ]
+    await _lead(database, changes, connection)  # before its heir has its edges
     if heirs:
         await database.execute(SUCCEED, *map(list, zip(*heirs, strict=True)), connection=connection)
-    await _lead(database, changes, connection)
     return [
         replace(end, state=State.DEAD, result=None, error=CANCELLED_BY_USER)
         if end.changes is not None and end.claim.job_id in cancelled

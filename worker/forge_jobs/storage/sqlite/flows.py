@@ -223,12 +223,12 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
             "UPDATE flow SET nodes = nodes + ? WHERE id = ?", (len(changes.nodes), flow["id"])
         )
         ids = _add(transaction, flow["id"], flow["nodes"], changes.nodes, flow["deadline"])
+        if changes.taken is not None:  # before its heir has its edges
+            names = json.dumps(changes.taken)
+            transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
         if changes.successor is not None:
             heir = (ids[changes.successor], end.claim.job_id)
             transaction.execute("UPDATE flow_edge SET from_job = ? WHERE from_job = ?", heir)
-        if changes.taken is not None:
-            names = json.dumps(changes.taken)
-            transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
     return outcomes.finish(transaction, written)
 
 
