@@ -649,6 +649,32 @@ async def test_a_node_that_is_completed_in_a_transaction_hands_on_after_its_comm
     assert (await storage.flows.get(flow_id)).done == 1
 
 
+async def test_a_node_that_was_completed_in_a_transaction_is_done_though_its_job_is_not_kept(
+    storage, database, clock
+):
+    me = await worker(storage)
+    await storage.queues.set("default", {"done_retention": timedelta(0)})
+    flow_id, ids = await start(storage, node("a"), node("b", 0))
+    [claimed] = await claim(storage, me)
+    async with database.transaction() as connection:
+        await storage.completions.complete(done(claimed, result=b"1"), connection=connection)
+    epoch = await leader(storage)
+    await clock.advance(seconds=1)
+
+    await storage.history.sweep(epoch=epoch)  # the worker is gone before it has handed on
+    await storage.flows.audit(epoch=epoch)
+
+    assert await state(storage, ids[1]) is State.PENDING
+    [second] = await claim(storage, me)
+    await storage.claims.payload(second)
+    assert second.node is not None and second.node.inputs[0].result == b"1"
+    await storage.claims.finish([done(second)])
+    await clock.advance(seconds=1)
+    await storage.history.sweep(epoch=epoch)
+    assert await storage.jobs.find(limit=10) == []
+    assert await flow_state(storage, flow_id) is FlowState.DONE
+
+
 async def test_a_flow_that_starts_in_a_transaction_shares_its_fate(storage, database):
     with contextlib.suppress(RolledBack):
         async with database.transaction() as connection:

@@ -5,11 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.model.completion import Fate
 from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode
 from forge_jobs.model.job import NewJob, State
 from forge_jobs.storage.postgres import flows
 from forge_jobs.storage.postgres.outcomes import FINISH
 from tests.storage.factories import claim, done, leader, state, worker
+from tests.storage.test_completions import reschedule
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -58,6 +60,22 @@ async def test_a_running_node_of_a_cancelled_flow_is_told_though_nobody_came_to_
     assert held.cancel_requested
     await storage.claims.finish([done(claimed)])
     assert (await storage.flows.get(flow_id)).state is FlowState.CANCELLED
+
+
+async def test_a_cancelled_node_that_a_transaction_would_run_again_keeps_no_other_one_waiting(
+    storage, database
+):
+    nodes = [NewNode("a", NewJob("work")), NewNode("b", NewJob("work"))]
+    flow_id, _ = await storage.flows.start(NewFlow("f", nodes))
+    first, second = await claim(storage, await worker(storage))
+    await storage.jobs.cancel(first.job_id)
+    async with database.transaction() as connection:
+        completion = await reschedule(storage, first, connection)
+        assert await storage.claims.finish([done(second)]) == []
+
+    assert await storage.completions.fate(completion) is Fate.CANCELLED
+
+    assert (await storage.flows.get(flow_id)).state is FlowState.DEAD
 
 
 async def test_all_of_very_many_nodes_that_one_statement_deletes_have_ended(storage, database):

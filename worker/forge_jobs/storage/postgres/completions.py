@@ -24,6 +24,16 @@ from forge_jobs.storage.postgres.outcomes import POSTPONE, POSTPONE_KEYED, POSTP
 _PROOF = "job_id = $1 AND worker_id = $2 AND attempt = $3"
 _CLAIM = _PROOF + " AND ($4::bigint IS NULL OR {schema}.micros(claimed_at) = $4)"
 
+
+def _ended_nodes(of: str) -> str:
+    """Of those of `of` for whose ends others wait, these hear after the commit: `ended_nodes`."""
+    return f"""ended_nodes AS (
+    INSERT INTO {{schema}}.ended_node (job_id)
+    SELECT id FROM {{schema}}.job WHERE id = ANY (ARRAY(SELECT job_id FROM {of})) AND links & {FLOW | AWAITED} <> 0
+    ON CONFLICT DO NOTHING
+)"""
+
+
 COMPLETE = f"""
 WITH gone AS (
     DELETE FROM {{schema}}.claimed WHERE {_PROOF}
@@ -41,13 +51,7 @@ WITH gone AS (
     endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")
 }, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}, {endings.vacated("gone")}, {
     endings.unlimited("gone")
-}, ended_nodes AS (
-    INSERT INTO {{schema}}.ended_node (job_id)
-    SELECT id FROM {{schema}}.job WHERE id = ANY (ARRAY(SELECT job_id FROM gone)) AND links & {
-    FLOW | AWAITED
-} <> 0
-    ON CONFLICT DO NOTHING
-)
+}, {_ended_nodes("gone")}
 SELECT {{schema}}.micros(claimed_at) FROM gone
 """
 
@@ -56,7 +60,8 @@ def _reschedule(postpone: str, waits: str) -> str:
     """Return the statement that postpones, for a transaction of which it is not known when it commits.
 
     Who will be idle then is not known either, so workers are always told; and also where the job stands, since jobs
-    after it may have been claimed by then. `waits` says which of `gone` do wait again.
+    after it may have been claimed by then. Others hear of ends after the commit: until then nothing of theirs is locked.
+    `waits` says which of `gone` do wait again.
     """
     told = f"""(SELECT count({{schema}}.tell('queue:' || queue_id)) FROM (SELECT DISTINCT queue_id FROM placed) AS woken),
        (SELECT count({{schema}}.tell('behind:' || concat_ws(',', queue_id, priority, {{schema}}.micros(now()), 0)))
@@ -66,6 +71,8 @@ def _reschedule(postpone: str, waits: str) -> str:
         postpone.replace(
             "SELECT array_agg(job_id),", "SELECT {schema}.micros(min(claimed_at)), array_agg(job_id),"
         )
+        .replace(f"{endings.LINKS} FROM gone", "NULL::smallint FROM gone", 1)
+        .replace(", waits AS (", f", {_ended_nodes('kept')}, waits AS (", 1)
         .replace(endings.WOKEN, told)
         .replace("now()", MOMENT)
     )

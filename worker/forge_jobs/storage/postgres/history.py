@@ -9,7 +9,7 @@ _EXACT = "make_interval(secs => extract(epoch FROM queue.{retention})::double pr
 
 # The done are found by the rows of `done_together` whose moment is past their queue's retention, the others by an index
 # of their own, both of each queue from the oldest on, and no further than the limit. Rows that somebody has locked (a
-# move by a user) are passed over, so the sweep waits for nobody. A row of `done_together` goes, too, when none of
+# move by a user) are passed over, so the sweep waits for nobody, and so are nodes of which their flows have not heard. A row of `done_together` goes, too, when none of
 # its jobs is left behind. ANY (ARRAY) and BETWEEN one AND the same: a join might read whole tables, since the planner
 # guesses that they are small.
 SWEEP = """
@@ -28,6 +28,7 @@ WITH dated AS MATERIALIZED (
 ), done AS MATERIALIZED (
     SELECT done.place, dated.number
     FROM dated CROSS JOIN LATERAL {locked_jobs}
+    WHERE (SELECT job_id FROM {schema}.ended_node WHERE ended_node.job_id = given.job_id) IS NULL
     LIMIT $2
 ), dead AS MATERIALIZED (
     SELECT ended.place
