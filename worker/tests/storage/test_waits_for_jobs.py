@@ -100,6 +100,35 @@ async def test_a_job_that_is_deleted_or_not_kept_wakes_those_that_wait_for_it(st
     assert (await wait(storage, first.job_id)).signal == (await wait(storage, second.job_id)).signal == "gone"
 
 
+async def test_nodes_that_end_without_having_run_wake_those_that_wait_for_them(storage):
+    me = await worker(storage)
+    nodes = [
+        NewNode("a", job(priority=5)),
+        NewNode("b", job(), after=(Edge(0),)),
+        NewNode("c", job(), after=(Edge(1),)),
+    ]
+    _, ids = await storage.flows.start(NewFlow("f", nodes))
+    [node] = await claim(storage, me, limit=1)
+    waits = [await awaiting(storage, me, for_job=one) for one in ids[1:]]
+
+    await storage.claims.finish([dead(node)])
+
+    assert sorted(await claim_ids(storage, me)) == [one.job_id for one in waits]
+    assert (await wait(storage, waits[0].job_id)).signal == "dead"
+
+
+async def test_a_cancelled_flow_wakes_those_that_wait_for_its_nodes(storage):
+    me = await worker(storage)
+    nodes = [NewNode("a", job(priority=5)), NewNode("b", job(), after=(Edge(0),))]
+    flow_id, ids = await storage.flows.start(NewFlow("f", nodes))
+    await claim(storage, me, limit=1)
+    first = await awaiting(storage, me, for_job=ids[1])
+
+    await storage.flows.cancel(flow_id)
+
+    assert await claim_ids(storage, me) == [first.job_id]
+
+
 async def test_a_job_that_is_replaced_goes_on_to_wake_those_that_wait_for_it(storage):
     me = await worker(storage)
     other = await enqueue(storage, key="ada", priority=5)

@@ -18,7 +18,8 @@ FAR = datetime(9000, 1, 1, tzinfo=UTC)
 SECOND = 1_000_000
 
 ENDED = """
-SELECT node.job_id, finished.state, finished.error, finished.result
+SELECT node.job_id, finished.state, finished.error,
+       coalesce(finished.result, (SELECT result FROM saved_state WHERE saved_state.job_id = finished.job_id)) AS result
 FROM flow_node AS node LEFT JOIN finished ON finished.job_id = node.job_id
 WHERE node.job_id IN (SELECT value FROM json_each(?)) AND node.state IS NULL
   AND (finished.job_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM job WHERE job.id = node.job_id))
@@ -178,7 +179,9 @@ def end_waiting(
     count_move(
         transaction, [row["queue_id"] for row in gone], "blocked", "dead" if ends is State.DEAD else "done"
     )
-    return [row["job_id"] for row in gone]
+    ended = [row["job_id"] for row in gone]
+    waits.end_waits_for(transaction, ended)
+    return ended
 
 
 def needs(transaction: Transaction, job_id: int) -> FlowNeeds | None:

@@ -2435,8 +2435,10 @@ BEGIN
                    WHERE node.job_id = gone.job_id)) AS why
         FROM gone
     ), kept AS (
-        INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state, error)
-        SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why FROM told
+        INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state, error, links)
+        SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why,
+               (SELECT nullif(job.links & 64, 0) FROM {schema}.job WHERE job.id = told.job_id)  -- its flow is told by the caller
+        FROM told
     ), dated AS (
         INSERT INTO {schema}.done_together (at, first_id, last_id, queue_id, jobs, job_ids)
         SELECT now(), min(told.job_id), max(told.job_id), queue_id, count(*), array_agg(told.job_id)
