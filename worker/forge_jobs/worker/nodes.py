@@ -12,7 +12,17 @@ from msgspec.structs import replace
 from forge_jobs.codecs.plain import decode, encode
 from forge_jobs.handlers.flow_context import ContextFlow
 from forge_jobs.model.decision import Dead
-from forge_jobs.model.flow import ClaimedNode, Edge, FlowChanges, NewNode, NodePlan, NodeState, OnDead, Role
+from forge_jobs.model.flow import (
+    MOST_NODES,
+    ClaimedNode,
+    Edge,
+    FlowChanges,
+    NewNode,
+    NodePlan,
+    NodeState,
+    OnDead,
+    Role,
+)
 from forge_jobs.model.job import Claim, End, NewJob, State
 from forge_jobs.rules.verdict import Verdict
 
@@ -100,6 +110,8 @@ class NodeRun:
         items = fed[0] if self._node.inputs and fed else self._given.get(plan.item)
         if not isinstance(items, list | tuple):
             raise Dead(f"{self._node.name} gets the items of a {type(items).__name__}, allowed is a list")
+        if len(items) > MOST_NODES:
+            raise Dead(f"{self._node.name} gets {len(items):,} items, allowed are {MOST_NODES:,}")
         return items
 
     def _map(self, plan: NodePlan, items: Sequence[Any], static: Mapping[str, Any]) -> None:

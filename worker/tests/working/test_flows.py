@@ -17,6 +17,7 @@ from forge_jobs import (
     WaitTimeout,
     WrongFlowState,
 )
+from forge_jobs.worker import nodes
 from tests.working.test_context import run
 
 
@@ -90,6 +91,26 @@ async def test_each_item_becomes_a_job_and_what_they_returned_is_a_list(forge: F
 
     assert await result(forge, flow, 4) == {"total": 12}
     assert await result(forge, flow, 0) == {"total": 0}
+
+
+async def test_a_list_of_more_items_than_a_node_may_add_is_refused_in_one_sentence(
+    forge: Forge, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "MOST_NODES", 3)
+    started = await Flow("f").and_then(steps["count_to"]).map(steps["double"]).start(4)
+    await run(forge)
+
+    with pytest.raises(FlowDead, match="double: double gets 4 items, allowed are 3"):
+        await forge.flows.wait(started)
+
+
+async def test_what_a_node_said_was_its_result_is_passed_on(forge: Forge, steps: Any) -> None:
+    async def said(ctx: Context, number: int) -> None:
+        await ctx.set_result(number + 40)
+
+    flow = Flow("f").and_then(forge.handler(said)).and_then(steps["shown"])
+
+    assert await result(forge, flow, 2) == {"shown": "<42>"}
 
 
 async def test_what_is_none_is_left_out(forge: Forge, steps: Any) -> None:

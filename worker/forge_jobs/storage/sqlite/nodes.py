@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from forge_jobs.model.flow import FlowNeeds, NodeState
 from forge_jobs.model.job import Reason, State
 from forge_jobs.model.tenant import is_let_in
+from forge_jobs.storage.sqlite import waits
 from forge_jobs.storage.sqlite.micros import micros
 from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Record, Transaction

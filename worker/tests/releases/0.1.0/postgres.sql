@@ -2446,8 +2446,10 @@ BEGIN
                    WHERE node.job_id = gone.job_id)) AS why
         FROM gone
     ), kept AS (
-        INSERT INTO "forge_jobs".finished (job_id, finished_at, queue_id, attempt, state, error)
-        SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why FROM told
+        INSERT INTO "forge_jobs".finished (job_id, finished_at, queue_id, attempt, state, error, links)
+        SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why,
+               (SELECT nullif(job.links & 64, 0) FROM "forge_jobs".job WHERE job.id = told.job_id)  -- its flow is told by the caller
+        FROM told
     ), dated AS (
         INSERT INTO "forge_jobs".done_together (at, first_id, last_id, queue_id, jobs, job_ids)
         SELECT now(), min(told.job_id), max(told.job_id), queue_id, count(*), array_agg(told.job_id)
@@ -2537,7 +2539,8 @@ BEGIN
             result = its_end.result,
             error = CASE WHEN its_end.state IS NULL THEN 'it was deleted' ELSE its_end.error END
         FROM (
-            SELECT given.job_id, finished.state, finished.error, finished.result
+            SELECT given.job_id, finished.state, finished.error, coalesce(finished.result, (
+                       SELECT saved_state.result FROM "forge_jobs".saved_state WHERE saved_state.job_id = finished.job_id)) AS result
             FROM unnest(ids) AS given (job_id) LEFT JOIN "forge_jobs".finished ON finished.job_id = given.job_id
             WHERE finished.job_id IS NOT NULL
                OR NOT EXISTS (SELECT FROM "forge_jobs".job WHERE job.id = given.job_id)) AS its_end

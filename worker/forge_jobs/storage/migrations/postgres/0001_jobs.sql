@@ -2528,7 +2528,8 @@ BEGIN
             result = its_end.result,
             error = CASE WHEN its_end.state IS NULL THEN 'it was deleted' ELSE its_end.error END
         FROM (
-            SELECT given.job_id, finished.state, finished.error, finished.result
+            SELECT given.job_id, finished.state, finished.error, coalesce(finished.result, (
+                       SELECT saved_state.result FROM {schema}.saved_state WHERE saved_state.job_id = finished.job_id)) AS result
             FROM unnest(ids) AS given (job_id) LEFT JOIN {schema}.finished ON finished.job_id = given.job_id
             WHERE finished.job_id IS NOT NULL
                OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = given.job_id)) AS its_end
