@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -72,7 +71,6 @@ class CommandLine:
                 "stdout": subprocess.PIPE,
                 "stderr": subprocess.PIPE,
                 "text": True,
-                "preexec_fn": _hear_interrupts,
                 **options,
             },
         )
@@ -85,11 +83,6 @@ class CommandLine:
                 return await work(forge)
 
         return asyncio.run(run())
-
-
-def _hear_interrupts() -> None:
-    # Whoever runs the tests in the background of a shell has them, and all that they start, ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def migrated(folder: Path, captured: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> CommandLine:

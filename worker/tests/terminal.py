@@ -3,7 +3,6 @@
 import fcntl
 import os
 import pty
-import signal
 import termios
 from dataclasses import dataclass
 
@@ -43,7 +42,6 @@ def at_a_terminal(cli: CommandLine, *arguments: str, answer: str | None = None) 
 
 def _take(terminal: int) -> None:
     """In the child: the terminal is the one whose Ctrl-C it hears."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 

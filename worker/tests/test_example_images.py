@@ -11,10 +11,6 @@ from forge_jobs import Forge
 EXAMPLE = Path(__file__).parents[2] / "examples" / "images.py"
 
 
-def _hear_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background ignores it
-
-
 def begun(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, str(EXAMPLE), str(folder), "2"],
@@ -22,7 +18,6 @@ def begun(folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_hear_interrupts,
     )
 
 
