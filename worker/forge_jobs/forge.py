@@ -37,10 +37,7 @@ from forge_jobs.rules import names
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.sync.forge_databases import ForgeDatabases
 from forge_jobs.system.begun import require_begun
-from forge_jobs.telemetry.events import (
-    DatabaseCaveat,
-    MigrationWaits,
-)
+from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -180,7 +177,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
     async def _open(self, migrate: bool | None, declare: bool) -> None:
         await self.storage.open()
         if self.storage.caveat is not None:
-            self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
+            self.telemetry.emit(events.DatabaseCaveat(self.storage.caveat))
         allowed = self.settings.auto_migrate if migrate is None else migrate
         await made_ready(self.storage, migrate=allowed, waits=self._migration_waits)
         if declare:
@@ -212,7 +209,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
             self._home.check("This Forge")
 
     def _migration_waits(self, why: str, retry_in: float) -> None:
-        self.telemetry.emit(MigrationWaits(why, retry_in))
+        self.telemetry.emit(events.MigrationWaits(why, retry_in))
 
     async def check_schema(self) -> None:
         """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from forge_jobs.telemetry.events import CloseGivenUp, CloseWaits
+from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 LONG_CLOSE = 5.0  # seconds after which an event says what a close waits for
@@ -20,7 +20,7 @@ async def closing(function: Callable[[], Awaitable[None]], until: float, telemet
     name = getattr(function, "__qualname__", type(function).__qualname__)
     began = time.monotonic()
     loop = asyncio.get_running_loop()
-    timer = loop.call_later(LONG_CLOSE, telemetry.emit, CloseWaits(name, LONG_CLOSE))
+    timer = loop.call_later(LONG_CLOSE, telemetry.emit, events.CloseWaits(name, LONG_CLOSE))
     # a task of its own, since one that is cancelled may go on
     call = loop.create_task(_called(function), name=f"at_close {name}")
     try:
@@ -28,7 +28,7 @@ async def closing(function: Callable[[], Awaitable[None]], until: float, telemet
         if call.done():
             call.result()
             return
-        telemetry.emit(CloseGivenUp(name, time.monotonic() - began))
+        telemetry.emit(events.CloseGivenUp(name, time.monotonic() - began))
         await _cancelled(call)
     except asyncio.CancelledError:
         await _cancelled(call)

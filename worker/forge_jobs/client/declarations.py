@@ -8,7 +8,7 @@ from forge_jobs.errors import StorageUnavailable
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.model.kind import Kind
 from forge_jobs.rules import names
-from forge_jobs.telemetry.events import KindsUnpublished, QueueMade, QueueResembles
+from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class Declarations:
         if wanted := self._handlers.queues().union(strangers):
             await storage.queues.ensure(sorted(wanted))
         for name, nearest in strangers.items():
-            self._telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
+            self._telemetry.emit(
+                events.QueueMade(name) if nearest is None else events.QueueResembles(name, nearest)
+            )
 
     async def new_queues(self, storage: "Storage", *wanted: str) -> dict[str, str | None]:
         """See `Forge.new_queues`."""
@@ -52,6 +54,6 @@ class Declarations:
         try:
             await storage.kinds.declare(kinds, by=f"{socket.gethostname()}, process {os.getpid()}")
         except StorageUnavailable as error:
-            self._telemetry.emit(KindsUnpublished([kind.kind for kind in kinds], str(error)))
+            self._telemetry.emit(events.KindsUnpublished([kind.kind for kind in kinds], str(error)))
         else:
             self._published = kinds

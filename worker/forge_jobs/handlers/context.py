@@ -22,13 +22,13 @@ from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
 from forge_jobs.model.links import REPORTED
 from forge_jobs.model.moments import as_duration, as_moment
-from forge_jobs.model.permit import Granted
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.returned import kept_result
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
     from forge_jobs.handlers.flow_context import ContextFlow
+    from forge_jobs.model.permit import Granted
 
 T = TypeVar("T")
 P = ParamSpec("P")

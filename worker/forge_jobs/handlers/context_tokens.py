@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forge_jobs.model.permit import Granted
 from forge_jobs.rules import names
 from forge_jobs.rules.cost import checked_cost
 
 if TYPE_CHECKING:
     from forge_jobs.handlers.context import Context
+    from forge_jobs.model.permit import Granted
 
 
 class ProcessTokens(Protocol):
@@ -24,7 +24,7 @@ class ProcessTokens(Protocol):
         *,
         wait: timedelta | float | None,
         job_id: int,
-        taken: list[Granted],
+        taken: "list[Granted]",
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
 

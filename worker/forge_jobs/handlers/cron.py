@@ -1,13 +1,15 @@
 """Crons that a handler declares: its jobs are enqueued by the clock."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
-from forge_jobs.handlers.cron_options import CronValues, checked_cron
 from forge_jobs.handlers.options import Options
-from forge_jobs.model.cron import CronConfig
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.cron_options import CronValues
+    from forge_jobs.model.cron import CronConfig
 
 NOT_OF_CODE = {
     "enabled": "forge.crons.disable and enable say that, and it lasts when the code changes",
@@ -24,7 +26,7 @@ class Cron:
     else is checked where the handler is declared.
     """
 
-    def __init__(self, expression: str, *, name: str | None = None, **values: Unpack[CronValues]) -> None:
+    def __init__(self, expression: str, *, name: str | None = None, **values: "Unpack[CronValues]") -> None:
         for option in NOT_OF_CODE.keys() & values.keys():
             raise InvalidInput(f"A cron of a handler has no option {option!r}: {NOT_OF_CODE[option]}.")
         self.expression, self.name, self.values = expression, name, values
@@ -39,14 +41,19 @@ Crons = str | Cron | Sequence[str | Cron]
 
 def declared_crons(
     given: Any, kind: str, defaults: Options, arguments: Arguments, *, is_fair: bool
-) -> tuple[CronConfig, ...]:
+) -> "tuple[CronConfig, ...]":
     """Return the crons of the handler of `kind`, whose jobs have these `defaults` and take these `arguments`.
 
     Raises InvalidCron, InvalidInput, InvalidPayload.
     """
+    listed = [given] if isinstance(given, str | Cron) else _listed(given, kind)
+    if not listed:
+        return ()
+    from forge_jobs.handlers.cron_options import checked_cron  # late: most handlers have no cron
+
     crons: dict[str, CronConfig] = {}
     only_of_calls = {"unique": defaults.unique, "group": defaults.group, "fair_by": is_fair or None}
-    for one in [given] if isinstance(given, str | Cron) else _listed(given, kind):
+    for one in listed:
         cron = Cron(one) if isinstance(one, str) else one
         values: CronValues = {**cron.values}
         if defaults.tags:

@@ -29,7 +29,6 @@ from forge_jobs.handlers.provided import require_none
 from forge_jobs.handlers.routes import Routes
 from forge_jobs.handlers.type_variables import P, Q, R, V
 from forge_jobs.handlers.unique import Unique, require_arguments
-from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind, OnLost
 from forge_jobs.model.moments import as_duration
@@ -40,6 +39,7 @@ from forge_jobs.rules.retries import OnFailure, Retries, said_by
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
+    from forge_jobs.model.cron import CronConfig
 
 SINGLETON = "singleton"
 """The key of the only job of a kind."""
@@ -400,7 +400,7 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
             replace(handler.declared, queue=self.queue_of(kind)) for kind, handler in self.by_kind.items()
         ]
 
-    def crons(self) -> dict[str, CronConfig]:
+    def crons(self) -> "dict[str, CronConfig]":
         """Return the crons that they declare, by name."""
         return {cron.name: cron for handler in self.by_kind.values() for cron in handler.crons}
 

@@ -22,7 +22,7 @@ from forge_jobs.model.pin import is_pinned
 from forge_jobs.model.signal import NewWait
 from forge_jobs.model.step import MOST_STEPS, JobStep, NewStep, StepSort
 from forge_jobs.rules.words import waits_for
-from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
+from forge_jobs.telemetry import events
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
@@ -295,12 +295,12 @@ class Journal:
                 raise
             except StorageUnavailable as error:
                 is_away = True
-                telemetry.emit(DatabaseLost(what, str(error), pause))
+                telemetry.emit(events.DatabaseLost(what, str(error), pause))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if is_away:
-                    telemetry.emit(DatabaseBack(what, time.monotonic() - since))
+                    telemetry.emit(events.DatabaseBack(what, time.monotonic() - since))
                 return answer
 
 

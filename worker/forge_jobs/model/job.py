@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Generic
 import msgspec
 from msgspec.structs import replace
 
-from forge_jobs.model.flow import ClaimedNode, FlowChanges
 from forge_jobs.model.group import Group, has_groups
 from forge_jobs.model.links import FAIR, FLOW, GROUPS, LIMITED
-from forge_jobs.model.pin import Pin
 from forge_jobs.model.redaction import Redacted
-from forge_jobs.model.signal import KeptSignal
-from forge_jobs.model.step import JobStep
 from forge_jobs.model.tenant import has_tenant
 from forge_jobs.model.time_limit import Limit, TimeLimits
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # which type checkers know, whether or not it is installed
+
+    from forge_jobs.model.flow import ClaimedNode, FlowChanges
+    from forge_jobs.model.pin import Pin
+    from forge_jobs.model.signal import KeptSignal
+    from forge_jobs.model.step import JobStep
 
     R = TypeVar("R", default=Any, covariant=True)
 else:
@@ -246,7 +247,7 @@ class Claim(msgspec.Struct, gc=False):
     ended_by: str | None = None  # the error of a job that does not wait again, since its time is over
     expired: bool = False  # of such a job, whether it was not begun in time
     meta: str | None = None  # JSON: what plugins have sent along; None also where nobody reads it
-    node: ClaimedNode | None = None  # what its flow says of it, read with its payload; None: it is in none
+    node: "ClaimedNode | None" = None  # what its flow says of it, read with its payload; None: it is in none
     pinned_to: str | None = (
         None  # the other version of the program that has to go on with it; None: its worker may
     )
@@ -289,7 +290,7 @@ class End(msgspec.Struct, gc=False):
     error: str | None = None
     keep: bool = True  # False: forget the job at once (retention 0)
     payload: bytes | None = None  # the job's from now on; None: as it was
-    changes: FlowChanges | None = None  # of its flow
+    changes: "FlowChanges | None" = None  # of its flow
 
 
 class Postponement(msgspec.Struct, gc=False):
@@ -382,11 +383,11 @@ class Job:
     rerun_of: int | None = None  # the job that it runs again, which may be gone
     reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
     redacted: Redacted = False  # what of its payload and results is not to be shown, as its kind says
-    pin: Pin | None = (
+    pin: "Pin | None" = (
         None  # which version of the program has to go on with it; None: any may; only from `get`
     )
-    steps: tuple[JobStep, ...] = ()  # those that are done, in order; only from `get`
-    signals: tuple[KeptSignal, ...] = ()  # that no wait has taken, in order; only from `get`
+    steps: "tuple[JobStep, ...]" = ()  # those that are done, in order; only from `get`
+    signals: "tuple[KeptSignal, ...]" = ()  # that no wait has taken, in order; only from `get`
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from forge_jobs.model.links import PINNED
-from forge_jobs.model.version import VersionState
-from forge_jobs.model.worker import WorkerInfo
+
+if TYPE_CHECKING:
+    from forge_jobs.model.version import VersionState
+    from forge_jobs.model.worker import WorkerInfo
 
 
 def is_pinned(links: int | None) -> bool:
@@ -21,14 +24,14 @@ class Pin:
     at: datetime  # when the job was begun
     pool: str | None = None  # where an operator runs them: the uid of the owner of the pool
     version_id: str | None = None
-    state: VersionState | None = None  # of that version; None: no operator knows it
+    state: "VersionState | None" = None  # of that version; None: no operator knows it
 
     @property
     def name(self) -> str:
         """The version, as people know it."""
         return self.version if self.version_id is None else f"{self.version} ({self.version_id})"
 
-    def fits(self, worker: WorkerInfo) -> bool:
+    def fits(self, worker: "WorkerInfo") -> bool:
         """Whether the worker is of this version."""
         theirs = worker.version, worker.pool, worker.version_id
         return theirs == (self.version, self.pool, self.version_id)

@@ -3,7 +3,7 @@
 import asyncio
 
 from forge_jobs.model.job import Claim
-from forge_jobs.telemetry.events import HookWaits
+from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 LONG_HOOK = 5.0  # seconds after which an event says what is waited for
@@ -28,7 +28,7 @@ class HookTimer:
             self._handle.cancel()
 
     def _say(self) -> None:
-        self._telemetry.emit(HookWaits(self._hook, LONG_HOOK, self._claim))
+        self._telemetry.emit(events.HookWaits(self._hook, LONG_HOOK, self._claim))
 
     def __enter__(self) -> None:
         self.start()

@@ -8,7 +8,7 @@ from forge_jobs.codecs.encoded import Payload
 from forge_jobs.handlers.context import Context
 from forge_jobs.model import meta
 from forge_jobs.model.job import Enqueued, NewJob
-from forge_jobs.telemetry.events import Event
+from forge_jobs.telemetry.events.event import Event
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge

@@ -14,7 +14,7 @@ from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.plugins.hook_timer import HookTimer
 from forge_jobs.plugins.plugin import Draft, Plugin
 from forge_jobs.rules import names
-from forge_jobs.telemetry.events import HookFailed
+from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Plugins:
                     with HookTimer(hook, self._telemetry):
                         await plugin.on_startup(forge)
                 except Exception as error:
-                    self._telemetry.emit(HookFailed(hook, error))
+                    self._telemetry.emit(events.HookFailed(hook, error))
                     raise
             self._started.append(plugin)
 
@@ -100,7 +100,7 @@ class Plugins:
             try:
                 await plugin.on_shutdown(forge)
             except Exception as error:
-                self._telemetry.emit(HookFailed(stop.__qualname__, error))
+                self._telemetry.emit(events.HookFailed(stop.__qualname__, error))
 
         stop.__qualname__ = f"{title(plugin)}.on_shutdown"
         return stop
@@ -128,7 +128,7 @@ class Plugins:
 
     def _kept(self, hook: str, error: Exception) -> NotEnqueued:
         """Return what whoever enqueues gets, since a plugin failed, which is said."""
-        self._telemetry.emit(HookFailed(hook, error))
+        self._telemetry.emit(events.HookFailed(hook, error))
         return NotEnqueued(f"{hook} failed: {type(error).__name__}: {sentence(error)}")
 
     async def sent(self, jobs: Sequence[NewJob], send: Send) -> list[Enqueued]:

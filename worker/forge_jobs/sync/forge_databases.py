@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from forge_jobs.client.enqueue import Producer
 from forge_jobs.errors import InvalidInput
-from forge_jobs.telemetry.events import DatabaseMoved
+from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ForgeDatabases:
         return open_storage(
             self._url if self._url is not None else self.settings.database_url,
             schema=self.settings.schema if self._schema is None else self._schema,
-            url_changed=lambda url: self.telemetry.emit(DatabaseMoved(url)),
+            url_changed=lambda url: self.telemetry.emit(events.DatabaseMoved(url)),
             is_sync=is_sync,
             **(
                 pool_options(self.settings.max_connections)

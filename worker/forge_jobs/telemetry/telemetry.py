@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from forge_jobs.telemetry.events import Event, SubscriberFailed
+from forge_jobs.telemetry import events
+from forge_jobs.telemetry.events.event import Event
 
 Subscriber = Callable[[Event], None]
 
@@ -25,6 +26,6 @@ class Telemetry:
             try:
                 subscriber(event)
             except BaseException as error:  # neither a job nor a worker ends by it
-                if type(event) is not SubscriberFailed:
+                if type(event) is not events.SubscriberFailed:
                     name = getattr(subscriber, "__qualname__", type(subscriber).__qualname__)
-                    self.emit(SubscriberFailed(str(name), type(event).__name__, error))
+                    self.emit(events.SubscriberFailed(str(name), type(event).__name__, error))
