@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import FlowDead, FlowNotFound, InvalidInput, WaitTimeout, WrongFlowState
 from forge_jobs.handlers.context import answered
@@ -171,7 +172,10 @@ class Flows:
         if status.state is not FlowState.DONE:
             raise FlowDead(flow_id, status.state, await self._first_error(flow_id))
         results = await self._storage.flows.results(flow_id)
-        return {name: decode(result, codec, what="result") for name, codec, result in results}
+        return {
+            name: decode(result, codec, what="result", of=result_of(job_id))
+            for name, job_id, codec, result in results
+        }
 
     async def _first_error(self, flow_id: int) -> str | None:
         nodes = await self._storage.flows.nodes(flow_id)

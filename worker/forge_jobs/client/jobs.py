@@ -10,18 +10,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from forge_jobs.client.acting import who_acts
 from forge_jobs.client.changes import check_attempts, timeout_of
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
-from forge_jobs.client.reruns import as_it_is, number_of
-from forge_jobs.codecs.encoded import Encoded, Payload
+from forge_jobs.client.reruns import Encode, like, number_of
+from forge_jobs.codecs.bound import result_of
+from forge_jobs.codecs.encoded import Payload
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, JobNotFound, StorageUnavailable, UnknownQueue, WrongState
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
-from forge_jobs.model.group import encoded
 from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.job import (
     ENDED,
@@ -33,7 +31,6 @@ from forge_jobs.model.job import (
     Counts,
     Enqueued,
     Job,
-    NewJob,
     Removed,
     State,
     Unhandled,
@@ -52,10 +49,6 @@ from forge_jobs.rules.why import Why, explain
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
-
-
-Encode = Callable[[str, Payload, str], bytes]
-"""Encodes the payload of a job of a kind with a codec, and raises InvalidPayload when it is not that of its handler."""
 
 
 class Jobs:
@@ -192,7 +185,7 @@ class Jobs:
         It has the kind, the queue and the options of the ended job, and with `from_step`, the name of a step that this has
         done, the steps before that one, which it does not do again. Where a living job has the key of the ended one, nothing is
         enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states and for a node of a flow,
-        InvalidPayload, InvalidInput for an unknown step, UnknownQueue when the queue is gone.
+        InvalidPayload, InvalidInput for an unknown step, or when it has to be sealed and cannot be here, UnknownQueue when the queue is gone.
         """
         job = await self.get(job_id)
         before = None if from_step is None else number_of(job, from_step)
@@ -204,28 +197,7 @@ class Jobs:
                 job.state,
                 f"it is a node of flow {flow_id}, which is retried or started anew as a whole",
             )
-        new = NewJob(
-            job.kind,
-            job.payload,
-            job.codec,
-            job.queue,
-            job.priority,
-            job.max_attempts,
-            job.timeout,
-            job.key,
-            groups=encoded([await as_it_is(self._storage, group) for group in job.groups]),
-            tenant=job.tenant,
-            tags=job.tags,
-            rerun_of=job.id,
-            declared=True,
-        )
-        if payload is not None and self._encode is not None:
-            codec = payload.codec if isinstance(payload, Encoded) else job.codec
-            if before is not None and codec != job.codec:
-                raise InvalidInput(
-                    f"The payload is encoded as {codec}, allowed with from_step is {job.codec}, as the results of the steps are."
-                )
-            new = msgspec.structs.replace(new, payload=self._encode(job.kind, payload, codec), codec=codec)
+        new = await like(self._storage, job, payload, self._encode, with_steps=before is not None)
         if before is not None:
             return await self._storage.steps.rerun(new, before=before)
         return await self._storage.jobs.enqueue(new)
@@ -246,7 +218,9 @@ class Jobs:
         """
         id = names.job_id(job_id)
         job = await self._storage.jobs.get(id)
-        encoded = None if result is None else encode(result, job.codec, limit=LONGEST_RESULT, what="result")
+        encoded = None
+        if result is not None:
+            encoded = encode(result, job.codec, limit=LONGEST_RESULT, what="result", of=result_of(id))
         await self._storage.corrections.end(id, State.DONE, result=encoded, by=who_acts())
         await self._tell_end(id)
 

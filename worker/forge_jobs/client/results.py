@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import ForgeError, JobDead, JobNotFound
 from forge_jobs.handlers.arguments import fitted
@@ -33,5 +34,6 @@ def _result(job_id: int, end: EndedJob | None, returns: Any) -> Any:
         raise JobNotFound(job_id)
     if end.state is not State.DONE:
         raise JobDead(job_id, end.error)
-    result = None if end.result is None else decode(end.result, end.codec, what="result")
+    of = result_of(job_id)
+    result = None if end.result is None else decode(end.result, end.codec, what="result", of=of)
     return result if returns is None else fitted(result, returns, f"result of job {job_id}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from msgspec.structs import replace
 
+from forge_jobs.codecs.bound import signal_to
 from forge_jobs.codecs.plain import encode, hides
 from forge_jobs.errors import ClaimLost, InvalidInput, SignalRefused
 from forge_jobs.handlers.context import answered
@@ -153,7 +154,7 @@ class Signaller:
         answers: dict[int, Signalled] = {}
         for of_kind, codec in sorted(codecs.items()):
             answers |= await self._sent_to_all(
-                replace(to, kind=of_kind), _written(signal, value, codec), connection
+                replace(to, kind=of_kind), _written(signal, value, codec, of_kind), connection
             )
         return dict(sorted(answers.items()))
 
@@ -179,8 +180,8 @@ class Signaller:
                 return answers
 
     async def _sent_to_one(self, to: Recipient, signal: NewSignal, value: Any, connection: Any) -> Signalled:
-        for codec in (await self._codecs(to, signal, connection)).values():
-            signal = _written(signal, value, codec)
+        for of_kind, codec in (await self._codecs(to, signal, connection)).items():
+            signal = _written(signal, value, codec, of_kind)
         [(job_id, answer)] = await self.storage.signals.send(to, signal, connection=connection)
         if answer is Signalled.FULL:
             raise SignalRefused(job_id or 0, signal.name, MOST_SIGNALS, MOST_KEPT)
@@ -226,17 +227,19 @@ class Signaller:
         return await self._sent_to_one(Recipient(callback.job_id), signal, value, connection)
 
 
-def _written(signal: NewSignal, value: Any, codec: str) -> NewSignal:
-    """Return the signal with its value written by this codec."""
+def _written(signal: NewSignal, value: Any, codec: str, kind: str) -> NewSignal:
+    """Return the signal with its value written by this codec, for jobs of this kind."""
     if codec == signal.codec:
         return signal
-    return replace(signal, value=_encoded(signal.name, value, codec), codec=codec)
+    return replace(
+        signal, value=_encoded(signal.name, value, codec, of=signal_to(kind, signal.name)), codec=codec
+    )
 
 
-def _encoded(name: str, value: Any, codec: str = "json") -> bytes | None:
+def _encoded(name: str, value: Any, codec: str = "json", *, of: str = "") -> bytes | None:
     if value is None:
         return None
-    return encode(value, codec, limit=LARGEST_VALUE, what=f"value of signal {name!r}")
+    return encode(value, codec, limit=LARGEST_VALUE, what=f"value of signal {name!r}", of=of)
 
 
 def _recipient(

@@ -66,9 +66,9 @@ def encode(
     *,
     limit: int = MAX_PAYLOAD,
     what: str = "payload",
-    kind: str = "",
+    of: str = "",
 ) -> bytes:
-    """Return `value`, which is `what` in errors, as bytes, at most `limit` of them; of a payload, for jobs of this `kind` only.
+    """Return `value`, which is `what` in errors, as bytes, at most `limit` of them; codecs that bind values bind it to what it is `of`, as `bound` says.
 
     JSON and MessagePack take what JSON has, and datetimes, UUIDs, Decimals, enums, sets,
     dataclasses, msgspec Structs and pydantic models. Raises InvalidPayload, naming the place
@@ -78,7 +78,7 @@ def encode(
     encoder = _codec(codec)
     if isinstance(encoder, Wrapping):
         inside = encode(value, innermost(codec), limit=sys.maxsize, what=what)
-        return wrapped(inside, codec, limit=limit, what=what, kind=kind)
+        return wrapped(inside, codec, limit=limit, what=what, of=of)
     try:
         payload = encoder.encode(value)
     except Exception as error:  # codecs and pydantic models are a program's own code
@@ -92,9 +92,9 @@ def encode(
     return payload
 
 
-def decode(payload: bytes, codec: str = "json", *, what: str = "payload", kind: str = "") -> Any:
-    """Return what `payload`, which is `what` in errors, says, as plain objects. Raises InvalidPayload; MissingCodec when its codec or key is not here."""
-    payload, inner = opened(payload, codec, what=what, kind=kind)
+def decode(payload: bytes, codec: str = "json", *, what: str = "payload", of: str = "") -> Any:
+    """Return what `payload`, which is `what` in errors and was written as `of`, says, as plain objects. Raises InvalidPayload; MissingCodec when its codec or key is not here."""
+    payload, inner = opened(payload, codec, what=what, of=of)
     try:
         return _codecs[inner].decode(payload)  # type: ignore[union-attr]  # nothing is wrapped any more
     except InvalidPayload:
@@ -104,13 +104,13 @@ def decode(payload: bytes, codec: str = "json", *, what: str = "payload", kind: 
         raise InvalidPayload(f"The {what} cannot be read as {inner}: {why}.") from error
 
 
-def opened(payload: bytes, codec: str, *, what: str = "payload", kind: str = "") -> tuple[bytes, str]:
+def opened(payload: bytes, codec: str, *, what: str = "payload", of: str = "") -> tuple[bytes, str]:
     """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, MissingCodec."""
     if payload == NO_ARGUMENTS and hides(codec):
         return payload, "json"
     while isinstance(wrapping := _reader(codec, what), Wrapping):
         try:
-            payload = wrapping.unwrap_for(payload, kind)
+            payload = wrapping.unwrap_for(payload, of)
         except UnfitPayload as error:
             same = MissingCodec if isinstance(error, MissingCodec) else UnfitPayload
             raise same(f"The {what} cannot be read as {codec}: {sentence(error)}.") from None
@@ -121,14 +121,14 @@ def opened(payload: bytes, codec: str, *, what: str = "payload", kind: str = "")
 
 
 def wrapped(
-    payload: bytes, codec: str, *, limit: int = MAX_PAYLOAD, what: str = "payload", kind: str = ""
+    payload: bytes, codec: str, *, limit: int = MAX_PAYLOAD, what: str = "payload", of: str = ""
 ) -> bytes:
     """Return what the innermost codec of `codec` has written, in all of its wrappings. Raises InvalidPayload."""
     wrapping = _codec(codec)
     if isinstance(wrapping, Wrapping):
-        payload = wrapped(payload, wrapping.inner, limit=sys.maxsize, what=what, kind=kind)
+        payload = wrapped(payload, wrapping.inner, limit=sys.maxsize, what=what, of=of)
         try:
-            payload = wrapping.wrap_for(payload, kind)
+            payload = wrapping.wrap_for(payload, of)
         except Exception as error:  # codecs are a program's own code
             raise InvalidPayload(f"The {what} cannot be written as {codec}: {sentence(error)}.") from error
     if len(payload) > limit:

@@ -8,11 +8,12 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from forge_jobs.codecs import seal
+from forge_jobs.codecs import bound, seal
 from forge_jobs.codecs.wrapping import Wrapping
 from forge_jobs.errors import InvalidInput, MissingCodec
 
@@ -30,20 +31,20 @@ class Sealed(Wrapping):
         self._current = next(iter(keys))
 
     def wrap(self, payload: bytes) -> bytes:
-        """Return what a job saves or returns sealed."""
+        """Return the payload sealed, for whatever it is."""
         return self.wrap_for(payload, "")
 
     def unwrap(self, payload: bytes) -> bytes:
-        """Return what a job saved or returned, as `unwrap_for`."""
+        """Return what was sealed for whatever it is, as `unwrap_for`."""
         return self.unwrap_for(payload, "")
 
-    def wrap_for(self, payload: bytes, kind: str) -> bytes:
-        """Return the payload sealed, under a number that is used once; no job of another kind opens it."""
+    def wrap_for(self, payload: bytes, of: str) -> bytes:
+        """Return the payload sealed, under a number that is used once; no job of another kind, or other job, opens it."""
         head, nonce = seal.head(self._current), os.urandom(seal.NONCE)
-        return head + nonce + self._keys[self._current].encrypt(nonce, payload, self._bound(head, kind))
+        return head + nonce + self._keys[self._current].encrypt(nonce, payload, self._bound(head, of))
 
-    def unwrap_for(self, payload: bytes, kind: str) -> bytes:
-        """Return what was sealed. Raises ValueError when it was changed or is of another kind, and MissingCodec when its key is not there."""
+    def unwrap_for(self, payload: bytes, of: str) -> bytes:
+        """Return what was sealed. Raises ValueError when it was changed or is of another kind or job, and MissingCodec when its key is not there."""
         key_id = seal.key_id_of(payload)
         if key_id is None:
             raise ValueError("it is not sealed, or damaged")
@@ -54,15 +55,18 @@ class Sealed(Wrapping):
             )
         head = seal.head(key_id)
         nonce, rest = payload[len(head) : len(head) + seal.NONCE], payload[len(head) + seal.NONCE :]
-        try:
-            return key.decrypt(nonce, rest, self._bound(head, kind))
-        except (InvalidTag, ValueError):  # the latter: too few bytes
-            other = "for another kind of job, or " if kind else ""
-            raise ValueError(f"it is damaged, or was sealed {other}with another key {key_id!r}") from None
+        # Values other than payloads may have been sealed for whatever they are.
+        for bound_to in (of,) if bound.is_payload(of) else (of, ""):
+            with suppress(InvalidTag, ValueError):  # the latter: too few bytes
+                return key.decrypt(nonce, rest, self._bound(head, bound_to))
+        other = ""
+        if of:
+            other = f"for another {'kind of job' if bound.is_payload(of) else 'job or place'}, or "
+        raise ValueError(f"it is damaged, or was sealed {other}with another key {key_id!r}")
 
-    def _bound(self, head: bytes, kind: str) -> bytes:
+    def _bound(self, head: bytes, of: str) -> bytes:
         """Return what has to be the same when it is opened."""
-        return b"\0".join((head + self.inner.encode(), kind.encode()))
+        return b"\0".join((head + self.inner.encode(), of.encode()))
 
     def __repr__(self) -> str:
         return f"<Sealed {self.inner!r} with {', '.join(self._keys)}>"

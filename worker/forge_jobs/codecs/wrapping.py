@@ -19,10 +19,13 @@ class Wrapping:
         """Return what was wrapped."""
         raise NotImplementedError
 
-    def wrap_for(self, payload: bytes, kind: str) -> bytes:
-        """Return the payload of a job of this kind wrapped; "": what a job saves or returns. Overwrite it to bind a payload to its kind."""
+    def wrap_for(self, payload: bytes, of: str) -> bytes:
+        """Return the payload of a job of the kind `of` wrapped, or another value; what it is says `of` then, in words with spaces.
+
+        Overwrite it to bind values to what they are. "" says nothing.
+        """
         return self.wrap(payload)
 
-    def unwrap_for(self, payload: bytes, kind: str) -> bytes:
-        """Return what was wrapped for this kind."""
+    def unwrap_for(self, payload: bytes, of: str) -> bytes:
+        """Return what was wrapped for the same."""
         return self.unwrap(payload)

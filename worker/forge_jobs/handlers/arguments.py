@@ -43,6 +43,7 @@ class Arguments:
         self.redacted: Redacted = False  # what no error may show of the arguments
         self.kind = ""  # of the handler
         self.codec = "json"  # of the handler: where it hides, jobs with another one show nothing, too
+        self.sealed_only = False  # whether payloads that everybody can write are refused
         parameters = _parameters(function, skip)
         self.hints = hints = resolved_hints(function, parameters)
         self.provided = provided(hints, self.function)
@@ -104,11 +105,31 @@ class Arguments:
         Raises InvalidPayload when it cannot be read, and UnfitPayload when it can, but does not
         fit: a wrong type, an argument that is missing or unknown, a class that refuses it.
         """
+        if self.sealed_only:
+            self.require_sealed(codec)
+        return self._decoded(payload, codec)
+
+    def require_sealed(self, codec: str) -> None:
+        """Raise InvalidPayload when the payload has this codec, and only sealed ones are taken."""
+        if self.sealed_only and not hides(codec):
+            raise InvalidPayload(
+                f"The payload of {self.function} is {codec}, which everybody can write, allowed are sealed ones only."
+            )
+
+    def require_seal(self) -> None:
+        """Raise InvalidInput when only sealed payloads are taken, and the codec of the handler does not seal."""
+        if self.sealed_only and not hides(self.codec):
+            raise InvalidInput(
+                f"sealed_only of handler {self.kind!r} is given and its codec is {self.codec!r}, "
+                "allowed is a codec that seals, and that is registered here."
+            )
+
+    def _decoded(self, payload: bytes, codec: str) -> dict[str, Any]:
         outer = codec
         try:
             decoder = self._decoders.get(codec)
             if decoder is None:
-                payload, codec = opened(payload, codec, kind=self.kind)
+                payload, codec = opened(payload, codec, of=self.kind)
                 decoder = self._decoders.get(codec)
             if decoder is None:
                 return self._convert(decode(payload, codec))
@@ -126,15 +147,15 @@ class Arguments:
         decoder = self._decoders.get(codec)
         if decoder is None and (inner := innermost(codec)) != codec:
             inside = self.check(arguments, inner, limit=sys.maxsize)
-            return wrapped(inside, codec, limit=limit, kind=self.kind)
+            return wrapped(inside, codec, limit=limit, of=self.kind)
         payload = encode(arguments, codec, limit=limit)
         try:
             if decoder is not None:
                 decoder(payload)
                 return payload
         except Exception:
-            pass  # `decode` says what is wrong
-        self.decode(payload, codec)
+            pass  # the next line says what is wrong
+        self._decoded(payload, codec)
         return payload
 
     def _convert(self, plain: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
+from forge_jobs.codecs.bound import state_of
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.errors import ClaimLost, InvalidInput
 from forge_jobs.handlers import reporting, steps
@@ -242,7 +243,7 @@ class Context(WaitingContext):
         What this attempt saved with a `connection` is not in it: only the next attempt finds that, if it was committed.
         """
         claim = self.claim
-        return received(claim.state, claim.codec, "state")
+        return received(claim.state, claim.codec, "state", of=state_of(claim.job_id))
 
     def save(self, state: Any, *, connection: Any = None) -> Any:
         """The state of the job is written: the next attempt has it as `state`; to be awaited in an async handler.
@@ -322,7 +323,7 @@ class Context(WaitingContext):
     async def _complete(self, connection: Any, result: Any) -> None:
         if self.told_flow is not None:
             self.told_flow.require_plain()
-        kept = kept_result(result, self.claim.codec)
+        kept = kept_result(result, self.claim.codec, self.job_id)
         end = End(self.claim, State.DONE, result=kept.encoded, error=kept.note)
         write = self.forge.storage.completions.complete(end, connection=connection)
         await self._completed(write, Outcome.DONE, connection)

@@ -80,7 +80,7 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         raise InvalidInput(
             "overlap is false and key is given, allowed is one of them: jobs with a key do not overlap."
         )
-    encoded = encode(payload if isinstance(payload, list) else dict(payload), codec, kind=kind)
+    encoded = encode(payload if isinstance(payload, list) else dict(payload), codec, of=kind)
     job = Options.given(options).job(kind, encoded, codec)  # type: ignore[arg-type]
     if job.key_mode is KeyMode.MERGE and not (isinstance(payload, list) and codec == "json"):
         raise InvalidInput(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.flow import Flow, Node, Step
 from forge_jobs.handlers.received import received
@@ -43,7 +44,7 @@ class ContextFlow:
     def results(self) -> Mapping[str, Any]:
         """What those returned that are done of the nodes on which this one depends, by their names."""
         return {
-            one.name: received(one.result, one.codec, "result")
+            one.name: received(one.result, one.codec, "result", of=result_of(one.job_id))
             for one in self._node.inputs
             if one.state is NodeState.DONE
         }

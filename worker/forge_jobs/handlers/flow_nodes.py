@@ -35,7 +35,7 @@ def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]
         arguments |= dict(zip(map(str, wanted), start, strict=False))
     payload: Any = arguments
     if start is None or plan.role in OF_ITEMS:  # more comes when it begins
-        payload = Encoded(encode(arguments, handler.codec, kind=handler.kind), handler.codec)
+        payload = Encoded(encode(arguments, handler.codec, of=handler.kind), handler.codec)
     return NewNode(
         node.name,
         handler.forge.job(handler.kind, payload, **node.options),

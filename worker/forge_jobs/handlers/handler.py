@@ -34,6 +34,7 @@ from forge_jobs.model.kind import Kind, OnLost
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.redaction import Redacted, covers
 from forge_jobs.rules import names, redaction, time_limits
+from forge_jobs.rules.checks import yes_or_no
 from forge_jobs.rules.redaction import require_sealed
 from forge_jobs.rules.retries import OnFailure, Retries, said_by
 
@@ -75,6 +76,7 @@ class Handler(Generic[P, R, Q, V]):
         tags: Iterable[str] | None = None,
         singleton: bool = False,
         codec: str = "json",
+        sealed_only: bool = False,
         redact: bool | Iterable[str] | None = None,
         executor: str | None = None,
         batch: Batch | None = None,
@@ -132,7 +134,7 @@ class Handler(Generic[P, R, Q, V]):
         self.crons = declared_crons(
             cron, self.kind, self.defaults, self.arguments, is_fair=fair_by is not None
         )
-        self._check_redaction(redact, fair_by)
+        self._check_redaction(redact, fair_by, sealed_only)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
@@ -149,10 +151,11 @@ class Handler(Generic[P, R, Q, V]):
         if self.placement is Placement.PROCESS:
             require_none(self.arguments.provided, self.kind)
 
-    def _check_redaction(self, redact: object, fair_by: object) -> None:
+    def _check_redaction(self, redact: object, fair_by: object, sealed_only: object) -> None:
         """Raise InvalidInput when an argument is redacted that the function does not have, or that another option shows."""
         self.redact = self.arguments.redacted = redaction.checked(redact, self.kind)
         self.arguments.kind, self.arguments.codec = self.kind, self.codec
+        self.arguments.sealed_only = yes_or_no(sealed_only, "sealed_only")
         for name in () if isinstance(self.redact, bool) else self.redact:
             if not (self.takes_items or self.arguments.takes(name)):
                 takes = ", ".join(self.arguments.names) or "nothing"
@@ -254,6 +257,7 @@ class Handler(Generic[P, R, Q, V]):
     def declared(self) -> Kind:
         """What is published of its kind. Raises InvalidInput when it cannot be, now that its codec is known."""
         self._require_unseen()
+        self.arguments.require_seal()
         job = self.defaults.job(self.kind, b"", self.codec)
         options = (job.queue, job.priority, job.max_attempts, job.timeout, job.codec)
         people = (self.title, self.owner, self.docs)

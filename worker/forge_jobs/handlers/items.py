@@ -75,6 +75,7 @@ class ItemArguments(Arguments):
 
     def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
         """Return the items that are left, as the only argument. Raises InvalidPayload, UnfitPayload as for other handlers."""
+        self.require_sealed(codec)
         try:
             items = read(payload, codec, self.kind)
         except InvalidPayload:
@@ -112,7 +113,7 @@ class ItemArguments(Arguments):
             raise UnfitPayload(
                 f"The payload of {self.function} is refused: {name} is {given}, allowed is a list with at least one item."
             )
-        payload = encode(list(arguments), codec, limit=limit, kind=self.kind)
+        payload = encode(list(arguments), codec, limit=limit, of=self.kind)
         self.decode(payload, codec)
         return payload
 

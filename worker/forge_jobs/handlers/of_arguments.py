@@ -48,7 +48,7 @@ class OfArguments:
 
         Raises InvalidInput when the payload lacks an argument that the function takes, or the function fails.
         """
-        said = decode(payload.payload, payload.codec, kind=kind) if isinstance(payload, Encoded) else payload
+        said = decode(payload.payload, payload.codec, of=kind) if isinstance(payload, Encoded) else payload
         if isinstance(said, list | tuple):  # the only argument of a handler of lists
             said = dict.fromkeys(self.arguments, said)
         known = {**defaults, **said}

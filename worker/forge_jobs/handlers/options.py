@@ -65,6 +65,7 @@ class HandlerValues(TypedDict, total=False):
     tags: Iterable[str] | None
     singleton: bool
     codec: str
+    sealed_only: bool  # payloads with a codec that does not seal are refused
     redact: bool | Iterable[str] | None  # True: all arguments and results; or names of arguments
     executor: Literal["thread", "process"] | None
     batch: Batch | None

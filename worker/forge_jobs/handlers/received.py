@@ -7,11 +7,12 @@ from forge_jobs.handlers.arguments import fitted
 from forge_jobs.rules.redaction import hide
 
 
-def received(encoded: bytes | None, codec: str, what: str, wanted: Any = None) -> Any:
-    """Return what `encoded` says, which is `what` in errors, as an object of the type `wanted` unless that is None.
+def received(encoded: bytes | None, codec: str, what: str, wanted: Any = None, *, of: str) -> Any:
+    """Return what `encoded` says, which is `what` in errors, as an object of the type `wanted` unless that is None; it was
+    written as `of`.
 
-    Errors of the job show of it no more than of its arguments. Raises InvalidPayload, UnfitPayload.
+    Errors of the job show of it no more than of its arguments. Raises InvalidPayload, UnfitPayload, MissingCodec.
     """
-    value = None if encoded is None else decode(encoded, codec, what=what)
+    value = None if encoded is None else decode(encoded, codec, what=what, of=of)
     hide(value)
     return value if wanted is None else fitted(value, wanted, what)

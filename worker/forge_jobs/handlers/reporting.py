@@ -3,6 +3,7 @@
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from forge_jobs.codecs.bound import kept_for_key, result_of, state_of
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import ClaimLost, InvalidInput
 from forge_jobs.handlers.received import received
@@ -39,7 +40,7 @@ TOLD = Told()
 async def save(context: "Context", state: Any, connection: Any) -> None:
     """The job has this state. Raises InvalidPayload, ClaimLost, InvalidInput."""
     claim, states = context.claim, context.forge.storage.saved_states
-    encoded = encode(state, claim.codec, limit=LARGEST_STATE, what="state")
+    encoded = encode(state, claim.codec, limit=LARGEST_STATE, what="state", of=state_of(claim.job_id))
     require_held(context, "ctx.save")
     await _written(context, states.save(claim, encoded, connection=connection))
     if connection is None:  # nobody here learns whether the transaction of the handler is kept
@@ -49,8 +50,8 @@ async def save(context: "Context", state: Any, connection: Any) -> None:
 async def save_for_key(context: "Context", state: Any, connection: Any) -> None:
     """The key of the job has this state; None: none any more. Raises InvalidPayload, ClaimLost, InvalidInput."""
     claim = context.claim
-    _require_key(context, "ctx.save_for_key")
-    encoded = None if state is None else encode(state, claim.codec, limit=LARGEST_STATE, what="state")
+    of = kept_for_key(claim.kind, _required_key(context, "ctx.save_for_key"))
+    encoded = None if state is None else encode(state, claim.codec, limit=LARGEST_STATE, what="state", of=of)
     require_held(context, "ctx.save_for_key")
     states = context.forge.storage.saved_states
     await _written(context, states.save_for_key(claim, encoded, connection=connection))
@@ -58,9 +59,9 @@ async def save_for_key(context: "Context", state: Any, connection: Any) -> None:
 
 async def state_of_key(context: "Context") -> Any:
     """Return the state that was saved for the key of the job last; None: none. Raises InvalidInput."""
-    _require_key(context, "ctx.state_of_key")
+    of = kept_for_key(context.claim.kind, _required_key(context, "ctx.state_of_key"))
     found = await context.forge.storage.saved_states.of_key(context.claim)
-    return None if found is None else received(*found, "state")
+    return None if found is None else received(*found, "state", of=of)
 
 
 async def set_result(context: "Context", result: Any, connection: Any) -> None:
@@ -68,7 +69,7 @@ async def set_result(context: "Context", result: Any, connection: Any) -> None:
     claim, states = context.claim, context.forge.storage.saved_states
     encoded = None
     if result is not None:
-        encoded = encode(result, claim.codec, limit=LONGEST_RESULT, what="result")
+        encoded = encode(result, claim.codec, limit=LONGEST_RESULT, what="result", of=result_of(claim.job_id))
     require_held(context, "ctx.set_result")
     await _written(context, states.set_result(claim, encoded, connection=connection))
 
@@ -82,11 +83,13 @@ def progress_report(context: "Context", share: object, note: object) -> Progress
     return ProgressReport(context.claim, float(share), None if note is None else kept(note[:LONGEST_NOTE]))
 
 
-def _require_key(context: "Context", what: str) -> None:
-    if context.key is None:
+def _required_key(context: "Context", what: str) -> str:
+    key = context.key
+    if key is None:
         raise InvalidInput(
             f"{what} is called in job {context.job_id}, which has no key, allowed is one with a key."
         )
+    return key
 
 
 def require_held(context: "Context", what: str) -> None:

@@ -68,7 +68,7 @@ def requested(
 
     `limit` is how many bytes a payload may have. Raises InvalidInput.
     """
-    check: Callable[..., bytes] = partial(encode, kind=kind)
+    check: Callable[..., bytes] = partial(encode, of=kind)
     merged, codec = options, "json"
     if handler is not None:
         if handler.is_singleton:
@@ -80,6 +80,8 @@ def requested(
         merged, check, codec = options.over(handler.defaults), handler.arguments.check, handler.codec
     if isinstance(like, Encoded):
         codec = like.codec
+        if handler is not None:
+            handler.arguments.require_sealed(codec)
     may_be_list = handler is None or handler.takes_items
 
     def encoded(payload: Payload) -> bytes:

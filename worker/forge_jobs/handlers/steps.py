@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from forge_jobs.codecs.bound import step_of
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import ClaimLost, InvalidInput, InvalidPayload, StepsChanged
 from forge_jobs.handlers.arguments import from_plain
@@ -110,7 +111,7 @@ async def run(
         is_done = True
     finally:
         journal.over(name, failed=not is_done)
-    return _read(kept, wanted)
+    return _read(context.job_id, kept, wanted)
 
 
 async def sleep(context: "Context", duration: timedelta | float, name: str | None) -> None:
@@ -258,16 +259,18 @@ def _encoded(context: "Context", step: Step, result: Any) -> bytes | None:
     if result is None:
         return None
     try:
-        return encode(result, context.claim.codec, limit=LARGEST_STATE, what=f"result of step {step.name!r}")
+        what, of = f"result of step {step.name!r}", step_of(context.job_id, step.name)
+        return encode(result, context.claim.codec, limit=LARGEST_STATE, what=what, of=of)
     except InvalidPayload as error:
         if step.connection is not None:
             raise
         raise Dead(f"{error} The step was run, and would be run again by each attempt.") from error
 
 
-def _read(step: JobStep, wanted: Any) -> Any:
+def _read(job_id: int, step: JobStep, wanted: Any) -> Any:
     """Return the result of a step that is done. It is the same in each attempt: what was written, read again."""
-    return received(step.result, step.codec, f"result of step {step.name!r}", wanted)
+    of = step_of(job_id if step.done_by is None else step.done_by, step.name)
+    return received(step.result, step.codec, f"result of step {step.name!r}", wanted, of=of)
 
 
 def readable_as(returns: Any, what: str) -> Any:

@@ -126,7 +126,7 @@ class Unique:
         return replace(job, key=key, key_mode=mode, must_be_new=raises)
 
     def _fingerprint(self, job: NewJob, defaults: Mapping[str, Any]) -> bytes:
-        said = decode(job.payload, job.codec, kind=job.kind)
+        said = decode(job.payload, job.codec, of=job.kind)
         if isinstance(said, list):  # the only argument of a handler of lists
             return _fingerprint(said)
         if defaults:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from forge_jobs.codecs.bound import result_of, signal_to
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, JobNotFound
 from forge_jobs.handlers import steps
@@ -119,7 +120,7 @@ async def _value(context: "Context", signal: str, timeout: Time, step: str | Non
     ended = await _ended(
         context, "ctx.wait_for", names.signals([signal], "ctx.wait_for"), None, timeout, step
     )
-    return _read(ended, f"value of signal {signal!r}", wanted)
+    return _read(ended, f"value of signal {signal!r}", wanted, of=signal_to(context.claim.kind, signal))
 
 
 async def _any(context: "Context", signals: Sequence[str], timeout: Time, step: str | None) -> Signal:
@@ -127,7 +128,8 @@ async def _any(context: "Context", signals: Sequence[str], timeout: Time, step: 
         context, "ctx.wait_for_any", names.signals(signals, "ctx.wait_for_any"), None, timeout, step
     )
     assert ended.signal is not None
-    return Signal(ended.signal, _read(ended, f"value of signal {ended.signal!r}"))
+    of = signal_to(context.claim.kind, ended.signal)
+    return Signal(ended.signal, _read(ended, f"value of signal {ended.signal!r}", of=of))
 
 
 async def _of_job(
@@ -146,7 +148,7 @@ async def _of_job(
         raise JobNotFound(job_id)
     if ended.signal != State.DONE:  # its error shows nothing that is redacted
         raise JobDead(job_id, None if ended.result is None else decode(ended.result, ended.codec))
-    return _read(ended, f"result of job {job_id}", wanted)
+    return _read(ended, f"result of job {job_id}", wanted, of=result_of(job_id))
 
 
 async def _ended(
@@ -175,5 +177,5 @@ async def _ended(
     return ended
 
 
-def _read(step: JobStep, what: str, wanted: Any = None) -> Any:
-    return received(step.result, step.codec, what, wanted)
+def _read(step: JobStep, what: str, wanted: Any = None, *, of: str) -> Any:
+    return received(step.result, step.codec, what, wanted, of=of)

@@ -52,3 +52,4 @@ class JobStep:
         None  # of a wait: which signal has ended it, or how the job had ended; None: its timeout did
     )
     serial: int | None = None  # its place among those done one after the other; None: it was done beside them
+    done_by: int | None = None  # the job that did it, which this one runs again; None: this one

@@ -78,7 +78,7 @@ class Items:
 def read(payload: bytes, codec: str, kind: str = "") -> Items:
     """Return what the payload says. Raises what the codec raises, and ValueError when it is no list."""
     size = len(payload)
-    payload, inner = opened(payload, codec, kind=kind)
+    payload, inner = opened(payload, codec, of=kind)
     decoder = _RAW.get(inner)
     stored = decode(payload, inner) if decoder is None else decoder.decode(payload)
     if not isinstance(stored, list):
@@ -149,14 +149,14 @@ def _payload(items: Items, waits: Sequence[tuple[int, Any]], note: Note) -> byte
     rest = [item for _, item in waits]
     # The program's own codecs and types may raise anything.
     with suppress(BaseException):
-        return encode([_written(note), *rest], items.codec, limit=limit, kind=items.kind)
+        return encode([_written(note), *rest], items.codec, limit=limit, of=items.kind)
     note.results = [(place, value) for place, value in note.results if _is_kept(value, items.codec)]
     with suppress(BaseException):
-        return encode([_written(note), *rest], items.codec, limit=limit, kind=items.kind)
+        return encode([_written(note), *rest], items.codec, limit=limit, of=items.kind)
     note.results = []  # too many for one payload
     with suppress(BaseException):
         # The items were taken before.
-        return encode([_written(note), *rest], items.codec, limit=sys.maxsize, kind=items.kind)
+        return encode([_written(note), *rest], items.codec, limit=sys.maxsize, of=items.kind)
     return None
 
 
@@ -166,7 +166,7 @@ def without_results(payload: bytes, codec: str, kind: str) -> bytes | None:
         items = read(payload, codec, kind)
         if items.note.results:
             items.note.results = []
-            return encode([_written(items.note), *items.stored], codec, limit=sys.maxsize, kind=kind)
+            return encode([_written(items.note), *items.stored], codec, limit=sys.maxsize, of=kind)
     return None
 
 

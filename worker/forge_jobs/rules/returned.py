@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import encode, parts
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.model.decision import Retry
@@ -54,15 +55,16 @@ class KeptResult(msgspec.Struct, gc=False):
     note: str | None = None
 
 
-def kept_result(result: Any, codec: str) -> KeptResult:
-    """Return what is kept of `result`. The work is done, so a result that cannot be kept becomes a note:
+def kept_result(result: Any, codec: str, job_id: int) -> KeptResult:
+    """Return what is kept of `result`, the job's. The work is done, so a result that cannot be kept becomes a note:
     another attempt would do the work twice. Raises Retry when it holds work that has not run."""
     if type(result) is KeptResult:
         return result
     if result is None:
         return KeptResult()
     try:
-        return KeptResult(encode(result, codec, limit=LONGEST_RESULT, what="result"))
+        of = "" if codec == "json" else result_of(job_id)  # which needs none, and is what most are
+        return KeptResult(encode(result, codec, limit=LONGEST_RESULT, what="result", of=of))
     except InvalidPayload as problem:
         require_run(result)
         why = masked(str(problem))

@@ -87,7 +87,7 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
     encoded, note = None, None
     if result is not None:
         try:
-            kept_of_it = kept_result(result, codec)
+            kept_of_it = kept_result(result, codec, claim.job_id)
         except Retry as unfinished:
             return failed(claim, queue, unfinished.reason, wait, duration)
         encoded, note = kept_of_it.encoded, kept_of_it.note

@@ -95,7 +95,7 @@ class SyncJobs(SyncNoun[Jobs]):
         It has the kind, the queue and the options of the ended job, and with `from_step`, the name of a step that this has
         done, the steps before that one, which it does not do again. Where a living job has the key of the ended one, nothing is
         enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states and for a node of a flow,
-        InvalidPayload, InvalidInput for an unknown step, UnknownQueue when the queue is gone.
+        InvalidPayload, InvalidInput for an unknown step, or when it has to be sealed and cannot be here, UnknownQueue when the queue is gone.
         """
         return self._do(self._noun.rerun(job_id, payload, from_step=from_step))
 

@@ -76,7 +76,7 @@ def _matches(job: Job, payload: Mapping[str, Any] | None, wanted: Mapping[str, A
         return False
     if not payload:
         return True
-    present = decode(job.payload, job.codec, kind=job.kind)
+    present = decode(job.payload, job.codec, of=job.kind)
     return isinstance(present, Mapping) and all(
         name in present and present[name] in (value, _as_written(value)) for name, value in payload.items()
     )
@@ -99,7 +99,7 @@ def _shown(kind: str, jobs: list[Job]) -> str:
     if not jobs:
         return f"there is none of kind {kind!r}."
     lines = [
-        f"\n  {job.id}: {'(redacted)' if job.redacted else decode(job.payload, job.codec, kind=job.kind)!r}, "
+        f"\n  {job.id}: {'(redacted)' if job.redacted else decode(job.payload, job.codec, of=job.kind)!r}, "
         f"queue {job.queue}, {job.state.value}"
         for job in jobs[:SHOWN]
     ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, JobNotFound
 from forge_jobs.forge import Forge
@@ -116,7 +117,8 @@ async def perform(forge: Forge, kind: str | Handler[..., Any, ..., Any], /, **pa
     if ended.state is not State.DONE:
         said = (await forge.jobs.why(job.id)).reasons[0]
         raise AssertionError(f"Job {job.id} of kind {name} is not over after its first run. {said}")
-    return None if ended.result is None else decode(ended.result, ended.codec, what="result")
+    of = result_of(job.id)
+    return None if ended.result is None else decode(ended.result, ended.codec, what="result", of=of)
 
 
 async def _run_now(

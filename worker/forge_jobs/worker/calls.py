@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, cast
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import NotEnqueued
 from forge_jobs.forge import Forge
@@ -97,7 +98,7 @@ class HookedHandler:
             if (
                 type(result) is KeptResult and result.encoded is not None
             ):  # plugins see what a process returned
-                return decode(result.encoded, context.claim.codec)
+                return decode(result.encoded, context.claim.codec, of=result_of(context.job_id))
             return await settled(result)  # it may still have to run, and needs what it is provided with
 
 

@@ -95,7 +95,7 @@ def call(
             "allowed is a plain function."
         )
     context.require_heeded()
-    return kept_result(returned, claim.codec)
+    return kept_result(returned, claim.codec, claim.job_id)
 
 
 class WorkersAnswers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode, encode
 from forge_jobs.handlers.flow_context import ContextFlow
 from forge_jobs.model.decision import Dead
@@ -54,9 +55,10 @@ class NodeRun:
     def decode(self, payload: bytes, codec: str) -> dict[str, Any]:
         """Return the arguments of its function; without a function that is called, do what its role says. Raises InvalidPayload, Dead."""
         plan = self._node.plan
+        self._handler.arguments.require_sealed(codec)
         if plan.role is Role.CALL and not self._node.inputs:
             return self._handler.arguments.decode(payload, codec)
-        self._given = decode(payload or b"{}", codec, kind=self._claim.kind)
+        self._given = decode(payload or b"{}", codec, of=self._claim.kind)
         if not self.is_called:
             self._do(plan)
             return {}
@@ -192,7 +194,7 @@ class NodeRun:
         return self._alike(NewJob(claim.kind, self._encoded(dict(arguments or {})), claim.codec))
 
     def _encoded(self, arguments: Mapping[str, Any]) -> bytes:
-        return encode(arguments, self._claim.codec, limit=MOST_BYTES, kind=self._claim.kind)
+        return encode(arguments, self._claim.codec, limit=MOST_BYTES, of=self._claim.kind)
 
     def _alike(self, job: NewJob) -> NewJob:
         claim = self._claim
@@ -216,4 +218,4 @@ def _moved(node: NewNode, by: int) -> NewNode:
 def _value(one: Any) -> Any:
     if one.result is None or one.state is not NodeState.DONE:
         return None
-    return decode(one.result, one.codec, what="result")
+    return decode(one.result, one.codec, what="result", of=result_of(one.job_id))

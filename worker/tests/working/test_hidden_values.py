@@ -126,7 +126,7 @@ async def test_no_error_shows_keys_of_hidden_mappings_items_or_results(
         "of_result": {"card": SECRET},
     }
     jobs = [
-        await forge.enqueue(kind, Encoded(plain.encode(payload, codec, kind=kind), codec))
+        await forge.enqueue(kind, Encoded(plain.encode(payload, codec, of=kind), codec))
         for kind, payload in payloads.items()
     ]
     await run(forge)

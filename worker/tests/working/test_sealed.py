@@ -103,7 +103,7 @@ async def test_a_job_whose_key_is_not_here_waits_and_one_that_is_damaged_is_dead
     unknown = await pay.enqueue(card=SECRET)
     register("sealed", sealed(keys={"new": NEW}))
     damaged = await forge.enqueue(
-        "pay", Encoded(plain.encode({"card": SECRET}, "sealed", kind="pay")[:-1] + b"?", "sealed")
+        "pay", Encoded(plain.encode({"card": SECRET}, "sealed", of="pay")[:-1] + b"?", "sealed")
     )
     bomb = await forge.enqueue("pay", Encoded(b"\xc1Cz?", "packed"))
     await run(forge)
@@ -272,7 +272,7 @@ async def test_what_enqueues_by_name_cannot_store_open_arguments_of_a_sealed_kin
             )
         assert await other.jobs.list() == []
         await other.enqueue("pay")
-        await other.enqueue("pay", Encoded(plain.encode({"card": SECRET}, "sealed", kind="pay"), "sealed"))
+        await other.enqueue("pay", Encoded(plain.encode({"card": SECRET}, "sealed", of="pay"), "sealed"))
         await other.crons.set("nightly", "0 3 * * *", "pay")
     await run(forge)
     assert [job.state for job in await forge.jobs.list()] == [State.DONE, State.DONE]

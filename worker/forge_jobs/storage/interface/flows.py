@@ -38,8 +38,8 @@ class Flows(Protocol):
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         """Return its nodes in the order in which they were added, those with greater numbers than `after`."""
 
-    async def results(self, flow_id: int) -> Sequence[tuple[str, str, bytes]]:
-        """Return (name, codec, result) of its done nodes for which no other waited, in their order."""
+    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
+        """Return (name, job id, codec, result) of its done nodes for which no other waited, in their order."""
 
     async def cancel(self, flow_id: int) -> FlowState | None:
         """The flow ends: nodes that wait are dead, and workers are told of those that run. Return its state before; None:

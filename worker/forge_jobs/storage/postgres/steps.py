@@ -15,7 +15,7 @@ from forge_jobs.storage.postgres.enqueue import enqueue
 STEP = """step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result,
        coalesce(step.codec, (SELECT job.codec FROM {schema}.job WHERE job.id = step.job_id)) AS codec, step.until,
        CASE WHEN step.sort = 'wait' THEN step.ended_at IS NOT NULL ELSE coalesce(step.until <= now(), true) END AS is_over,
-       coalesce(step.signals, '{}') AS signals, step.for_job, step.ended_at, step.signal"""
+       coalesce(step.signals, '{}') AS signals, step.for_job, step.ended_at, step.signal, step.done_by"""
 """The columns of a row `step`, as `shown` reads them."""
 
 OF_JOB = f"SELECT {STEP} FROM {{schema}}.step WHERE step.job_id = $1 ORDER BY step.number, step.at, step.name"
@@ -41,8 +41,9 @@ KEEP = "SELECT id FROM {schema}.job WHERE id = $1 FOR KEY SHARE"
 
 COPY = f"""
 WITH copied AS (
-    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec)
-    SELECT $2::bigint, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec
+    INSERT INTO {{schema}}.step (job_id, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec, done_by)
+    SELECT $2::bigint, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal,
+           coalesce(codec, (SELECT job.codec FROM {{schema}}.job WHERE job.id = step.job_id)), coalesce(done_by, job_id)
     FROM {{schema}}.step
     WHERE job_id = $1::bigint AND number < $3::integer AND NOT (sort = 'wait' AND ended_at IS NULL)
     RETURNING job_id

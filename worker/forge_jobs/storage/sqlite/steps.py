@@ -15,7 +15,7 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 OF_JOB = """
 SELECT step.number, step.serial, step.name, step.sort, step.attempt, step.at, step.result, coalesce(step.codec, job.codec) AS codec, step.until,
-       coalesce(step.signals, '[]') AS signals, step.for_job, step.ended_at, step.signal
+       coalesce(step.signals, '[]') AS signals, step.for_job, step.ended_at, step.signal, step.done_by
 FROM step JOIN job ON job.id = step.job_id WHERE step.job_id = :job_id AND :name IN ('', step.name)
 ORDER BY step.number, step.at, step.name
 """
@@ -26,8 +26,10 @@ ON CONFLICT (job_id, name) DO NOTHING
 """
 
 COPY = """
-INSERT INTO step (job_id, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec)
-SELECT ?, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec FROM step
+INSERT INTO step (job_id, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal, codec, done_by)
+SELECT ?, number, name, sort, attempt, at, result, until, serial, signals, for_job, ended_at, signal,
+       coalesce(codec, (SELECT job.codec FROM job WHERE job.id = step.job_id)), coalesce(done_by, job_id)
+FROM step
 WHERE job_id = ? AND number < ? AND NOT (sort = 'wait' AND ended_at IS NULL)
 """
 
@@ -98,6 +100,7 @@ def of_job(transaction: Transaction, job_id: int, name: str = "") -> list[JobSte
             for_job=row["for_job"],
             ended_at=moment(row["ended_at"]),
             signal=row["signal"],
+            done_by=row["done_by"],
         )
         for row in transaction.records(OF_JOB, {"job_id": job_id, "name": name})
     ]

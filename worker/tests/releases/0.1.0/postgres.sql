@@ -203,6 +203,7 @@ CREATE TABLE "forge_jobs".step (
     ended_at timestamptz,  -- null: it lasts
     signal   text,  -- which signal has ended it, or how the job had ended; null: its timeout did
     codec    text,  -- of its result; null: that of the job
+    done_by  bigint,  -- the job that did it, which this one runs again; null: this one
     PRIMARY KEY (job_id, name)
 );
 
@@ -3073,11 +3074,11 @@ INSERT INTO forge_jobs.signal (id, job_id, name, value, codec, at, token, step) 
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('8', '1', NULL, 'charge', 'step', '1', '2026-01-01 00:00:00+00', E'\\x7b2272656365697074223a377d', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('8', '2', NULL, 'cool off', 'sleep', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('9', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00', '{approved}', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('10', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', NULL, NULL, '{other}', '8', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) OVERRIDING SYSTEM VALUE VALUES ('11', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', E'\\x7b226279223a22616461227d', NULL, '{approved}', '8', '2026-01-01 00:00:00+00', 'approved', 'json') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) OVERRIDING SYSTEM VALUE VALUES ('8', '1', NULL, 'charge', 'step', '1', '2026-01-01 00:00:00+00', E'\\x7b2272656365697074223a377d', NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) OVERRIDING SYSTEM VALUE VALUES ('8', '2', NULL, 'cool off', 'sleep', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00', NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) OVERRIDING SYSTEM VALUE VALUES ('9', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', NULL, '2026-01-02 00:00:00+00', '{approved}', NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) OVERRIDING SYSTEM VALUE VALUES ('10', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', NULL, NULL, '{other}', '8', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) OVERRIDING SYSTEM VALUE VALUES ('11', '1', NULL, 'approval', 'wait', '1', '2026-01-01 00:00:00+00', E'\\x7b226279223a22616461227d', NULL, '{approved}', '8', '2026-01-01 00:00:00+00', 'approved', 'json', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '0', '0', '1', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;

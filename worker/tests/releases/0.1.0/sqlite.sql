@@ -202,6 +202,7 @@ CREATE TABLE step (
     ended_at INTEGER,  -- null: it lasts
     signal   TEXT,  -- which signal has ended it, or how the job had ended; null: its timeout did
     codec    TEXT,  -- of its result; null: that of the job
+    done_by  INTEGER,  -- the job that did it, which this one runs again; null: this one
     PRIMARY KEY (job_id, name)
 );
 
@@ -993,11 +994,11 @@ INSERT OR REPLACE INTO signal (id, job_id, name, value, codec, at, token, step) 
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (8, 1, NULL, 'charge', 'step', 1, 1767225600000000, X'7B2272656365697074223A377D', NULL, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (8, 2, NULL, 'cool off', 'sleep', 1, 1767225600000000, NULL, 1767312000000000, NULL, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (9, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, 1767312000000000, '["approved"]', NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (10, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, NULL, '["other"]', 8, NULL, NULL, NULL);
-INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec) VALUES (11, 1, NULL, 'approval', 'wait', 1, 1767225600000000, X'7B226279223A22616461227D', NULL, '["approved"]', 8, 1767225600000000, 'approved', 'json');
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) VALUES (8, 1, NULL, 'charge', 'step', 1, 1767225600000000, X'7B2272656365697074223A377D', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) VALUES (8, 2, NULL, 'cool off', 'sleep', 1, 1767225600000000, NULL, 1767312000000000, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) VALUES (9, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, 1767312000000000, '["approved"]', NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) VALUES (10, 1, NULL, 'approval', 'wait', 1, 1767225600000000, NULL, NULL, '["other"]', 8, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO step (job_id, number, serial, name, sort, attempt, at, result, until, signals, for_job, ended_at, signal, codec, done_by) VALUES (11, 1, NULL, 'approval', 'wait', 1, 1767225600000000, X'7B226279223A22616461227D', NULL, '["approved"]', 8, 1767225600000000, 'approved', 'json', NULL);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (1, 9, 10, 1, 1, 4, 2, 0, 2);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) VALUES (2, 1, 0, 2, 0, 0, 0, 0, 0);
 INSERT OR REPLACE INTO tenant_turn (queue_id, priority, tenant, until) VALUES (1, 0, 'ada', 1767225600000010000);

@@ -192,6 +192,7 @@ CREATE TABLE {schema}.step (
     ended_at timestamptz,  -- null: it lasts
     signal   text,  -- which signal has ended it, or how the job had ended; null: its timeout did
     codec    text,  -- of its result; null: that of the job
+    done_by  bigint,  -- the job that did it, which this one runs again; null: this one
     PRIMARY KEY (job_id, name)
 );
 

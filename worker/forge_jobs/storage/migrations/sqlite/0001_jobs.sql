@@ -192,6 +192,7 @@ CREATE TABLE step (
     ended_at INTEGER,  -- null: it lasts
     signal   TEXT,  -- which signal has ended it, or how the job had ended; null: its timeout did
     codec    TEXT,  -- of its result; null: that of the job
+    done_by  INTEGER,  -- the job that did it, which this one runs again; null: this one
     PRIMARY KEY (job_id, name)
 );
 
