@@ -46,7 +46,7 @@ class Operator:
         """Return one sentence, or None when it leads and has seen all objects, or follows a leader."""
         if not self.candidate.answered:
             return "It is not known yet who holds the Lease."
-        if self.leader is not None and not self.leader.has_seen_all:
+        if self.candidate.holds and (self.leader is None or not self.leader.has_seen_all):
             return "Not all objects have been listed yet."
         return None
 

@@ -304,6 +304,20 @@ async def test_only_who_leads_tells_of_queues(api: ApiServer, start: Start) -> N
     assert "forge_operator_leader 0.0" in page and 'pool="' not in page
 
 
+async def test_a_leader_that_may_not_list_is_not_ready(api: ApiServer, start: Start) -> None:
+    api.judge = lambda request: (
+        Refused(403, "Forbidden", "no") if "/forge-jobs.dev/" in request.path else None
+    )
+    operator = await start()
+    await until(operator.leads, 20)
+    await until(lambda: "Waiting for the API server" in operator.log.read_text(encoding="utf-8"), 10)
+
+    status, said = await operator.get("/readyz")
+    assert status == 503 and "Not all objects have been listed yet." in said
+    api.judge = lambda request: None
+    await until(operator.is_ready, 20)
+
+
 async def test_a_lost_lease_ends_the_process(api: ApiServer, start: Start) -> None:
     operator = await start()
     await until(operator.leads, 20)
