@@ -104,7 +104,9 @@ def _database_url(read: "_Variables") -> tuple[str, Path | None]:
     if url is None:
         raise InvalidSetting(key, "", DATABASE_ALLOWED)
     if not re.match(r"postgres(ql)?(\+[a-z0-9_]+)?://", url):
-        raise InvalidSetting(key, url.partition("://")[0][:20] + "...", DATABASE_ALLOWED)
+        # All else may be a password, as when a Secret's key is taken that holds that alone.
+        scheme = re.match(r"[a-z][a-z0-9+.-]{0,20}://", url)
+        raise InvalidSetting(key, f"{scheme.group() if scheme else ''}***", DATABASE_ALLOWED)
     return url, path
 
 

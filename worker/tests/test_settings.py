@@ -104,7 +104,7 @@ def test_everything_may_be_said() -> None:
 @pytest.mark.parametrize(
     ("key", "given", "allowed"),
     [
-        ("FORGE_DATABASE_URL", "garbage", "postgresql://user:password@host:port/database"),
+        ("FORGE_DATABASE_URL", "mysql://db/shop", "postgresql://user:password@host:port/database"),
         ("FORGE_SCHEMA", "pg_jobs", "a name of 1 to 63 bytes without $ that does not begin with pg_"),
         ("FORGE_SCHEMA", "x" * 64, "a name of"),
         ("FORGE_SCHEMA", "a$b", "a name of"),
@@ -194,6 +194,7 @@ def test_a_password_is_never_shown() -> None:
         "postgres:/ann:secret@db",
         "ann:secret@db/shop",
         "x password=secret",
+        "secret",  # the wrong key of a Secret
     ):
         said = refusal(FORGE_DATABASE_URL=garbage)
         assert "secret" not in said

@@ -76,7 +76,9 @@ def test_the_database_can_be_said_in_a_file(tmp_path: Path) -> None:
             "FORGE_OPERATOR_CONNECTIONS_PER_WORKER is '3', allowed is 0, or 5 to 10000",
         ),
         ({"FORGE_DATABASE_URL": ""}, "FORGE_DATABASE_URL is '', allowed is postgresql://"),
-        ({"FORGE_DATABASE_URL": "mysql://u:secret@h/d"}, "FORGE_DATABASE_URL is 'mysql...', allowed is"),
+        ({"FORGE_DATABASE_URL": "mysql://u:secret@h/d"}, "FORGE_DATABASE_URL is 'mysql://***', allowed is"),
+        ({"FORGE_DATABASE_URL": "secret"}, "FORGE_DATABASE_URL is '***', allowed is"),
+        ({"FORGE_DATABASE_URL": "forge:secret@db/forge"}, "FORGE_DATABASE_URL is '***', allowed is"),
         (
             {"FORGE_DATABASE_URL_FILE": "/nowhere"},
             "FORGE_DATABASE_URL_FILE is '/nowhere', allowed is a file that can be read",

@@ -189,7 +189,9 @@ def _database(variables: "Variables", cwd: Path) -> tuple[ConfiguredDatabase, st
     url = variables.text("FORGE_DATABASE_URL")
     if url is not None:
         if not database_url.is_database_url(url):
-            raise InvalidSetting("FORGE_DATABASE_URL", database_url.redact(url), database_url.ALLOWED)
+            # A single word may be the password alone, as when the wrong key of a Secret is taken.
+            shown = database_url.redact(url) if re.search(r"[@/=]|\.sqlite|\.db", url) else "***"
+            raise InvalidSetting("FORGE_DATABASE_URL", shown, database_url.ALLOWED)
         return ConfiguredDatabase(url), "FORGE_DATABASE_URL"
     default = _folder(variables, "JOBS_DATA_DIR", cwd, "data") / "queue.sqlite"
     path = database_file.find(_folder(variables, "JOBS_CONFIG_DIR", cwd, "config"), cwd)
