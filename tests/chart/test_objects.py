@@ -10,7 +10,12 @@ import pytest
 import yaml
 
 from forge_jobs.settings import url_file
+from forge_operator import naming
+from forge_operator.cluster.objects import queue_object, selects
 from forge_operator.environment import Environment
+from forge_operator.plan.deployment.deployment import deployment_manifest
+from forge_operator.specs import QueueSpec
+from forge_operator.state.settings import OperatorSettings
 from tests.chart.helm import (
     CHART,
     NAMESPACE,
@@ -599,11 +604,44 @@ def test_workers_are_closed_in_each_namespace_that_is_watched() -> None:
     ]
 
     assert [each["metadata"]["namespace"] for each in found] == ["shop", "mail"]
-    for each in found:
-        assert each["spec"]["podSelector"]["matchLabels"] == {
-            "app.kubernetes.io/name": "forge-jobs-worker",
-            "app.kubernetes.io/managed-by": "forge-jobs-operator",
+
+
+def test_workers_are_found_whatever_their_template_calls_them() -> None:
+    objects = render({**TRY_OUT, "metrics.workerPodMonitor": True})
+    called = {
+        "app.kubernetes.io/name": "shop",
+        "app.kubernetes.io/part-of": "shop",
+        "app.kubernetes.io/managed-by": "x",
+    }
+    template = {
+        "metadata": {"labels": called},
+        "spec": {"containers": [{"name": "worker", "image": "shop:1"}]},
+    }
+    owner = queue_object(
+        {
+            "metadata": {"namespace": "shop", "name": "mail", "uid": "u"},
+            "spec": {"workers": {"version": "1", "template": template}},
         }
+    )
+    assert isinstance(owner.spec, QueueSpec) and owner.spec.workers is not None
+    version = naming.identity(owner.uid, owner.spec.workers)
+    made = deployment_manifest(owner, owner.spec.workers, version, "mail", OperatorSettings())
+    labels = made["spec"]["template"]["metadata"]["labels"]
+
+    assert called.items() <= labels.items()
+    policy, monitor = (
+        named(objects, kind, "forge-jobs-workers")["spec"] for kind in ("NetworkPolicy", "PodMonitor")
+    )
+    (database,) = named(objects, "NetworkPolicy", "forge-jobs-postgres")["spec"]["ingress"]
+    from_elsewhere = [each["podSelector"] for each in database["from"] if "namespaceSelector" in each]
+    assert finds(policy["podSelector"], labels)
+    assert finds(monitor["selector"], labels)
+    assert any(finds(selector, labels) for selector in from_elsewhere)
+
+
+def finds(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Return whether a selector finds what has these labels."""
+    return selects({"spec": {"selector": selector}}, labels)
 
 
 def test_an_alert_can_be_changed_and_left_out() -> None:

@@ -273,8 +273,9 @@ its pods would wait for it until Helm's timeout, without a word. */}}
 {{- end }}
 {{- end }}
 
-{{/* The labels that the operator gives to every worker pod. */}}
+{{/* What finds every worker pod: a label that only the operator writes, since a template may say what its
+pods are called (app.kubernetes.io/name) otherwise. */}}
 {{- define "forge-jobs.workerSelector" -}}
-app.kubernetes.io/name: forge-jobs-worker
-app.kubernetes.io/managed-by: forge-jobs-operator
+matchExpressions:
+  - {key: forge-jobs.dev/pool-uid, operator: Exists}
 {{- end }}
