@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import path
 from django.utils import timezone
 
-from forge_jobs.integrations.django.models import Job, Queue, shown_backend
+from forge_jobs.integrations.django.models import Job, Queue, showing, shown_backend
 
 urlpatterns = [path("admin/", admin.site.urls)]
 
@@ -197,7 +197,70 @@ def migrations_make_nothing_twice() -> Any:
     return [before == tables(), out.getvalue().strip(), "order-7" in dump.getvalue(), is_kept]
 
 
+def strange_choices() -> Any:
+    three_jobs()
+    boss, heard = all_may(), []
+    for name in ("x", "-1", "9" * 30):
+        chosen = {"action": "retry_chosen", "_selected_action": [name], "index": 0}
+        heard += said(boss.post(JOBS, chosen, follow=True))
+    return heard
+
+
+def the_database_is_away() -> Any:
+    [waiting, _, _] = three_jobs()
+    boss, page = all_may(), f"{JOBS}{waiting}/change/"
+    settings = connections["jobs"].settings_dict
+    there = {"NAME": settings["NAME"], "OPTIONS": settings["OPTIONS"]}
+    is_postgres = connections["jobs"].vendor == "postgresql"
+    settings["NAME"] = "nowhere" if is_postgres else "/nowhere/jobs.sqlite3"
+    try:
+        answers = [
+            boss.get(JOBS),
+            boss.get(QUEUES),
+            boss.get(page),
+            boss.get(page.replace("change", "history")),
+        ]
+        answers += [boss.post(page, {"cancel": "Cancel"})]
+        return [
+            [answer.status_code for answer in answers],
+            [len(said(answer)) for answer in answers],
+        ]
+    finally:
+        settings.update(there)
+
+
+def each_database_is_shown() -> Any:
+    three_jobs()
+    boss = all_may()
+    with showing("beside"):
+        sync().queues.ensure("beside")
+        job = sync().enqueue("shop.beside", queue="beside")
+    theirs = boss.get(JOBS + "?backend=beside")
+    text = theirs.content.decode()
+    [link] = re.findall(rf'href="({JOBS}{job.id}/change/[^"]*)"', text)
+    [filtered] = re.findall(r'<a href="\?backend=beside"[^>]*>([^<]*)', boss.get(JOBS).content.decode())
+    boss.post(html.unescape(link), {"cancel": "Cancel"})
+    boss.post(JOBS + "?backend=beside", {"action": "retry_chosen", "_selected_action": [job.id], "index": 0})
+    log = boss.get(f"{JOBS}{job.id}/history/?backend=beside").content.decode()
+    with showing("beside"):
+        state = sync().jobs.get(job).state
+        sync().jobs.cancel(job)
+        sync().jobs.delete_all(state="dead")
+    queues = boss.get(QUEUES + "?backend=beside").content.decode()
+    return [
+        [listed(theirs) == [job.id], len(listed(boss.get(JOBS)))],
+        filtered.strip(),
+        state,
+        log.count("(backend beside)"),
+        f"{QUEUES}beside/change/?_changelist_filters=backend%3Dbeside" in queues,
+        said(boss.get(JOBS + "?backend=nobody", follow=True)),
+    ]
+
+
 scenes = [
+    strange_choices,
+    the_database_is_away,
+    each_database_is_shown,
     jobs_are_found,
     a_page_of_a_job,
     jobs_are_moved,

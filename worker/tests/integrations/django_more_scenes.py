@@ -15,6 +15,7 @@ from django.db import connections, transaction
 from django.test import TestCase, TransactionTestCase
 
 from forge_jobs.integrations.django.connection_care import of_one_task
+from forge_jobs.integrations.django.models import shown_backend
 from forge_jobs.integrations.django.tasks_api import tasks
 from forge_jobs.integrations.django.testing import assert_enqueued, delete_tasks, refute_enqueued, run_tasks
 
@@ -69,6 +70,13 @@ def add_and_fail(name: str) -> None:
 def again(context: Any, left: int) -> int:
     if left:
         transaction.on_commit(lambda: again.enqueue(left - 1), using="jobs")
+    return context.attempt  # type: ignore[no-any-return]
+
+
+@tasks.task(backend="any", takes_context=True)
+def third_time(context: Any) -> int:
+    if context.attempt < 3:
+        raise ConnectionError(context.attempt)
     return context.attempt  # type: ignore[no-any-return]
 
 
@@ -236,6 +244,29 @@ class InATransaction(TestCase):
         results = run_tasks(raise_on_failure=False)
         assert [result.status for result in results] == ["SUCCESSFUL"]  # each is called once
 
+    def test_retries_are_played(self) -> None:
+        third_time.enqueue()
+        with self.assertRaisesRegex(ConnectionError, "1"):
+            run_tasks(backend="any")
+        again = third_time.enqueue()
+        [result] = run_tasks(backend="any", retries=True)
+        assert (result.return_value, result.attempts, len(result.errors)) == (3, 3, 2)
+        again.refresh()
+        assert (again.status, again.is_finished) == ("SUCCESSFUL", True)
+        add_and_fail.enqueue("a bike")  # which has one attempt
+        make_sold()
+        [result] = run_tasks(raise_on_failure=False, retries=True)
+        assert (result.status, result.attempts) == ("FAILED", 1)
+
+    def test_a_job_that_is_no_task_is_left_with_a_warning(self) -> None:
+        made = shown_backend().forge.enqueue_sync("shop.bill", connection=connections["jobs"])
+        add_group.enqueue("readers")
+        with self.assertWarnsRegex(
+            UserWarning, f"Job {made.id} is of the kind 'shop.bill', which is no task, and was"
+        ):
+            [result] = run_tasks()
+        assert result.return_value == "readers"
+
     def test_each_database_has_tasks_of_its_own(self) -> None:
         beside.enqueue("first")
         refute_enqueued(add_group)
@@ -274,6 +305,15 @@ class Committed(TransactionTestCase):
         add_and_fail.enqueue("a bike")
         with self.assertRaisesRegex(AssertionError, "add_and_fail has failed"):
             run_tasks()
+
+    def test_what_fails_and_has_attempts_left_is_said_or_tried_again(self) -> None:
+        third_time.enqueue()
+        with self.assertRaisesRegex(AssertionError, "third_time has failed"):
+            run_tasks(backend="any")
+        delete_tasks()
+        third_time.enqueue()
+        [result] = run_tasks(backend="any", retries=True)
+        assert (result.return_value, result.attempts) == (3, 3)
 
 
 def tests_of_django() -> Any:

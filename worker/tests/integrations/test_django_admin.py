@@ -43,6 +43,33 @@ def test_queues_are_paused_for_a_time_and_a_reason(project: Project) -> None:
     assert (is_paused, leads_to_jobs) == (False, True)
 
 
+def test_a_choice_that_no_page_offers_is_said(project: Project) -> None:
+    assert project.scene("strange_choices") == [
+        f"The id of a job is '{name}', allowed is a number from 1 to 9223372036854775807."
+        for name in ("x", "-1", "9" * 30)
+    ]
+
+
+def test_when_the_database_of_the_jobs_is_away_the_pages_say_so(project: Project) -> None:
+    answers, said = project.scene("the_database_is_away")
+
+    assert answers == [200, 200, 503, 503, 503]
+    assert said == [1] * 5
+
+
+def test_the_jobs_of_each_backend_are_shown_and_moved_in_their_own_database(project: Project) -> None:
+    answer = project.scene("each_database_is_shown")
+
+    assert answer == [
+        [True, 3],
+        "beside",
+        "pending",
+        2,
+        True,
+        ["There is no ForgeBackend 'nobody' in TASKS, allowed are any, atomic, beside, default."],
+    ]
+
+
 def test_models_are_read_by_django_and_never_written(project: Project) -> None:
     is_same, tags, recent, is_later, refused = project.scene("models_read_only")
 

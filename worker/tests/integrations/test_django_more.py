@@ -32,4 +32,4 @@ def test_the_command_line_has_the_database_of_the_project(project: Project) -> N
 
 
 def test_tasks_are_seen_and_run_in_tests_of_django(project: Project) -> None:
-    assert project.scene("tests_of_django") == [6, ""]
+    assert project.scene("tests_of_django") == [9, ""]

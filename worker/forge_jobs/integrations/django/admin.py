@@ -15,13 +15,16 @@ from django.utils.http import urlencode
 from forge_jobs.errors import ForgeError, InvalidInput, JobNotFound, UnknownQueue
 from forge_jobs.integrations.django.changelist import (
     JobRows,
+    OfBackend,
     OfKind,
     OfQueue,
     OfState,
     QueueRows,
     WithTag,
+    backend_of,
+    of_backend,
 )
-from forge_jobs.integrations.django.models import Job, Queue, shown_backend
+from forge_jobs.integrations.django.models import Job, Queue, showing, shown_backend
 from forge_jobs.integrations.django.moves import Move, cancel, pause, resume, retry, run_now
 from forge_jobs.integrations.django.pages import (
     attempts_of,
@@ -31,8 +34,11 @@ from forge_jobs.integrations.django.pages import (
     status_of,
     written,
 )
+from forge_jobs.rules import names
 from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.words import first_line
+
+NOT_THERE = (JobNotFound, UnknownQueue, InvalidInput)
 
 
 class Shown(admin.ModelAdmin):  # type: ignore[misc]  # which has no types here
@@ -62,6 +68,10 @@ class Shown(admin.ModelAdmin):  # type: ignore[misc]  # which has no types here
         """Return what the page of one row shows. Raises ForgeError."""
         raise NotImplementedError
 
+    def key_of(self, name: str) -> Any:
+        """Return what is written so in a page as the key of a row. Raises InvalidInput."""
+        raise NotImplementedError
+
     def do(self, request: Any, move: Move, row: Any) -> None:
         """The row is moved, or it is said why not; Django's log has it."""
         try:
@@ -71,22 +81,59 @@ class Shown(admin.ModelAdmin):  # type: ignore[misc]  # which has no types here
             return
         said = f"{self.name_of(row)} {became}."
         messages.success(request, said[0].upper() + said[1:])
-        self.log_change(request, row, said)
+        chosen = backend_of(request)
+        self.log_change(request, row, said if chosen is None else f"{said} (backend {chosen})")
 
     def do_all(self, request: Any, move: Move) -> None:
         """Those that were chosen in the list are moved."""
         for name in request.POST.getlist(ACTION_CHECKBOX_NAME):
-            self.do(request, move, self.model(pk=self.opts.pk.to_python(name)))
+            self.do(request, move, self.model(pk=self.key_of(name)))
+
+    def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
+        """Return the list of the backend that the page is of, or do what was chosen there."""
+        with showing(backend_of(request)):
+            try:
+                shown_backend()
+            except InvalidInput as error:
+                messages.error(request, str(error))
+                return HttpResponseRedirect(request.path)
+            try:
+                for name in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                    self.key_of(name)
+            except InvalidInput as error:  # which no page of ours sends
+                messages.error(request, str(error))
+                return HttpResponseRedirect(request.get_full_path())
+            return super().changelist_view(request, extra_context)
+
+    def history_view(self, request: Any, object_id: str, extra_context: Any = None) -> Any:
+        """Return what was done to the row here."""
+        with showing(backend_of(request)):
+            try:
+                return super().history_view(request, object_id, extra_context)
+            except ForgeError as error:
+                return self._refused(request, error)
+
+    def get_object(self, request: Any, object_id: str, from_field: Any = None) -> Any:
+        """Return the row; None when there is none, or nobody can see."""
+        try:
+            return self.facts(object_id)["original"]
+        except NOT_THERE:
+            return None
 
     def change_view(self, request: Any, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         """Return the page of one row, which also moves it."""
         if not self.has_view_or_change_permission(request):
             raise PermissionDenied
-        name = unquote(object_id)
+        with showing(backend_of(request)):
+            return self._page(request, object_id, extra_context)
+
+    def _page(self, request: Any, object_id: str, extra_context: Any) -> Any:
         try:
-            facts = self.facts(name)
-        except (JobNotFound, UnknownQueue, InvalidInput) as error:
+            facts = self.facts(unquote(object_id))
+        except NOT_THERE as error:
             raise Http404(str(error)) from error
+        except ForgeError as error:
+            return self._refused(request, error)
         if request.method == "POST":
             move = self.asked(request)
             if move is None or not self.has_change_permission(request):
@@ -101,18 +148,32 @@ class Shown(admin.ModelAdmin):  # type: ignore[misc]  # which has no types here
             "has_view_permission": True,
             "is_popup": False,
             "may_change": self.has_change_permission(request),
-            "history_url": reverse(
-                f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_history",
-                args=[object_id],
+            "history_url": with_backend(
+                request,
+                reverse(
+                    f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_history",
+                    args=[object_id],
+                ),
             ),
             **facts,
             **(extra_context or {}),
         }
         return TemplateResponse(request, self.detail, context)
 
+    def _refused(self, request: Any, error: ForgeError) -> Any:
+        """Return the page that says so, such as that the database is away."""
+        context = {**self.admin_site.each_context(request), "title": "", "refusal": str(error)}
+        return TemplateResponse(request, "admin/forge_jobs/refused.html", context, status=503)
+
     def asked(self, request: Any) -> Move | None:
         """Return what the button of the page does; None for what there is no button for."""
         return next((move for name, move in self.moves.items() if name in request.POST), None)
+
+
+def with_backend(request: Any, address: str) -> str:
+    """Return the address of another page of the same backend."""
+    chosen = of_backend(backend_of(request))
+    return f"{address}?{urlencode(chosen)}" if chosen else address
 
 
 def counted(state: str) -> Any:
@@ -122,7 +183,7 @@ def counted(state: str) -> Any:
     def column(row: Any) -> Any:
         number = getattr(row.counts, state, 0)
         jobs = reverse(f"admin:{Job._meta.app_label}_{Job._meta.model_name}_changelist")
-        query = urlencode({"queue": row.name, "state": state})
+        query = urlencode({"queue": row.name, "state": state} | of_backend(row.backend))
         return format_html('<a href="{}?{}">{}</a>', jobs, query, f"{number:,}") if number else 0
 
     return column
@@ -135,7 +196,7 @@ class JobAdmin(Shown):
     moves = {"retry": retry, "cancel": cancel, "run_now": run_now}  # noqa: RUF012
     detail = "admin/forge_jobs/job/detail.html"
     list_display = ("id", "state", "kind", "when", "said", "queue", "attempts", "key", "tagged", "enqueued")
-    list_filter = (OfState, OfQueue, OfKind, WithTag)
+    list_filter = (OfBackend, OfState, OfQueue, OfKind, WithTag)
     search_fields = ("id", "key")
     search_help_text = "The id or the key of a job."
     actions = ("retry_chosen", "cancel_chosen", "run_chosen_now")
@@ -156,7 +217,7 @@ class JobAdmin(Shown):
     @admin.display(description="tags")
     def tagged(self, row: Any) -> Any:
         """Return the tags, which lead to the jobs that have them."""
-        links = ((urlencode({"tag": tag}), tag) for tag in row.tags)
+        links = ((urlencode({"tag": tag} | of_backend(row.backend)), tag) for tag in row.tags)
         return format_html_join(" ", '<a href="?{}">{}</a>', links)
 
     @admin.display(description="when")
@@ -189,12 +250,16 @@ class JobAdmin(Shown):
         """The chosen jobs are pending."""
         self.do_all(request, run_now)
 
+    def key_of(self, name: str) -> int:
+        """Return the id that is written so. Raises InvalidInput."""
+        if not (name.isascii() and name.isdecimal() and 0 < int(name) <= MAX_ID):
+            raise InvalidInput(f"The id of a job is {name[:40]!r}, allowed is a number from 1 to {MAX_ID}.")
+        return int(name)
+
     def facts(self, name: str) -> dict[str, Any]:
         """Return all that is known of a job. Raises ForgeError."""
-        if not (name.isascii() and name.isdecimal() and 0 < int(name) <= MAX_ID):
-            raise JobNotFound(0)
         jobs = shown_backend().opened().jobs
-        job = jobs.get(int(name))
+        job = jobs.get(self.key_of(name))
         return {
             "original": Job.of(job),
             "job": job,
@@ -229,6 +294,7 @@ class QueueAdmin(Shown):
         "expired",
         "oldest_pending",
     )
+    list_filter = (OfBackend,)
     actions = ("pause_chosen", "resume_chosen")
 
     def get_changelist(self, request: Any, **_: Any) -> Any:
@@ -263,6 +329,10 @@ class QueueAdmin(Shown):
     def resume_chosen(self, request: Any, _: Any) -> None:
         """The chosen queues are claimed from again."""
         self.do_all(request, resume)
+
+    def key_of(self, name: str) -> str:
+        """Return the name of the queue. Raises InvalidInput."""
+        return names.queue(name)
 
     def facts(self, name: str) -> dict[str, Any]:
         """Return what is said of a queue. Raises UnknownQueue."""

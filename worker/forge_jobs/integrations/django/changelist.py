@@ -1,17 +1,20 @@
 """Lists of the admin whose rows come from `forge.sync`: it finds them by its indexes, and counts no table of jobs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
+from django.db import Error
+from django.http import QueryDict
 
 from forge_jobs.errors import ForgeError, JobNotFound
-from forge_jobs.integrations.django.models import Job, Queue, shown_backend
+from forge_jobs.integrations.django.models import Job, Queue, databases, shown_backend
 from forge_jobs.model.job import State
 from forge_jobs.rules.checks import MAX_ID
+from forge_jobs.rules.words import first_line
 
 SHOWN = 100
 """How many jobs are on a page."""
@@ -19,8 +22,22 @@ SHOWN = 100
 LOOKED_AT = 100_000
 """Among so many jobs, the newest, a key is looked for."""
 
+BACKEND = "backend"
+"""The parameter of a page that says of which backend it is."""
+
 BEFORE = "before"
 """The parameter of a page: it begins below the job with this id."""
+
+
+def backend_of(request: Any) -> str | None:
+    """Return the backend that a page is of, as its address says, or that of the list it came from; None: the first one."""
+    of_list = QueryDict(request.GET.get("_changelist_filters"))
+    return request.GET.get(BACKEND) or of_list.get(BACKEND) or None
+
+
+def of_backend(alias: str | None) -> dict[str, str]:
+    """Return what an address says, so that its page is of this backend."""
+    return {} if alias is None else {BACKEND: alias}
 
 
 class Chosen(SimpleListFilter):  # type: ignore[misc]  # which has no types here
@@ -29,6 +46,22 @@ class Chosen(SimpleListFilter):  # type: ignore[misc]  # which has no types here
     def queryset(self, request: Any, queryset: Any) -> Any:
         """Return it as it is."""
         return queryset
+
+
+class OfBackend(Chosen):
+    """Which database the jobs are in, where several of TASKS have some."""
+
+    title, parameter_name = "backend", BACKEND
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the backends that share no database with an earlier one, but for the first, which is shown by itself."""
+        return [(alias, ", ".join(aliases)) for alias, aliases in databases().items()][1:]
+
+    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+        """Yield them, the first one as what is shown when none is chosen."""
+        nothing, *others = super().choices(changelist)
+        yield {**nothing, "display": ", ".join(next(iter(databases().values())))}
+        yield from others
 
 
 class OfState(Chosen):
@@ -48,7 +81,7 @@ class OfQueue(Chosen):
 
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
         """Return all queues."""
-        return [(queue.name, queue.name) for queue in shown_backend().opened().queues.list()]
+        return _named(lambda: (queue.name for queue in shown_backend().opened().queues.list()))
 
 
 class OfKind(Chosen):
@@ -58,7 +91,7 @@ class OfKind(Chosen):
 
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
         """Return the kinds that programs have handlers for."""
-        return [(kind.kind, kind.kind) for kind in shown_backend().opened().kinds.list()]
+        return _named(lambda: (kind.kind for kind in shown_backend().opened().kinds.list()))
 
 
 class WithTag(Chosen):
@@ -89,8 +122,10 @@ class RowsOfOurs(ChangeList):  # type: ignore[misc]  # which has no types here
         """The rows are known; what is wrong with the request, or with the database, is said above them."""
         try:
             self.result_list = list(self.rows(request))
-        except ForgeError as error:
-            messages.error(request, str(error))
+            for row in self.result_list:
+                row.backend = backend_of(request)
+        except (ForgeError, Error) as error:
+            messages.error(request, first_line(str(error)))
             self.result_list = []
         self.result_count = self.full_result_count = len(self.result_list)
         self.show_full_result_count, self.show_admin_actions = False, bool(self.result_list)
@@ -135,6 +170,14 @@ class QueueRows(RowsOfOurs):
         for row in rows:
             row.counts = counts.get(row.name)
         return rows
+
+
+def _named(names: Callable[[], Iterable[str]]) -> list[tuple[str, str]]:
+    """Return the choices of a filter; none while the database is away, which the list says."""
+    try:
+        return [(name, name) for name in names()]
+    except ForgeError:
+        return []
 
 
 def _found(term: str, below: int | None) -> Iterable[Any]:

@@ -3,26 +3,60 @@
 Arguments and results are left out, since a model would show what is redacted.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
+from forge_jobs.errors import InvalidInput
 from forge_jobs.integrations.django.backend import ForgeBackend, backends
 from forge_jobs.integrations.django.fields import Moment, Tags
 from forge_jobs.integrations.django.tasks_api import tasks
 from forge_jobs.model import job as values
 from forge_jobs.model.queue import QueueConfig
 
+_shown: ContextVar[str | None] = ContextVar("forge_jobs_shown", default=None)
+
+
+@contextmanager
+def showing(alias: str | None) -> Iterator[None]:
+    """Within, models and the admin show the database of the backend with this alias; None: that of the first one."""
+    before = _shown.set(alias)
+    try:
+        yield
+    finally:
+        _shown.reset(before)
+
 
 def shown_backend() -> ForgeBackend:
-    """Return the first backend of TASKS that is ours: models and the admin show its database. Raises ImproperlyConfigured."""
-    backend = next(backends(), None)
-    if backend is None:
+    """Return the backend of TASKS whose database models and the admin show: of ours the first one, unless `showing` says which.
+
+    Raises ImproperlyConfigured when none is ours, and InvalidInput for one that is not.
+    """
+    ours = {backend.alias: backend for backend in backends()}
+    if not ours:
         raise ImproperlyConfigured(
             f"TASKS has {', '.join(sorted(tasks.task_backends.settings))}, of which none is a ForgeBackend."
         )
-    return backend
+    wanted = _shown.get()
+    if wanted is None:
+        return next(iter(ours.values()))
+    if wanted not in ours:
+        raise InvalidInput(
+            f"There is no ForgeBackend {wanted!r} in TASKS, allowed are {', '.join(sorted(ours))}."
+        )
+    return ours[wanted]
+
+
+def databases() -> dict[str, list[str]]:
+    """Return the backends of TASKS that are ours by the database that they share: the first of each, and all of them."""
+    shared: dict[Any, list[str]] = {}
+    for backend in backends():
+        shared.setdefault((backend.database, backend.options.get("SCHEMA")), []).append(backend.alias)
+    return {aliases[0]: aliases for aliases in shared.values()}
 
 
 class Readers(models.Manager):  # type: ignore[misc]  # which has no types here

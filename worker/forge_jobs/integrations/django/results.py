@@ -88,6 +88,7 @@ def running(result: Any, worker: str) -> Any:
     result.worker_ids.append(worker)
     for name in ("started_at", "last_attempted_at"):
         object.__setattr__(result, name, timezone.now())
+    object.__setattr__(result, "finished_at", None)
     object.__setattr__(result, "status", TaskResultStatus.RUNNING)
     return result
 
@@ -99,7 +100,7 @@ def succeeded(result: Any, value: Any) -> Any:
 
 
 def failed(result: Any, error: BaseException) -> Any:
-    """Return the `result` of a running task as it is now that the task has raised this for the last time."""
+    """Return the `result` of a running task as it is now that the task has raised this, if for the last time."""
     kind = type(error)
     said = TaskError(
         exception_class_path=f"{kind.__module__}.{kind.__qualname__}",

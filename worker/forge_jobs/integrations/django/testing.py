@@ -10,6 +10,7 @@ class OrderTests(TestCase):
 
 import asyncio
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -22,8 +23,14 @@ from forge_jobs.integrations.django.backend import ForgeBackend, ended_in_tests
 from forge_jobs.integrations.django.models import Job
 from forge_jobs.integrations.django.program import chosen_backend
 from forge_jobs.integrations.django.results import failed, result_of, running, succeeded
-from forge_jobs.integrations.django.tasks_api import TaskContext, normalize_json, signals
+from forge_jobs.integrations.django.tasks_api import (
+    TaskContext,
+    TaskResultStatus,
+    normalize_json,
+    signals,
+)
 from forge_jobs.model import job as values
+from forge_jobs.model.decision import Dead
 from forge_jobs.model.job import State
 from forge_jobs.worker.worker import Worker
 
@@ -70,17 +77,18 @@ def refute_enqueued(
         )
 
 
-def run_tasks(*, backend: str = "default", raise_on_failure: bool = True) -> list[Any]:
-    """Run the tasks that are due, and what they enqueue for now; return their results, in the order in which they ended.
+def run_tasks(*, backend: str = "default", raise_on_failure: bool = True, retries: bool = False) -> list[Any]:
+    """Run the tasks that are due, and what they enqueue for now; return their results, in the order in which they began.
 
-    In a TestCase, whose transaction no worker can look into, they are called here, one after another, each once: what one writes and
+    In a TestCase, whose transaction no worker can look into, they are called here, one after another: what one writes and
     then fails is rolled back, what it gives to on_commit is called after it, and its job stays as it is, though its result
-    does not. Elsewhere a worker runs them. What the first one raises is raised, unless `raise_on_failure` is False.
+    does not. Elsewhere a worker runs them. A task that fails is called once, and with `retries` again at once, as often as it has attempts.
+    What the first one raises in the end is raised, unless `raise_on_failure` is False. A job that is no task is left, with a warning.
     """
     ours = chosen_backend(backend)
     if connections[ours.database].in_atomic_block:
-        return list(_called_here(ours, raise_on_failure))
-    return _run_by_a_worker(ours, raise_on_failure)
+        return list(_called_here(ours, raise_on_failure, retries))
+    return _run_by_a_worker(ours, raise_on_failure, retries)
 
 
 def delete_tasks(*, backend: str = "default") -> None:
@@ -91,7 +99,7 @@ def delete_tasks(*, backend: str = "default") -> None:
             jobs.delete_all(state=state)
 
 
-def _called_here(ours: ForgeBackend, raise_on_failure: bool) -> Iterator[Any]:
+def _called_here(ours: ForgeBackend, raise_on_failure: bool, retries: bool) -> Iterator[Any]:
     done: set[int] = set()
     for _ in range(MOST):
         waiting = Job.objects.of(ours).filter(state=State.PENDING.value).exclude(pk__in=done)
@@ -99,9 +107,14 @@ def _called_here(ours: ForgeBackend, raise_on_failure: bool) -> Iterator[Any]:
         if job_id is None:
             return
         done.add(job_id)
+        job = ours.job(job_id)
+        if not _is_task(ours, job):
+            said = f"Job {job.id} is of the kind {job.kind!r}, which is no task, and was left."
+            warnings.warn(said, stacklevel=3)
+            continue
         if ours.get_result(str(job_id)).is_finished:  # by an earlier call, though its job waits
             continue
-        result, error = _call(ours, ours.job(job_id))
+        result, error = _call(ours, job, (job.max_attempts or MOST) if retries else 1)
         ended_in_tests[result.id] = result
         if error is not None and raise_on_failure:
             raise error
@@ -109,12 +122,31 @@ def _called_here(ours: ForgeBackend, raise_on_failure: bool) -> Iterator[Any]:
     raise InvalidInput(f"{MOST} tasks have run, allowed are as many: do they enqueue each other without end?")
 
 
-def _call(ours: ForgeBackend, job: values.Job) -> tuple[Any, Exception | None]:
+def _is_task(ours: ForgeBackend, job: values.Job) -> bool:
+    try:
+        ours.task(job.kind)
+    except (ImportError, KeyError):
+        return False
+    return True
+
+
+def _call(ours: ForgeBackend, job: values.Job, attempts: int) -> tuple[Any, Exception | None]:
+    """Call the task until it returns, at most so often; return its result, and what it has raised the last time."""
     task = ours.task(job.kind)
-    result = running(result_of(job, task, ours.alias), "test")
-    given = [TaskContext(task_result=result), *result.args] if task.takes_context else result.args
-    signals.task_started.send_robust(type(ours), task_result=result)
+    result = result_of(job, task, ours.alias)
     error: Exception | None = None
+    for _ in range(attempts):
+        running(result, "test")
+        signals.task_started.send_robust(type(ours), task_result=result)
+        error = _attempt(ours, task, result)
+        if error is None or isinstance(error, Dead):
+            break
+    signals.task_finished.send_robust(type(ours), task_result=result)
+    return result, error
+
+
+def _attempt(ours: ForgeBackend, task: Any, result: Any) -> Exception | None:
+    given = [TaskContext(task_result=result), *result.args] if task.takes_context else result.args
     with ExitStack() as stack:
         for connection in connections.all(initialized_only=True):
             if connection.in_atomic_block:
@@ -125,30 +157,43 @@ def _call(ours: ForgeBackend, job: values.Job) -> tuple[Any, Exception | None]:
                 value = normalize_json(task.call(*given, **result.kwargs))
             succeeded(result, value)
         except Exception as raised:
-            error = raised
             failed(result, raised)
-    signals.task_finished.send_robust(type(ours), task_result=result)
-    return result, error
+            return raised
+    return None
 
 
-def _run_by_a_worker(ours: ForgeBackend, raise_on_failure: bool) -> list[Any]:
-    heard: list[Any] = []
-    signals.task_finished.connect(hear := lambda task_result, **_: heard.append(task_result.id), weak=False)
+def _run_by_a_worker(ours: ForgeBackend, raise_on_failure: bool, retries: bool) -> list[Any]:
+    begun: dict[str, None] = {}  # in this order
+
+    def hear(task_result: Any, **_: Any) -> None:
+        begun[task_result.id] = None
+
+    signals.task_started.connect(hear, weak=False)
     try:
-        asyncio.run(_work(ours))
+        asyncio.run(_work(ours, retries))
     finally:
-        signals.task_finished.disconnect(hear)
-    results = [ours.get_result(job_id) for job_id in heard]
-    broken = next((result for result in results if result.errors), None)
+        signals.task_started.disconnect(hear)
+    results = [ours.get_result(job_id) for job_id in begun]
+    broken = next((result for result in results if result.errors and not _has_succeeded(result)), None)
     if raise_on_failure and broken is not None:
         raise AssertionError(f"Task {broken.task.module_path} has failed:\n{broken.errors[-1].traceback}")
     return results
 
 
-async def _work(ours: ForgeBackend) -> None:
+def _has_succeeded(result: Any) -> bool:
+    return bool(result.status == TaskResultStatus.SUCCESSFUL)
+
+
+async def _work(ours: ForgeBackend, retries: bool) -> None:
     async with ours.forge as forge:
         queues = sorted(ours.queues) or [queue.name for queue in await forge.queues.list()]
-        await Worker(forge, queues=queues, concurrency=1).run(until_empty=True)
+        for _ in range(MOST):
+            await Worker(forge, queues=queues, concurrency=1).run(until_empty=True)
+            late = await forge.jobs.list(state=State.RETRYING, limit=MOST) if retries else []
+            for job in late:
+                await forge.jobs.run_now(job.id)
+            if not late:
+                return
 
 
 def _jobs(task: Any) -> Iterator[values.Job]:
