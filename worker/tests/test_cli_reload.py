@@ -77,6 +77,29 @@ def test_a_worker_starts_anew_when_its_program_changes_also_when_that_was_broken
     assert cli.fine("workers", "list") == []
 
 
+def test_a_file_that_changes_all_the_time_is_said_and_the_others_are_followed(cli: CommandLine):
+    log, is_over = cli.folder / "made.py", threading.Event()
+
+    def change() -> None:
+        length = 0
+        while not is_over.wait(0.05):
+            length += 1
+            log.write_text("#" * length)
+
+    writer = threading.Thread(target=change)
+    with reloading(cli) as (worker, lines):
+        writer.start()
+        try:
+            wait_for(lines, "made.py changes all the time; it is not looked at any more.")
+            (cli.folder / "shop.py").write_text(PROGRAM.format(greeting="good evening"))
+            wait_for(lines, "shop.py has changed; the worker is started anew.")
+            wait_for(lines, "serves default")
+        finally:
+            is_over.set()
+            writer.join()
+    assert worker.returncode == 0
+
+
 def test_its_worker_ends_when_it_is_killed(cli: CommandLine):
     with reloading(cli) as (worker, lines):
         os.kill(worker.pid, signal.SIGKILL)

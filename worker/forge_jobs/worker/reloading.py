@@ -6,6 +6,7 @@ The program is never imported here, so that one which cannot be imported ends on
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,10 @@ from forge_jobs.system import stop_signals
 from forge_jobs.worker.processes import PARENT_PIPE
 
 LOOK_EVERY = 0.5  # seconds between two looks at the files
+RESTLESS = 10  # a file that has changed between so many looks, one after another, is not looked at any more
+LONGEST_REST = (
+    20  # after so many looks, files that have changed start the worker anew although others still do
+)
 NOT_OURS = ("__pycache__", "node_modules", "site-packages")
 
 Seen = Mapping[str, tuple[int, int]]
@@ -24,7 +29,8 @@ async def run_reloading(command: Sequence[str], folder: Path, *, say: Callable[[
     """Run the command until told to stop, and anew whenever a Python file below the folder changes; return the exit code.
 
     The first SIGTERM, SIGINT or SIGHUP is passed on, and the end of the command waited for; a second one ends it at once. One
-    that ends by itself is not started again before a file has changed. `say` gets a line for each start but the first.
+    that ends by itself is not started again before a file has changed. A file that changes all the time, as a log would, starts
+    nothing anew. `say` gets a line for each start but the first, and for each such file.
     """
     return await _Reloading(command, folder, say).run()
 
@@ -36,6 +42,7 @@ class _Reloading:
         self._say = say
         self._child: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._restless: set[str] = set()
 
     async def run(self) -> int:
         reading, writing = os.pipe()  # the child ends when its parent does
@@ -79,13 +86,24 @@ class _Reloading:
 
     async def _changed(self, seen: Seen) -> str:
         """Return the name of a file that is not as it was seen, once none has changed for a while: who saves one may save others."""
-        before = seen
+        before, in_a_row, unlike = seen, Counter[str](), 0
         while True:
             await asyncio.sleep(LOOK_EVERY)
             now = await asyncio.to_thread(look, self._folder)
-            if now != seen and now == before:
-                return min(name for name in {*now, *seen} if now.get(name) != seen.get(name))
+            changing = self._differing(now, before)
+            in_a_row = Counter({name: in_a_row[name] + 1 for name in changing})
+            for name in [name for name in changing if in_a_row[name] >= RESTLESS]:
+                self._restless.add(name)
+                self._say(f"{name} changes all the time; it is not looked at any more.")
+            changed = self._differing(now, seen)
+            unlike = unlike + 1 if changed else 0
+            if changed and (not changing or unlike >= LONGEST_REST):
+                return min(changed)
             before = now
+
+    def _differing(self, one: Seen, other: Seen) -> set[str]:
+        names = {*one, *other} - self._restless
+        return {name for name in names if one.get(name) != other.get(name)}
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping.set()
