@@ -20,6 +20,7 @@ from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, JobNotFound, StorageUnavailable, UnknownQueue, WrongState
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
+from forge_jobs.model.flow import Role
 from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.job import (
     ENDED,
@@ -214,10 +215,14 @@ class Jobs:
         """A job that no worker has is done, with this result; also one that is dead or expired.
 
         Its work was done elsewhere, say. What waits for it hears of it as of any other. Raises JobNotFound,
-        InvalidPayload, and WrongState in other states.
+        InvalidPayload, InvalidInput for a branch of a flow, and WrongState in other states.
         """
         id = names.job_id(job_id)
         job = await self._storage.jobs.get(id)
+        if await self._storage.flows.role(id) is Role.BRANCH:
+            raise InvalidInput(
+                f"Job {id} is the branch of a flow, allowed are others: only its worker knows which route it leads to."
+            )
         encoded = None
         if result is not None:
             encoded = encode(result, job.codec, limit=LONGEST_RESULT, what="result", of=result_of(id))

@@ -111,7 +111,7 @@ class SyncJobs(SyncNoun[Jobs]):
         """A job that no worker has is done, with this result; also one that is dead or expired.
 
         Its work was done elsewhere, say. What waits for it hears of it as of any other. Raises JobNotFound,
-        InvalidPayload, and WrongState in other states.
+        InvalidPayload, InvalidInput for a branch of a flow, and WrongState in other states.
         """
         self._do(self._noun.complete(job_id, result))
 

@@ -196,6 +196,19 @@ async def test_a_branch_that_leads_nowhere_is_dead(forge: Forge, steps: Any) -> 
         await forge.flows.wait(started)
 
 
+async def test_a_branch_is_not_completed_by_hand(forge: Forge, steps: Any) -> None:
+    flow = Flow("f").and_then(steps["add"]).branch(steps["shown"], {"one": steps["double"]})
+    started = await flow.start(1)
+
+    with pytest.raises(
+        InvalidInput, match="Job 2 is the branch of a flow, allowed are others: only its worker"
+    ):
+        await forge.jobs.complete(started.jobs["shown"], "one")
+
+    await forge.jobs.complete(started.jobs["add"], 2)
+    assert (await forge.flows.get(started.id)).done == 1
+
+
 async def test_a_flow_may_be_a_node(forge: Forge, steps: Any) -> None:
     inner = Flow("inner").and_then(steps["add"]).and_then(steps["double"])
     flow = Flow("outer")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus, NewFlow
+from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus, NewFlow, Role
 
 
 class Flows(Protocol):
@@ -34,6 +34,9 @@ class Flows(Protocol):
 
     async def of(self, job_id: int) -> int | None:
         """Return the id of the flow of which the job is a node; None: of none that is known."""
+
+    async def role(self, job_id: int) -> Role | None:
+        """Return what a worker does with the node whose job this is; None: it is of none that is known."""
 
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         """Return its nodes in the order in which they were added, those with greater numbers than `after`."""

@@ -10,6 +10,8 @@ from forge_jobs.model.flow import (
     FlowState,
     FlowStatus,
     NewFlow,
+    Role,
+    decoded,
 )
 from forge_jobs.model.moments import EPOCH
 from forge_jobs.storage.postgres import groups, key_wait
@@ -52,6 +54,8 @@ ORDER BY id DESC LIMIT $4
 GET = f"SELECT {_STATUS} FROM {{schema}}.flow WHERE id = $1"
 
 OF = "SELECT flow_id FROM {schema}.flow_node WHERE job_id = $1"
+
+PLAN = "SELECT plan FROM {schema}.flow_node WHERE job_id = $1"
 
 NODES = """
 SELECT node.job_id, node.number, node.name,
@@ -171,6 +175,10 @@ class PostgresFlows:
     async def of(self, job_id: int) -> int | None:
         flow_id: int | None = await self._database.fetchval(OF, job_id)
         return flow_id
+
+    async def role(self, job_id: int) -> Role | None:
+        plan: str | None = await self._database.fetchval(PLAN, job_id)
+        return None if plan is None else decoded(plan).role
 
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         records = await self._database.fetch(NODES, flow_id, after, limit)

@@ -15,6 +15,8 @@ from forge_jobs.model.flow import (
     NewFlow,
     NewNode,
     NodeState,
+    Role,
+    decoded,
     encoded,
 )
 from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
@@ -152,6 +154,12 @@ class SqliteFlows:
             lambda transaction: transaction.row("SELECT flow_id FROM flow_node WHERE job_id = ?", (job_id,))
         )
         return None if row is None else row[0]
+
+    async def role(self, job_id: int) -> Role | None:
+        row = await self._database.read(
+            lambda transaction: transaction.row("SELECT plan FROM flow_node WHERE job_id = ?", (job_id,))
+        )
+        return None if row is None else decoded(row[0]).role
 
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         def read(transaction: Transaction) -> list[FlowNode]:
