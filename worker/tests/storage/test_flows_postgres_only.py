@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.errors import UnknownQueue
 from forge_jobs.model.completion import Fate
-from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode
+from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode, NodePlan, OnDead, Role
 from forge_jobs.model.job import NewJob, State
-from forge_jobs.storage.postgres import flows
+from forge_jobs.model.kind import Kind
+from forge_jobs.storage.postgres import flow_start, flows
 from forge_jobs.storage.postgres.outcomes import FINISH
 from tests.storage.factories import claim, done, leader, state, worker
 from tests.storage.test_completions import reschedule
@@ -150,3 +152,72 @@ async def test_nodes_end_by_their_deadline_though_the_end_of_another_one_was_in_
     ended, _ = await expiring
     assert sorted(one.job_id for one in ended) == sorted(ids)
     assert (await storage.flows.get(flow_id)).state is FlowState.DEAD
+
+
+ROWS = """
+SELECT job.kind, job.codec, job.payload, job.queue_id, job.priority, job.max_attempts, job.timeout, job.links, job.tags, job.meta,
+       ready.pos = micros(job.created_at) AS is_ready, scheduled.reason, scheduled.run_at - job.created_at > '1 h' AS is_later,
+       scheduled.links AS scheduled_links, blocked.priority AS blocked, blocked.attempt, blocked.pos >= micros(job.created_at) - 100000 AS is_last,
+       time_limit.deadline - flow.created_at AS allowed, time_limit.look_at - flow.created_at AS looked_at, time_limit.start_by,
+       node.number, node.name, node.codec AS written, node.plan, node.tolerated, node.delay, node.missing, node.fed, node.state,
+       flow.name AS flow, flow.nodes, flow.state AS flow_state, flow.deadline - flow.created_at AS within,
+       ARRAY(SELECT (edge.position, edge.on_dead, edge.taken, before.number)::text FROM flow_edge AS edge
+             JOIN flow_node AS before ON before.job_id = edge.from_job WHERE edge.to_job = node.job_id ORDER BY edge.position) AS edges
+FROM flow JOIN flow_node AS node ON node.flow_id = flow.id JOIN job ON job.id = node.job_id
+LEFT JOIN ready ON ready.job_id = job.id LEFT JOIN scheduled ON scheduled.job_id = job.id
+LEFT JOIN blocked ON blocked.job_id = job.id LEFT JOIN time_limit ON time_limit.job_id = job.id
+WHERE flow.id = {flow_id} ORDER BY node.number
+"""
+
+
+@pytest.mark.parametrize("deadline", [None, timedelta(hours=3)])
+async def test_a_flow_is_the_same_whether_one_statement_starts_it_or_many(
+    storage, database, monkeypatch, deadline
+):
+    await worker(storage, queues=["default", "other"], kinds=("work", "other"))
+    jobs = [
+        NewJob(
+            "work", b'{"a": 1}', priority=3, max_attempts=2, timeout=timedelta(seconds=5), tags=("x", "y")
+        ),
+        NewJob("other", b"\x81", codec="msgpack", queue="other", meta='{"m": 1}', declared=True),
+        NewJob("work", queue="default"),
+        NewJob("work", declared=True),
+    ]
+    nodes = [
+        NewNode("a", jobs[0]),
+        NewNode("b", jobs[1], NodePlan(Role.BRANCH), delay=timedelta(days=1), tolerated=True),
+        NewNode("c", jobs[2], after=(Edge(1), Edge(0, OnDead.SKIP)), delay=timedelta(minutes=1)),
+        NewNode("d", jobs[3], after=(Edge(2, OnDead.CONTINUE),)),
+    ]
+    flow = NewFlow("f", nodes, deadline)
+
+    made = []
+    for most in (flow_start.MOST_NODES, 0):
+        monkeypatch.setattr(flow_start, "MOST_NODES", most)
+        flow_id, ids = await storage.flows.start(flow)
+        made.append([tuple(row) for row in await database.rows(ROWS.format(flow_id=flow_id))])
+        assert sorted(ids) == list(ids)
+    assert made[0] == made[1] and len(made[0]) == 4
+
+
+async def test_a_flow_of_an_unknown_queue_leaves_nothing(storage, database):
+    nodes = [NewNode("a", NewJob("work")), NewNode("b", NewJob("work", queue="nowhere"), after=(Edge(0),))]
+
+    with pytest.raises(UnknownQueue, match="nowhere"):
+        await storage.flows.start(NewFlow("f", nodes))
+
+    assert await storage.flows.all() == []
+    assert (
+        await database.rows("SELECT FROM job UNION ALL SELECT FROM flow_node UNION ALL SELECT FROM tally")
+        == []
+    )
+
+
+async def test_the_nodes_of_a_flow_are_as_their_kinds_say(storage):
+    await storage.kinds.declare([Kind("work", deadline=timedelta(hours=1), priority=7)], by="me")
+
+    _, ids = await storage.flows.start(CHAIN)
+
+    found = [await storage.jobs.get(one) for one in ids]
+    assert [one.priority for one in found] == [7, 7]
+    assert found[0].deadline is not None

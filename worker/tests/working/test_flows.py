@@ -200,9 +200,7 @@ async def test_a_branch_is_not_completed_by_hand(forge: Forge, steps: Any) -> No
     flow = Flow("f").and_then(steps["add"]).branch(steps["shown"], {"one": steps["double"]})
     started = await flow.start(1)
 
-    with pytest.raises(
-        InvalidInput, match="Job 2 is the branch of a flow, allowed are others: only its worker"
-    ):
+    with pytest.raises(InvalidInput, match=r"Job \d+ is the branch of a flow, allowed are others"):
         await forge.jobs.complete(started.jobs["shown"], "one")
 
     await forge.jobs.complete(started.jobs["add"], 2)

@@ -14,10 +14,9 @@ from forge_jobs.model.flow import (
     decoded,
 )
 from forge_jobs.model.moments import EPOCH
-from forge_jobs.storage.postgres import groups, key_wait
+from forge_jobs.storage.postgres import flow_start, groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
-from forge_jobs.storage.postgres.flow_growth import Growth, add
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.moves import CANCEL_THESE
 
@@ -33,13 +32,6 @@ LOOKED_AT = 20_000
 FIRST_ENDED = (EPOCH, 0)
 
 CANCELLED_AT_ONCE = 500
-
-MAKE = """
-INSERT INTO {schema}.flow (name, created_at, deadline, nodes, state, ended_at)
-VALUES ($1, statement_timestamp(), statement_timestamp() + make_interval(secs => $2::double precision), $3::integer,
-        CASE WHEN $3::integer = 0 THEN 'done' ELSE 'running' END, CASE WHEN $3::integer = 0 THEN statement_timestamp() END)
-RETURNING id
-"""
 
 _STATUS = (
     """id, name, state, created_at, nodes, done, dead, skipped, deadline, cancel_requested_at, ended_at"""
@@ -145,18 +137,7 @@ class PostgresFlows:
         self._kept = FIRST_ENDED  # the flow that was looked at last, and not forgotten
 
     async def start(self, flow: NewFlow, *, connection: Any = None) -> tuple[int, Sequence[int]]:
-        async def attempt() -> tuple[int, Sequence[int]]:
-            async with self._database.transaction(connection) as transaction:
-                seconds = None if flow.deadline is None else flow.deadline.total_seconds()
-                record = await self._database.fetchrow(
-                    MAKE, flow.name, seconds, len(flow.nodes), connection=transaction
-                )
-                assert record is not None
-                growth = Growth(record["id"], 0, flow.nodes, flow.deadline is not None)
-                [ids] = await add(self._database, [growth], transaction)
-                return record["id"], ids
-
-        return await (again(attempt) if connection is None else attempt())
+        return await flow_start.start(self._database, flow, connection)
 
     async def all(
         self,
