@@ -15,7 +15,7 @@ from forge_jobs.handlers.handler import Handlers
 from forge_jobs.model.job import Claim
 from forge_jobs.model.pin import is_pinned
 from forge_jobs.model.rate_limit import Lease
-from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.model.worker import Standing, WorkerInfo
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
@@ -28,15 +28,16 @@ from forge_jobs.worker.fitting import Fitting
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.hints import Outing
+from forge_jobs.worker.marks import IdleMarks
 from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 from forge_jobs.worker.queues_aside import QueuesAside
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.scouts import Scouts
 from forge_jobs.worker.served_queue import Configuration, Pauses, ServedQueue
+from forge_jobs.worker.together import Together
 from forge_jobs.worker.until_empty import UntilEmpty
 
 LARGEST_CLAIM = 1000
-SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
 LONGEST_IN_HAND = 1.0  # seconds that a job, or a slot, may be kept here without being used
 
 
@@ -84,6 +85,8 @@ class Claimer:
         self._paused_groups: Pauses = frozenset()
         self._outage = Outage("claiming jobs", telemetry)
         self._aside = QueuesAside(telemetry, self._doubt)
+        self._marks = IdleMarks(storage.wakeups, worker.id)
+        self._together = Together(storage.claims, telemetry, worker.id, self._audit.hurry)
         self._scouts = Scouts(storage.claims, telemetry, worker.id, self.wake)
         self._until_empty = (
             None if on_empty is None else UntilEmpty(eras, storage.schedule, telemetry, self.wake, on_empty)
@@ -113,9 +116,7 @@ class Claimer:
     def wake(self, queue_id: int | None = None) -> None:
         """There may be work in the queue (None: in any): look at once."""
         for queue in self._order if queue_id is None else filter(None, [self.queues.get(queue_id)]):
-            queue.look_at = 0.0
-            queue.poll = SHORTEST_POLL
-            queue.empty = False
+            queue.may_have_jobs()
             queue.woken = True
         self._stirred.set()
 
@@ -139,8 +140,7 @@ class Claimer:
 
     def forget_marks(self) -> None:
         """Idle marks may be gone from the database (it was away)."""
-        for queue in self._order:
-            queue.marked = False
+        self._marks.forget(self._order)
 
     def configure(self, wanted: Configuration) -> None:
         """These queues are served from now on, with this configuration. A queue that was deleted is not
@@ -239,12 +239,7 @@ class Claimer:
         self._allowance.doubt(queue)
 
     def _is_shut(self, queue: ServedQueue) -> bool:
-        """Whether no job of the queue may be begun now."""
-        config = queue.config
-        if config.paused or config.concurrency == 0 or queue.throttled > 0:
-            return True
-        until = config.cooldown_until
-        return until is not None and until.timestamp() > time.time() + self._clock_offset
+        return queue.is_shut(time.time() + self._clock_offset)
 
     async def _rest(self, looked: bool) -> None:
         if self._is_stopping or self._stirred.is_set():
@@ -268,27 +263,55 @@ class Claimer:
         least = self._hand.worth_a_claim
         asked: set[int] = set()
         while due and wanted > 0 and not self._is_stopping:
-            hungry = []
-            for position, queue in enumerate(due):
-                share = -(-wanted // (len(due) - position))
+            hungry: list[ServedQueue] = []
+            place = 0
+            while place < len(due) and wanted > 0:
+                share = -(-wanted // (len(due) - place))
                 limit = min(max(share, least), wanted, LARGEST_CLAIM)
-                if limit <= 0:
-                    break
-                queue.woken = False
-                asked.add(queue.id)
-                claimed = 0
-                with self._aside.apart(queue):
-                    claimed = await self._claim(queue, limit)
-                if queue.woken:  # set while the look was on its way, which may have missed the reason
-                    queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
-                wanted -= claimed
-                if queue.look_at <= now:
-                    hungry.append(queue)
+                for queue, claimed in await self._ask(due, place, limit, wanted):
+                    if queue.woken:  # set while the look was on its way, which may have missed the reason
+                        queue.may_have_jobs()
+                    asked.add(queue.id)
+                    wanted -= claimed
+                    place += 1
+                    if queue.look_at <= now:
+                        hungry.append(queue)
             due = hungry
         if len(asked) < len(self._order):  # the others have their turn at the next look
             self._order.sort(key=lambda queue: queue.id in asked)
         if self._until_empty is not None and all(queue.empty for queue in self._order):
             await self._until_empty.found_empty()
+
+    async def _ask(
+        self, due: Sequence[ServedQueue], place: int, limit: int, wanted: int
+    ) -> list[tuple[ServedQueue, int]]:
+        """Claim jobs from the queue at this place of those that are due, for up to `limit` slots, or from several of them from
+        there on; return these in their order, and for how many slots each gave some. None: claiming from several failed.
+        """
+        if self.is_open and self._until_empty is None and (standing := self._eras.standing) is not None:
+            queues = self._together.first_of(due, place, limit, wanted)
+            if len(queues) > 1:
+                return await self._claim_together(queues, limit, wanted, standing)
+        queue = due[place]
+        queue.woken = False
+        claimed = 0
+        with self._aside.apart(queue):
+            claimed = await self._claim(queue, limit)
+        return [(queue, claimed)]
+
+    async def _claim_together(
+        self, queues: Sequence[ServedQueue], limit: int, wanted: int, standing: Standing
+    ) -> list[tuple[ServedQueue, int]]:
+        answers = await self._together.ask(queues, limit, wanted, self._paused_groups, standing)
+        for queue, look, claims, is_full in answers:  # nothing is awaited before all are in hand
+            self._keep(queue, look, claims, is_full=is_full)
+        empty = []
+        for queue, _, claims, is_full in answers:
+            self._aside.answered(queue)
+            if not await self._looked(queue, claims, is_full=is_full):
+                empty.append(queue)
+        await self._found_nothing(*empty)
+        return [(queue, len(claims)) for queue, _, claims, _ in answers]
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
         """Claim jobs for up to `limit` slots; return for how many some were found."""
@@ -296,14 +319,7 @@ class Claimer:
         if only_pinned and not self._handlers.are_pinned:
             await self._found_nothing(queue)  # gives slots back
             return 0
-        if time.monotonic() < queue.aside_until:
-            queue.look_at, queue.empty = queue.aside_until, False
-            return 0
-        if queue.throttled:
-            queue.look_at = time.monotonic() + SHORTEST_POLL
-            return 0
-        if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
-            queue.look_at, queue.empty = queue.tokens_at, queue.empty or queue.is_dry
+        if queue.is_put_off(time.monotonic()):
             return 0
         queue.asked_under, queue.paused_then = queue.limits, self._paused_groups
         asked = limit = min(queue.jobs_in(limit), queue.most)
@@ -349,28 +365,30 @@ class Claimer:
             queue.took_too_long(limit)
             raise
         self._aside.answered(queue)
-        await self._took(queue, look, claims, lease, limit=limit, asked=asked, only_pinned=only_pinned)
+        is_full = len(claims) == limit
+        added = self._keep(queue, look, claims, is_full=is_full, only_pinned=only_pinned)
+        if lease is not None:
+            await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(added))
+        if not await self._looked(queue, claims, is_full=is_full, ends_here=limit < asked):
+            await self._found_nothing(queue)
         return self._hand.slots_of(claims)
 
-    async def _took(
+    def _keep(
         self,
         queue: ServedQueue,
         look: Outing,
         claims: Sequence[Claim],
-        lease: Lease | None,
         *,
-        limit: int,
-        asked: int,
-        only_pinned: bool,
-    ) -> None:
-        """The look, for what is pinned only or not, claimed these jobs when `asked` were wanted and slots, runners and tokens allowed `limit`."""
-        after = time.monotonic()
+        is_full: bool,
+        only_pinned: bool = False,
+    ) -> Sequence[Claim]:
+        """The look, for what is pinned only or not, claimed these jobs, as many as it asked for or fewer; return those that are in hand now."""
         queue.took(claims, self._hand.slots_of(claims))
         if claims and self._until_empty is not None:
             self._until_empty.claimed()
         new = self._held.claimed(queue, claims)
         if not only_pinned:
-            queue.hints.took(look, claims, is_full=len(claims) == limit)
+            queue.hints.took(look, claims, is_full=is_full)
         known = self._fitting.of(queue, look, new)
         self._prepay(added := self._hand.add(queue, known))
         if queue.limits != queue.asked_under or self._is_shut(queue):  # meanwhile
@@ -379,21 +397,25 @@ class Claimer:
             self._hand.hand_back(queue, lambda claim: not is_pinned(claim.links))
         elif not self._paused_groups <= queue.paused_then:
             self._hand.hand_back(queue, lambda claim: claim.has_groups)
-        if lease is not None:
-            await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(added))
+        return added
+
+    async def _looked(
+        self, queue: ServedQueue, claims: Sequence[Claim], *, is_full: bool, ends_here: bool = False
+    ) -> bool:
+        """Return whether there were jobs; then it is decided when to look again. `ends_here`: slots, runners or tokens end, not jobs."""
+        after = time.monotonic()
         self._scouts.send(queue)
-        if len(claims) == limit:
-            queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
-            await self._saturated(queue, after)
-            if limit < asked:  # slots, runners or tokens end here, not the jobs
+        if is_full:
+            queue.may_have_jobs()
+            await self._marks.saturated(queue, self._order, after)
+            if ends_here:
                 queue.look_at = after + SHORTEST_POLL
             queue.look_at = max(queue.look_at, queue.tokens_at)
-            return
+            return True
         queue.full_since = None
         if claims:
-            queue.look_at, queue.poll, queue.empty = after + SHORTEST_POLL, SHORTEST_POLL, False
-        else:
-            await self._found_nothing(queue)
+            queue.may_have_jobs(after + SHORTEST_POLL)
+        return bool(claims)
 
     def _must_see_all(self, queue: ServedQueue) -> bool:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""
@@ -414,26 +436,11 @@ class Claimer:
         counts = await self._storage.jobs.counts()
         return not any(count.pending for count in counts if count.queue == queue.name)
 
-    async def _found_nothing(self, queue: ServedQueue) -> None:
+    async def _found_nothing(self, *queues: ServedQueue) -> None:
         now = time.monotonic()
-        await self._allowance.give_back_slots(queue)
-        if not queue.marked and not self._storage.wakeups.poll_only:
-            await self._storage.wakeups.mark_idle(self._worker.id, [queue.id])
-            queue.marked = True
-            queue.look_at = 0.0  # once more: a job that came before the mark woke nobody
-            return
-        queue.empty = True
-        pause = queue.poll
-        queue.poll = min(queue.poll * 2, LONGEST_POLL)
-        queue.look_at = now + pause
-
-    async def _saturated(self, queue: ServedQueue, now: float) -> None:
-        """After a while of full batches, enqueues need not tell this worker."""
-        if queue.full_since is None:
-            queue.full_since = now
-        elif queue.marked and now - queue.full_since > SATURATED_AFTER:
-            await self._storage.wakeups.unmark_idle(self._worker.id)
-            for other in self._order:
-                if other.marked:  # the mark is gone too: look, and mark again
-                    other.look_at = 0.0
-            self.forget_marks()
+        for queue in queues:
+            await self._allowance.give_back_slots(queue)
+        for queue in await self._marks.mark(queues):
+            queue.empty = True
+            queue.look_at = now + queue.poll
+            queue.poll = min(queue.poll * 2, LONGEST_POLL)

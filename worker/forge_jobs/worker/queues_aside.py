@@ -16,6 +16,11 @@ from forge_jobs.worker.served_queue import ServedQueue
 ASIDE_SHARE = 4  # a queue is left alone for so many times as long as it held up the others
 
 
+def is_away(error: Exception) -> bool:
+    """Whether the error says that the database is away, which concerns every queue."""
+    return isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy)
+
+
 class QueuesAside:
     """Of one worker. `failed(queue)` is called for each that is put aside. Moments are monotonic seconds."""
 
@@ -32,7 +37,7 @@ class QueuesAside:
 
     def answered(self, queue: ServedQueue) -> None:
         """The database answered a call for the queue."""
-        self._has_answer = True
+        self._has_answer, queue.is_asked_alone = True, False
         if self._outages and (outage := self._outages.pop(queue.id, None)):
             outage.over()
 
@@ -45,8 +50,7 @@ class QueuesAside:
         try:
             yield
         except Exception as error:
-            is_away = isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy)
-            if is_away or not self._has_answer:
+            if is_away(error) or not self._has_answer:
                 raise
             self._has_answer = False
             self._failed(queue)
@@ -55,7 +59,7 @@ class QueuesAside:
             pause = self._outages[queue.id].failed(error)
             now = time.monotonic()
             queue.aside_until = now + max(pause, ASIDE_SHARE * (now - since))
-            queue.look_at, queue.empty = queue.aside_until, False
+            queue.look_at, queue.empty, queue.is_asked_alone = queue.aside_until, False, True
 
     def forget(self, queue: ServedQueue) -> None:
         """The queue is not served any more."""

@@ -48,6 +48,7 @@ class ServedQueue:
     mean: float = (
         LARGE_PAYLOAD  # bytes of both for a job in the last claims; before the first one, what it may be
     )
+    is_unknown: bool = True  # whether no job was ever claimed from it
     weight: float = 1.0  # slots of this worker that a job took in the last claims
 
     # held
@@ -72,6 +73,7 @@ class ServedQueue:
     woken: bool = False  # since the last look began
     full_since: float | None = None  # since when every look found as many jobs as it asked for
     marked: bool = False  # whether enqueues tell this worker
+    is_asked_alone: bool = False  # since a call for it failed, until one is answered
     aside_until: float = 0.0  # before that it is not asked, since calls for it failed
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
     pinned_alone_until: float = 0.0  # before that, what other versions have begun is passed over
@@ -92,6 +94,29 @@ class ServedQueue:
         """Whether the last look found as many jobs as it asked for: such queues are asked after those that have few."""
         return self.full_since is not None
 
+    def is_shut(self, now: float) -> bool:
+        """Whether no job of it may be begun now, in seconds since the epoch as the database has them."""
+        config, until = self.config, self.config.cooldown_until
+        if config.paused or config.concurrency == 0 or self.throttled > 0:
+            return True
+        return until is not None and until.timestamp() > now
+
+    def may_have_jobs(self, look_at: float = 0.0) -> None:
+        """Look at this moment, or at once, and soon again."""
+        self.look_at, self.poll, self.empty = look_at, SHORTEST_POLL, False
+
+    def is_put_off(self, now: float) -> bool:
+        """Whether it is not asked now, since a call for it failed, a job of it was throttled, or there is no token; then it is known when it is."""
+        if now < self.aside_until:
+            self.look_at, self.empty = self.aside_until, False
+        elif self.throttled:
+            self.look_at = now + SHORTEST_POLL
+        elif now < self.tokens_at:  # a wake-up brings no token
+            self.look_at, self.empty = self.tokens_at, self.empty or self.is_dry
+        else:
+            return False
+        return True
+
     def left_alone_now(self, now: float) -> list[str]:
         """Return the kinds that this worker does not begin at this moment."""
         return [*self.paused_kinds, *(kind for kind, until in self.left_alone.items() if until > now)]
@@ -109,9 +134,11 @@ class ServedQueue:
         """These jobs, which take so many slots of this worker, were claimed in one statement, in time."""
         if claims:
             self.weight += (slots / len(claims) - self.weight) / 2
-            some = claims[:: 1 + len(claims) // SAMPLE]
-            size = sum(len(claim.payload or b"") + len(claim.state or b"") for claim in some)
-            self.mean += (size / len(some) - self.mean) / 2
+            # Few jobs say little of those to come; of the first ones, many say all that is known.
+            self.mean += (mean_size(claims) - self.mean) / (
+                1 if self.is_unknown and len(claims) >= SAMPLE else 2
+            )
+            self.is_unknown = False
             self.room = min(LARGEST_ROOM, self.room + LARGE_PAYLOAD)
 
     def took_too_long(self, limit: int) -> None:
@@ -133,3 +160,9 @@ class ServedQueue:
     def is_claimed_ahead(self) -> bool:
         """Whether jobs may be claimed before a runner is free."""
         return not self.is_limited and self.config.rate_limit is None
+
+
+def mean_size(claims: Sequence[Claim]) -> float:
+    """Return how many bytes the payloads and states of these jobs have, of which there are some, by a sample of them."""
+    some = claims[:: 1 + len(claims) // SAMPLE]
+    return sum(len(claim.payload or b"") + len(claim.state or b"") for claim in some) / len(some)

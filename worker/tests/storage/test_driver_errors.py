@@ -38,6 +38,7 @@ from forge_jobs.model.step import NewStep
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface import storage as interface
+from forge_jobs.storage.interface.claims import AskedQueue
 from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.driver_errors import translated as postgres_error
@@ -77,6 +78,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "queue_id": on.claim.queue_id,
             "queue_ids": [on.claim.queue_id],
             "queue": "default",
+            "queues": [AskedQueue(on.claim.queue_id, 1)],
             "into": "mail",
         },
         **{"worker_id": ME.id, "worker": ME, "worker_ids": [ME.id], "cordoned": False, "silent": {ME.id: AT}},

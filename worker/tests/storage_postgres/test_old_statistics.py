@@ -21,6 +21,7 @@ TABLES = ("job", "ready", "claimed", "failure", "job_key")
 STATEMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "claim": (claiming.CLAIM, CLAIMS),
     "claim of stretches": (claiming.CLAIM_STRETCHES, CLAIMS),
+    "claim from several queues": (claiming.CLAIM_FROM, CLAIMS),
     "claim without kinds": (claiming.CLAIM_WITHOUT_KINDS, CLAIMS),
     "front without kinds": (claiming.FRONT_WITHOUT_KINDS, CLAIMS),
     "finish plainly": (outcomes.FINISH_PLAIN, OUTCOMES),

@@ -313,15 +313,18 @@ async def test_a_queue_whose_claims_fail_holds_up_no_other_and_is_named(
 async def test_what_fails_for_every_queue_puts_none_aside(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = forge.storage.claims.claim
-    failures = iter(range(6))
+    failures = iter(range(7))
 
-    async def slow(*given: Any, **options: Any) -> Any:
-        if next(failures, None) is not None:
-            raise StorageBusy("it took too long")
-        return await claim(*given, **options)
+    def slow(claim: Any) -> Any:
+        async def slow(*given: Any, **options: Any) -> Any:
+            if next(failures, None) is not None:
+                raise StorageBusy("it took too long")
+            return await claim(*given, **options)
 
-    monkeypatch.setattr(forge.storage.claims, "claim", slow)
+        return slow
+
+    for name in ("claim", "claim_from"):
+        monkeypatch.setattr(forge.storage.claims, name, slow(getattr(forge.storage.claims, name)))
 
     @forge.handler
     async def work() -> None:

@@ -33,6 +33,17 @@ class Front:
     now: int  # the pos of a job that becomes ready at that moment
 
 
+@dataclass(frozen=True, slots=True)
+class AskedQueue:
+    """One of several queues that a claim asks for jobs, and where it looks there, as `Claims.claim` says."""
+
+    queue_id: int
+    limit: int
+    hint: Hint | None = None
+    hints: Sequence[Hint] = ()
+    late: timedelta = timedelta(0)
+
+
 class Claims(Protocol):
     """Jobs that workers run."""
 
@@ -67,6 +78,20 @@ class Claims(Protocol):
         and its version may drain. Nothing is taken when `standing` does not fit this database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out, and that
         of a node of a flow which gets more than MOST_AT_CLAIM bytes, or results of more than MOST_INPUTS_AT_CLAIM
         nodes: `payload` reads it. A larger saved state is left out together with the payload.
+        """
+
+    async def claim_from(
+        self,
+        queues: Sequence[AskedQueue],
+        worker_id: int,
+        *,
+        limit: int,
+        standing: Standing | None = None,
+    ) -> list[Claim]:
+        """Take up to `limit` pending jobs of these queues, of which no two are the same: from the first one as many as it is
+        asked for, then from the next one, each as by `claim`. The claims come in this order.
+
+        Queues behind the one that gave the last of `limit` jobs were not looked at. A queue with a concurrency gives nothing.
         """
 
     async def front(

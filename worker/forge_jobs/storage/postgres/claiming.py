@@ -7,6 +7,9 @@ from forge_jobs.storage.postgres.workers import ERA
 ALONE = 1_214_801_227
 """With the id of a queue the key of an advisory lock, which whoever claims from the queue tries to get."""
 
+MANY = 20
+"""Jobs of one queue, for which a claim from several queues tries to get that lock."""
+
 # Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
 # its order, to merge it, and takes that for the cheapest as long as the statistics say that the
 # table is empty: a vacuum has seen it so, and thousands of jobs have come since.
@@ -31,24 +34,31 @@ _MOST = """coalesce((
 
 # MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n. What a statement that waited
 # meets may be of another queue by then, so the queue is asked for again.
-_CLAIM = """
+_TAKE = """
 WITH {pick}, taken AS (
-    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid AND ready.queue_id = $1
-    RETURNING ready.job_id, ready.attempt, ready.pos
+    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid AND ready.queue_id = {queue_of_pick}
+    RETURNING {queue_id}ready.job_id, ready.attempt, ready.pos
 ), owned AS (
     INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
-    SELECT job_id, $2, now(), {attempt}, $1 FROM taken
+    SELECT job_id, $2, now(), {attempt}, {queue} FROM taken
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, in_progress)
-    SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
+    SELECT {queue}, -count(*), count(*) FROM taken {if_any}
 )
 SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
-       job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links
+       job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links{queue_of_taken}
 FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
 """.replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
     # its length is known without reading it
     "{payload}",
     f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
+)
+_CLAIM = (
+    _TAKE.replace("{queue_of_pick}", "$1")
+    .replace("{queue_id}", "")
+    .replace("{queue}", "$1")
+    .replace("{if_any}", "HAVING count(*) > 0")
+    .replace("{queue_of_taken}", "")
 )
 
 # Locking a row costs as much WAL as deleting it. A claim that is alone in its queue does without: it takes the rows
@@ -117,6 +127,68 @@ _CLAIM_STRETCHES = _CLAIM.replace(
 _WITHOUT_KINDS = """
           AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
 
+# The same over several queues, each with its stretches, which come as arrays: a queue has those from `first` to `last`. The
+# queues are looked at one after the other until there are jobs enough; `most` is read, and its locks are got, only as far as
+# that. LIMIT 1 keeps their order, in which PostgreSQL might join them otherwise. Only of a queue that is known to
+# have many is it tried to get the lock, since a transaction should hold few; `late` is null there.
+_WALK_OF_ONE = """
+        SELECT place.ctid
+        FROM unnest(($6::smallint[])[most.first:most.last], ($7::bigint[])[most.first:most.last],
+                    ($8::integer[])[most.first:most.last]) AS stretch (priority, pos, until)
+        CROSS JOIN LATERAL (
+            SELECT ready.ctid
+            FROM {schema}.ready
+            WHERE ready.queue_id = most.queue_id AND ready.priority < stretch.until
+              AND (ready.priority, ready.pos)
+                  >= (stretch.priority, least(stretch.pos, {schema}.micros(now()) - most.late)){free}
+            ORDER BY ready.priority, ready.pos
+            LIMIT CASE WHEN {is_mine} THEN most.jobs ELSE 0 END{lock}) AS place"""
+_CLAIM_FROM = (
+    _TAKE.replace("{queue_of_pick}", "pick.queue_id")
+    .replace("{queue_id}", "ready.queue_id, ")
+    .replace("{queue}", "queue_id")
+    .replace("{if_any}", "GROUP BY queue_id")
+    .replace("{queue_of_taken}", ", taken.queue_id")
+    .replace(
+        "{pick}",
+        """gate AS MATERIALIZED (
+    SELECT FROM {schema}.worker
+    LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+    WHERE worker.id = $2 AND (worker.cordoned OR version.state NOT IN ('current', 'ramping')) IS NOT TRUE{stands}
+), most AS MATERIALIZED (
+    SELECT asked.*, CASE WHEN asked.late IS NULL AND asked.jobs >= {many}
+                         THEN pg_try_advisory_xact_lock({alone}, asked.queue_id) ELSE false END AS is_alone
+    FROM unnest($1::integer[], $3::bigint[], $4::integer[], $5::integer[], $9::bigint[]) AS asked (queue_id, jobs, first, last, late)
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.queue
+        WHERE queue.id = asked.queue_id AND NOT queue.paused AND queue.concurrency IS NULL
+          AND (queue.cooldown_until > now()) IS NOT TRUE
+        LIMIT 1) AS opened
+), pick AS MATERIALIZED (
+    SELECT most.queue_id, found.ctid
+    FROM gate CROSS JOIN most
+    CROSS JOIN LATERAL (
+        SELECT either.ctid FROM ({alone_walk}
+        UNION ALL SELECT locked.ctid FROM ({locking_walk}) AS locked) AS either
+        LIMIT most.jobs) AS found
+    LIMIT $10
+)""".replace(
+            "{alone_walk}",
+            _WALK_OF_ONE.replace("{free}", " AND ready.xmax = 0")
+            .replace("{is_mine}", "most.is_alone")
+            .replace("{lock}", ""),
+        )
+        .replace(
+            "{locking_walk}",
+            _WALK_OF_ONE.replace("{free}", "")
+            .replace("{is_mine}", "NOT most.is_alone")
+            .replace("{lock}", "\n            FOR UPDATE SKIP LOCKED"),
+        )
+        .replace("{alone}", str(ALONE))
+        .replace("{many}", str(MANY)),
+    )
+)
+CLAIM_FROM = _standing(_CLAIM_FROM, 11)
 CLAIM = _standing(CLAIM, 7)
 CLAIM_STRETCHES = _standing(_CLAIM_STRETCHES.replace("{more}", ""), 9)
 CLAIM_WITHOUT_KINDS = _standing(

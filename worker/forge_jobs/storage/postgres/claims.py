@@ -6,6 +6,7 @@ its job ready, and every later finish flushes what came before it. A finish wait
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import accumulate, chain
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +17,7 @@ from forge_jobs.model.links import FAIR
 from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.tenant import END_ALONE
 from forge_jobs.model.worker import Standing
-from forge_jobs.storage.interface.claims import START, Front, Hint
+from forge_jobs.storage.interface.claims import START, AskedQueue, Front, Hint
 from forge_jobs.storage.postgres import (
     flow_growth,
     groups,
@@ -31,6 +32,7 @@ from forge_jobs.storage.postgres import (
 from forge_jobs.storage.postgres.claiming import (
     CLAIM,
     CLAIM_FITTING,
+    CLAIM_FROM,
     CLAIM_PINNED,
     CLAIM_STRETCHES,
     CLAIM_WITHOUT_KINDS,
@@ -135,6 +137,48 @@ class PostgresClaims:
             for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made, links in records
         ]
         claims.sort(key=PLACE)  # RETURNING promises no order
+        await self._read_more(claims)
+        return claims
+
+    async def claim_from(
+        self,
+        queues: Sequence[AskedQueue],
+        worker_id: int,
+        *,
+        limit: int,
+        standing: Standing | None = None,
+    ) -> list[Claim]:
+        if not queues:
+            return []
+        looked_at = [stretches(asked.hint or START, asked.hints) for asked in queues]
+        ends = list(accumulate(map(len, looked_at)))
+        all_stretches = list(chain.from_iterable(looked_at))
+        records = await self._database.claims.fetch(
+            CLAIM_FROM,
+            [asked.queue_id for asked in queues],
+            worker_id,
+            [asked.limit for asked in queues],
+            [end - len(its) + 1 for end, its in zip(ends, looked_at, strict=True)],
+            ends,
+            [stretch.priority for stretch in all_stretches],
+            [stretch.pos for stretch in all_stretches],
+            [stretch.until for stretch in all_stretches],
+            [
+                None if asked.hint is not None and not asked.hints else asked.late // MICROSECOND
+                for asked in queues
+            ],
+            limit,
+            *((None, None) if standing is None else (standing.era, standing.beat_at)),
+        )
+        claims = [
+            Claim(job, worker_id, attempt, queue_id, *facts) for job, attempt, *facts, queue_id in records
+        ]
+        order = {asked.queue_id: place for place, asked in enumerate(queues)}
+        claims.sort(key=lambda claim: (order[claim.queue_id], claim.priority, claim.pos))
+        await self._read_more(claims)
+        return claims
+
+    async def _read_more(self, claims: Sequence[Claim]) -> None:
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
             await saved_states.read(self._database, claims)
@@ -143,7 +187,6 @@ class PostgresClaims:
             await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
-        return claims
 
     async def front(
         self, queue_id: int, *, without_kinds: Sequence[str] = (), without_pinned_of: int | None = None

@@ -219,13 +219,13 @@ async def place(database: PostgresDatabase, jobs: Sequence[TurnTaker], connectio
 
 
 async def came(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
-    """The turns of these jobs, in their order, have come: those that are given from now on come later.
+    """The turns of these jobs, of each queue in their order, have come: those that are given from now on come later.
 
     Should this fail, they come with the next claim.
     """
     if not [claim for claim in claims if claim.links is not None and has_tenant(claim.links)]:
         return
-    last = {claim.priority: claim.pos for claim in claims}
-    queue_ids = [claims[0].queue_id] * len(last)
+    last = {(claim.queue_id, claim.priority): claim.pos for claim in claims}
+    queue_ids, priorities = zip(*last, strict=True)
     with suppress(StorageUnavailable):
-        await database.claims.fetch(CAME, queue_ids, list(last), list(last.values()))
+        await database.claims.fetch(CAME, list(queue_ids), list(priorities), list(last.values()))

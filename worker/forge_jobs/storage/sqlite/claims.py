@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.links import FAIR
 from forge_jobs.model.tenant import has_tenant
 from forge_jobs.model.worker import Standing
-from forge_jobs.storage.interface.claims import START, Front, Hint
+from forge_jobs.storage.interface.claims import START, AskedQueue, Front, Hint
 from forge_jobs.storage.sqlite import (
     flows,
     meta,
@@ -56,6 +56,8 @@ LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id
 WHERE queue.id = :queue_id AND worker.id = :worker_id
   AND (:era IS NULL OR (SELECT number FROM era) = :era AND worker.beat_at >= :beat_at)
 """
+
+ALLOWED_WITHOUT_SLOTS = ALLOWED + "  AND queue.concurrency IS NULL"
 
 # The columns of PICK and CLAIMED are read by their places: every job passes through here, and by name it would cost
 # a worker on SQLite eight percent more.
@@ -174,7 +176,38 @@ class SqliteClaims:
                 transaction, wanted, (allowed, *statements), stretches(hint or START, hints), micros(late)
             )
         )
-        claims = [_claimed(row) for row in rows]
+        return await self._read_more([_claimed(row) for row in rows])
+
+    async def claim_from(
+        self,
+        queues: Sequence[AskedQueue],
+        worker_id: int,
+        *,
+        limit: int,
+        standing: Standing | None = None,
+    ) -> list[Claim]:
+        wanted: dict[str, Any] = {
+            "worker_id": worker_id,
+            "in_hand": 0,
+            "era": None if standing is None else standing.era,
+            "beat_at": None if standing is None else micros(standing.beat_at),
+        }
+
+        def claim(transaction: Transaction) -> list[Row]:
+            taken: list[Row] = []
+            for asked in queues:
+                if len(taken) >= limit:
+                    break
+                of_queue = {"queue_id": asked.queue_id, "limit": min(asked.limit, limit - len(taken))}
+                looked_at = stretches(asked.hint or START, asked.hints)
+                statements = ALLOWED_WITHOUT_SLOTS, *PLAIN
+                taken += _claim(transaction, wanted | of_queue, statements, looked_at, micros(asked.late))
+            return taken
+
+        rows = await self._database.write(claim) if queues else []
+        return await self._read_more([_claimed(row) for row in rows])
+
+    async def _read_more(self, claims: list[Claim]) -> list[Claim]:
         if any([claim.links is not None for claim in claims]):
             await self._database.read(lambda transaction: _read_links(transaction, claims))
         if self.reads_meta and claims:
