@@ -35,13 +35,14 @@ from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.processes import (
     READY,
     WORN,
+    finish_when_replaced,
     has_parent,
     python_command,
     run_processes,
     stop_with_parent,
     tell_parent,
 )
-from forge_jobs.worker.wear import Wear, WearLimits
+from forge_jobs.worker.wear import FINISHES_WITHIN, Wear, WearLimits
 
 if TYPE_CHECKING:
     from forge_jobs.worker.worker import Worker
@@ -321,6 +322,7 @@ def _log_to(telemetry: Telemetry, plan: WorkerOptions) -> None:
 
 async def _run(worker: "Worker", until_empty: bool, wear: WearLimits) -> None:
     stop_with_parent(lambda: worker.stop("its parent is gone"))
+    finish_when_replaced(lambda: worker.stop("it is replaced", grace=max(worker.grace, FINISHES_WITHIN)))
     wearing = _wearing(worker, wear)
     working = OwnTask(
         worker.run(until_empty=until_empty, handle_signals=True), worker.forge.telemetry, name="worker"

@@ -22,6 +22,7 @@ class WorkerInfo:
     crons: Mapping[str, str] = field(
         default_factory=dict
     )  # what its handlers declare, as `cron_declarations` writes it
+    follows: int | None = None  # the id that its process had before; None: none
     draining: bool = False
     started_at: datetime | None = None  # database clock
     beat_at: datetime | None = None  # database clock

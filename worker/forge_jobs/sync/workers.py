@@ -49,8 +49,8 @@ class SyncWorkers(SyncNoun[Workers]):
     def pause(self, workers: Iterable[int | str]) -> Sequence[WorkerInfo]:
         """These workers, by ids or labels, claim nothing new within seconds; return them. What they run goes on.
 
-        Jobs that they have claimed and not begun are handed back. It holds until `resume`, or until a worker is started
-        anew, or begins anew since it was cut off. Raises InvalidInput when there is no such worker, and Managed when an operator
+        Jobs that they have claimed and not begun are handed back. It holds until `resume`, or until the process
+        of a worker ends, also when that begins anew under another id. Raises InvalidInput when there is no such worker, and Managed when an operator
         runs one; then nothing changes.
         """
         return self._do(self._noun.pause(workers))

@@ -4,8 +4,8 @@ Each child is the same command for one process, in a process group of its own. T
 signals on; a child that the sender had reached itself takes that for an echo (`stop_signals`).
 A child that crashed is started again; children end when their parent is gone, however it went.
 
-A child that is worn asks to be replaced, and goes on until its turn comes: one after the other is told to stop, and the
-next one when the new process of the one before is at work.
+A child that is worn asks to be replaced, and goes on until its turn comes: one after the other is told to finish what it
+runs, and the next one when the new process of the one before is at work.
 """
 
 import asyncio
@@ -23,6 +23,9 @@ PARENT_PIPE = "_FORGE_PARENT_PIPE"  # not a setting: only a parent sets it
 
 ASKING_PIPE = "_FORGE_ASKING_PIPE"  # neither is this
 """Names the variable that holds the file descriptor by which a child speaks to its parent."""
+
+TURN_PIPE = "_FORGE_TURN_PIPE"  # nor this
+"""Names the variable that holds the file descriptor by which a child hears that its turn to be replaced has come."""
 
 READY, WORN = "ready", "worn"  # what it says, after its pid, a line each
 READY_WITHIN = 60.0  # seconds that the next one waits at most until a new process is at work
@@ -45,14 +48,23 @@ async def run_processes(
 
 def stop_with_parent(stop: Callable[[], None]) -> None:
     """In a child: call `stop` when the parent is gone. Does nothing in a process that has no such parent."""
-    if (pipe := _descriptor(PARENT_PIPE)) is not None:
+    _call_once_readable(PARENT_PIPE, stop)
+
+
+def finish_when_replaced(finish: Callable[[], None]) -> None:
+    """In a child: call `finish` when its turn to be replaced has come. Does nothing in a process that has no such parent."""
+    _call_once_readable(TURN_PIPE, finish)
+
+
+def _call_once_readable(variable: str, call: Callable[[], None]) -> None:
+    if (pipe := _descriptor(variable)) is not None:
         loop = asyncio.get_running_loop()
 
-        def gone() -> None:
+        def readable() -> None:
             loop.remove_reader(pipe)
-            stop()
+            call()
 
-        loop.add_reader(pipe, gone)
+        loop.add_reader(pipe, readable)
 
 
 def has_parent() -> bool:
@@ -83,7 +95,7 @@ def _descriptor(variable: str) -> int | None:
     Whatever this process starts gets neither the variables nor the descriptors: there, they would be another file's.
     """
     if not _descriptors:
-        for name in (PARENT_PIPE, ASKING_PIPE):
+        for name in (PARENT_PIPE, ASKING_PIPE, TURN_PIPE):
             text = os.environ.pop(name, "")
             _descriptors[name] = None
             if text.isdecimal():
@@ -101,7 +113,8 @@ class _Parent:
         self._stopping = asyncio.Event()
         self._code = 0
         self._turn = asyncio.Lock()  # of the child that is replaced
-        self._replaced: set[int] = set()  # pids of children that were told to stop, to be replaced
+        self._replaced: set[int] = set()  # pids of children that were told to finish, to be replaced
+        self._turns: dict[int, int] = {}  # by pid, the descriptor by which a child hears of its turn
         self._ready: dict[int, asyncio.Event] = {}  # by the index of a child, that it is at work
         self._replacing: set[asyncio.Task[None]] = set()
         self._said = b""  # the beginning of a line
@@ -142,14 +155,14 @@ class _Parent:
                         task.add_done_callback(self._replacing.discard)
 
     async def _replace(self, index: int, child: asyncio.subprocess.Process, why: str) -> None:
-        """When it is its turn the child is told to stop; its turn is over when a new one is at work."""
+        """When it is its turn the child is told to finish what it runs; its turn is over when a new one is at work."""
         async with self._turn:
             if self._stopping.is_set() or child.returncode is not None:
                 return
             self._say(f"Worker process {index} is replaced: {why}.")
             self._ready[index] = asyncio.Event()
             self._replaced.add(child.pid)
-            child.terminate()
+            os.write(self._turns[child.pid], b"!")
             await child.wait()
             try:
                 async with asyncio.timeout(READY_WITHIN):
@@ -169,25 +182,36 @@ class _Parent:
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             started = time.monotonic()
+            hearing, turn = os.pipe()
             try:
                 child = await asyncio.create_subprocess_exec(
                     *self._commands[index],
-                    pass_fds=[pipe, asking],
+                    pass_fds=[pipe, asking, hearing],
                     process_group=0,
-                    env={**os.environ, PARENT_PIPE: str(pipe), ASKING_PIPE: str(asking)},
+                    env={
+                        **os.environ,
+                        PARENT_PIPE: str(pipe),
+                        ASKING_PIPE: str(asking),
+                        TURN_PIPE: str(hearing),
+                    },
                 )
             except OSError as error:  # the system has no process to give, for now: the others go on
+                os.close(turn)
                 self._say(
                     f"Worker process {index} cannot be started: {error.strerror or error}; it is tried again in {wait:g} s."
                 )
                 wait = await self._paused(wait)
                 continue
+            finally:
+                os.close(hearing)
+            self._turns[child.pid] = turn
             self._ready.setdefault(index, asyncio.Event())
             self._children[index] = child
             if self._stopping.is_set():
                 child.terminate()
             code = await child.wait()
             del self._children[index]
+            os.close(self._turns.pop(child.pid))
             if child.pid in self._replaced and not self._stopping.is_set():
                 self._replaced.discard(child.pid)
                 continue
@@ -214,8 +238,7 @@ class _Parent:
     def _pass_on(self, number: signal.Signals) -> None:
         self._stopping.set()
         for child in self._children.values():
-            # One that is being replaced was told already: told again, it would end at once.
-            if child.returncode is None and child.pid not in self._replaced:
+            if child.returncode is None:
                 child.send_signal(number)
 
 

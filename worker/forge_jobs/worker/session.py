@@ -78,9 +78,7 @@ class Session:
         self._forge = forge
         self._storage = forge.storage
         self._telemetry = forge.telemetry
-        self._grace = grace
-        self._heartbeat = heartbeat
-        self._stale = stale
+        self._grace, self._heartbeat, self._stale = grace, heartbeat, stale
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()  # the grace is over
         self._config_changed = asyncio.Event()
@@ -101,8 +99,11 @@ class Session:
         """Whether nothing new is claimed."""
         return self._stop.is_set()
 
-    def stop(self) -> None:
-        """Nothing new is claimed; what runs may finish within the grace time."""
+    def stop(self, grace: timedelta) -> None:
+        """Nothing new is claimed; what runs may finish within this time, at most."""
+        if self.is_stopping:
+            asyncio.get_running_loop().call_later(grace.total_seconds(), self._hurried.set)
+        self._grace = grace
         self._stop.set()
 
     @property

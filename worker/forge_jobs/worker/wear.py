@@ -6,6 +6,7 @@ Jobs that are run in processes of their own count; their memory does not, which 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from forge_jobs.model.run import Outcome
 from forge_jobs.system.memory import resident
@@ -13,6 +14,9 @@ from forge_jobs.telemetry.events import Event, JobsEnded
 
 LOOK_EVERY = 1.0  # seconds between two looks at the memory
 MEBIBYTE = 1024 * 1024
+
+FINISHES_WITHIN = timedelta(hours=1)
+"""How long a process that is replaced lets its jobs go on: nothing waits for it to end, as it does for one that is stopped."""
 
 
 @dataclass(frozen=True, slots=True)

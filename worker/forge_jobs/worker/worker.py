@@ -96,23 +96,28 @@ class Worker:
         self._stop = asyncio.Event()
         self._runs = False
         self._reason = ""
-        self._stopped_at: float | None = None  # monotonic
+        self._ends_at: float | None = None  # monotonic: when its grace is over, once it was told to stop
 
     @property
     def metrics_port(self) -> int | None:
         """The port of /metrics, /healthz and /readyz while the worker runs; None when it is off."""
         return self._endpoints.port
 
-    def stop(self, reason: str = "asked to") -> None:
-        """Claim nothing new, finish what runs within the grace time, then `run` returns."""
-        if self._stop.is_set():
+    def stop(self, reason: str = "asked to", *, grace: timedelta | float | None = None) -> None:
+        """Claim nothing new, finish what runs within the grace time, then `run` returns.
+
+        With `grace`, seconds or a timedelta, what runs has that instead. A worker that was told to stop already ends within
+        the grace of this call, if that is sooner.
+        """
+        within = _duration(grace, "grace", self.grace)
+        ends_at = time.monotonic() + within.total_seconds()
+        if self._ends_at is not None and ends_at >= self._ends_at:
             return
-        self._reason = reason
-        self._stopped_at = time.monotonic()
+        self._ends_at, self._reason = ends_at, reason
         self._stop.set()
         if self.session is not None:
-            self._say_stopping(self.session)
-            self.session.stop()
+            self._say_stopping(self.session, within)
+            self.session.stop(within)
 
     async def pause(self) -> None:
         """Claim nothing new until `resume`; what runs goes on, and what was not begun is handed back. See `forge.workers.pause`.
@@ -153,7 +158,7 @@ class Worker:
         finally:
             self._runs = False
             self._stop = asyncio.Event()
-            self._stopped_at = None
+            self._ends_at = None
 
     async def _run(self, until_empty: bool, handle_signals: bool) -> None:
         async with AsyncExitStack() as stack:
@@ -185,7 +190,7 @@ class Worker:
                     if isinstance(error, StorageUnusable) and not has_begun:
                         raise
                     if session.has_begun:  # else it may be registered, and nobody should miss it later
-                        info = self._info()
+                        info = self._info(follows=info.id)
                     await unless(self._stop, outage.wait(error))
                     continue
                 except asyncio.CancelledError:
@@ -195,7 +200,7 @@ class Worker:
                 self._say_stopped(session)
                 if not is_cut_off:
                     return
-                info = self._info()
+                info = self._info(follows=info.id)
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Probes are answered, the database is open and has the queues; `stack` ends what was begun."""
@@ -217,10 +222,11 @@ class Worker:
 
     async def _close(self) -> None:
         """The forge is closed, which has what is left of the grace since the worker was told to stop."""
-        passed = 0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at
-        await self.forge.close(grace=max(0.0, self.grace.total_seconds() - passed))
+        grace = self.grace.total_seconds()
+        left = grace if self._ends_at is None else min(grace, self._ends_at - time.monotonic())
+        await self.forge.close(grace=max(0.0, left))
 
-    def _info(self) -> WorkerInfo:
+    def _info(self, follows: int | None = None) -> WorkerInfo:
         worker_id = secrets.randbits(62) + 1
         short = "".join(ALPHABET[worker_id // len(ALPHABET) ** place % len(ALPHABET)] for place in range(8))
         info = WorkerInfo(
@@ -236,6 +242,7 @@ class Worker:
             pool=self.forge.settings.pool,
             version_id=self.forge.settings.version_id,
             pod=self.forge.settings.pod,
+            follows=follows,
         )
         return replace(info, label=f"{self.name}-{short}") if self.name else info
 
@@ -262,10 +269,10 @@ class Worker:
         self.left_behind += session.left_behind
         self.forge.telemetry.emit(WorkerStopped(session.info.label, session.handed_back))
 
-    def _say_stopping(self, session: Session) -> None:
+    def _say_stopping(self, session: Session, grace: timedelta) -> None:
         running = len(session.hand.running) if session.is_registered else 0
         self.forge.telemetry.emit(
-            WorkerStopping(session.info.label, self._reason, running, self.grace.total_seconds())
+            WorkerStopping(session.info.label, self._reason, running, grace.total_seconds())
         )
 
 

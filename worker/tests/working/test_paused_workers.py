@@ -62,3 +62,41 @@ async def test_a_worker_of_a_pool_is_paused_by_its_operator_only(forge: Forge) -
 async def test_a_worker_that_is_not_there_is_said(forge: Forge) -> None:
     with pytest.raises(InvalidInput, match="There is no worker 'nobody'; forge-jobs workers list"):
         await forge.workers.pause(["nobody"])
+
+
+async def test_a_worker_that_is_paused_and_given_up_is_paused_under_its_next_id_too(forge: Forge) -> None:
+    @forge.handler
+    async def note() -> None: ...
+
+    async with working(forge, concurrency=1, heartbeat=0.1, stale=30) as worker:
+        await worker.pause()
+        [before] = await forge.workers.list()
+        await eventually(lambda: forge.workers.give_up([before.id]))  # not while it says that it lives
+        job = await note.enqueue()
+
+        async def another() -> WorkerInfo | None:
+            there = await forge.workers.list()
+            return there[0] if there and there[0].id != before.id else None
+
+        after: WorkerInfo = await eventually(another)
+        assert (after.cordoned, after.is_open) == (True, False)
+        assert (await forge.jobs.get(job)).state is State.PENDING
+
+        await forge.workers.resume([after.label])
+        await forge.wait(job, timeout=20)
+
+
+async def test_a_worker_that_was_resumed_before_it_was_given_up_is_not_paused_under_its_next_id(
+    forge: Forge,
+) -> None:
+    async with working(forge, concurrency=1, heartbeat=0.1, stale=30) as worker:
+        await worker.pause()
+        await worker.resume()
+        [before] = await forge.workers.list()
+        await eventually(lambda: forge.workers.give_up([before.id]))  # not while it says that it lives
+
+        async def another() -> bool:
+            there = await forge.workers.list()
+            return bool(there) and there[0].id != before.id and not there[0].cordoned
+
+        await eventually(another)

@@ -139,5 +139,43 @@ async def test_a_stop_leaves_a_process_that_is_replaced_its_grace(
     assert (await forge.jobs.get(job)).state is State.DONE
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_process_that_is_replaced_lets_its_jobs_finish_however_short_its_grace_is(
+    forge: Forge, workers: Fleet, ledger: Ledger, tmp_path: Path
+) -> None:
+    await workers.start("--concurrency", "2", "--max-jobs", "1", "--grace", "0.1s")
+    job = await forge.enqueue("wait_for", {"path": str(tmp_path / "now")})
+    await eventually(lambda: ledger.of("start"))
+    await forge.enqueue("nap")
+    await eventually(lambda: "(it is replaced): 1 jobs may run for 3600" in workers.log(), within=60)
+    waits = await forge.enqueue("nap")
+    await asyncio.sleep(0.5)  # five times the grace
+
+    there = await forge.jobs.get(job)
+    assert (there.state, there.attempt) == (State.IN_PROGRESS, 1)
+    assert (await forge.jobs.get(waits)).state is State.PENDING
+    (tmp_path / "now").touch()
+    await forge.wait(job, timeout=60)
+    await forge.wait(waits, timeout=60)
+    assert (await forge.jobs.get(job)).attempt == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_stop_does_not_wait_for_the_jobs_of_a_process_that_is_replaced(
+    forge: Forge, workers: Fleet, ledger: Ledger, tmp_path: Path
+) -> None:
+    parent = await workers.start("--concurrency", "2", "--max-jobs", "1", "--grace", "0.1s")
+    job = await forge.enqueue("wait_for", {"path": str(tmp_path / "now")})
+    await eventually(lambda: ledger.of("start"))
+    await forge.enqueue("nap")
+    await eventually(lambda: "(it is replaced)" in workers.log(), within=60)
+
+    parent.terminate()
+
+    assert await parent.wait() == 0
+    there = await forge.jobs.get(job)
+    assert (there.state, there.attempt) == (State.PENDING, 0)
+
+
 def test_the_memory_of_this_process_is_known() -> None:
     assert 10 * MEBIBYTE < resident() < 10_000 * MEBIBYTE

@@ -17,7 +17,7 @@ class Workers(Protocol):
     """Who is alive."""
 
     async def register(self, worker: WorkerInfo) -> None:
-        """The worker is known and alive. Durable before it returns."""
+        """The worker is known and alive, and paused if the one that it follows was. Durable before it returns."""
 
     async def beat(
         self,

@@ -21,17 +21,19 @@ from forge_jobs.storage.postgres.track_records import kept
 ERA = "number # xmin::text::bigint"
 
 REGISTER = """
-WITH labelled AS (
-    INSERT INTO {schema}.worker_label (worker_id, label, at, pool, version_id)
-    VALUES ($1, $2, now(), $10, $11)
+WITH followed AS (
+    SELECT coalesce((SELECT paused FROM {schema}.worker_label WHERE worker_id = $14::bigint), false) AS is_paused
+), labelled AS (
+    INSERT INTO {schema}.worker_label (worker_id, label, at, pool, version_id, paused)
+    VALUES ($1, $2, now(), $10, $11, (SELECT is_paused FROM followed))
     ON CONFLICT (worker_id) DO NOTHING
 ), known AS (
     UPDATE {schema}.worker_version SET queues = $6, kinds = $7
     WHERE pool = $10 AND worker_version.id = $11 AND (queues, kinds) IS DISTINCT FROM ($6::text[], $7::text[])
 )
 INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at,
-                             pool, version_id, pod, crons)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12, $13::jsonb)
+                             pool, version_id, pod, crons, cordoned)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12, $13::jsonb, (SELECT is_paused FROM followed))
 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 """
 
@@ -137,6 +139,9 @@ ORDER BY worker.label, worker.id
 PAUSE = """
 WITH meant AS MATERIALIZED (
     SELECT id FROM {schema}.worker WHERE id = ANY ($1::bigint[]) AND pool IS NULL
+), labelled AS (
+    UPDATE {schema}.worker_label SET paused = $2
+    WHERE worker_id = ANY (ARRAY(SELECT id FROM meant)) AND paused <> $2
 ), told AS (
     UPDATE {schema}.worker SET cordoned = $2, observed_revision = -1
     WHERE id = ANY (ARRAY(SELECT id FROM meant)) AND cordoned <> $2 RETURNING id
@@ -152,7 +157,7 @@ class PostgresWorkers(Workers):
         self._database = database
 
     async def register(self, worker: WorkerInfo) -> None:
-        """The worker is known and alive. Durable before it returns."""
+        """The worker is known and alive, and paused if the one that it follows was. Durable before it returns."""
         await self._database.liveness.fetch(
             REGISTER,
             worker.id,
@@ -168,6 +173,7 @@ class PostgresWorkers(Workers):
             worker.version_id,
             worker.pod,
             json.dumps(dict(worker.crons)),
+            worker.follows,
         )
 
     async def beat(

@@ -32,6 +32,8 @@ WHERE worker.id = ?
 # Who runs in a pool is cordoned by its operator, and by nobody else.
 RUNS_ALONE = "SELECT 1 FROM worker WHERE id = ? AND pool IS NULL"
 PAUSE = "UPDATE worker SET cordoned = ?, observed_revision = -1 WHERE id = ? AND cordoned <> ?"
+PAUSE_LABEL = "UPDATE worker_label SET paused = ? WHERE worker_id = ? AND paused <> ?"
+PAUSED = "SELECT paused FROM worker_label WHERE worker_id = ?"
 
 
 class SqliteWorkers:
@@ -42,11 +44,12 @@ class SqliteWorkers:
 
     async def register(self, worker: WorkerInfo) -> None:
         def register(transaction: Transaction) -> None:
+            paused = transaction.value(PAUSED, (worker.follows,)) or 0
             transaction.execute(
                 """
                 INSERT INTO worker (id, label, host, pid, version, queues, kinds, concurrency, draining,
-                                    started_at, beat_at, pool, version_id, pod, crons)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14)
+                                    started_at, beat_at, pool, version_id, pod, crons, cordoned)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15)
                 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
                 """,
                 (
@@ -64,6 +67,7 @@ class SqliteWorkers:
                     worker.version_id,
                     worker.pod,
                     json.dumps(dict(worker.crons)),
+                    paused,
                 ),
             )
             transaction.changed(
@@ -71,8 +75,11 @@ class SqliteWorkers:
                 (json.dumps(worker.queues), json.dumps(worker.kinds), worker.pool, worker.version_id),
             )
             transaction.execute(
-                "INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (?, ?, ?, ?, ?)",
-                (worker.id, worker.label, transaction.now, worker.pool, worker.version_id),
+                """
+                INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id, paused)
+                VALUES (?, ?, ?, ?, ?, ?)
+                """,
+                (worker.id, worker.label, transaction.now, worker.pool, worker.version_id, paused),
             )
 
         await self._database.write(register)
@@ -185,6 +192,7 @@ class SqliteWorkers:
 
         def pause(transaction: Transaction) -> set[int]:
             meant = [id for id in worker_ids if transaction.row(RUNS_ALONE, (id,))]
+            transaction.execute_many(PAUSE_LABEL, [(paused, id, paused) for id in meant])
             if sum(transaction.changed(PAUSE, (paused, id, paused)) for id in meant):
                 transaction.tell("gate")
             return set(meant)

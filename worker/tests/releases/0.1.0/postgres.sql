@@ -445,7 +445,8 @@ CREATE TABLE "forge_jobs".worker_label (
     label      text NOT NULL,
     at         timestamptz NOT NULL,
     pool       text,
-    version_id text
+    version_id text,
+    paused     boolean NOT NULL DEFAULT false  -- by a user, which holds for whom its process registers as next
 );
 
 -- The workers that wait for jobs of a queue and want to be notified.
@@ -3147,8 +3148,8 @@ INSERT INTO forge_jobs.waiting (job_id, queue_id, attempt, step, until, for_job)
 INSERT INTO forge_jobs.waiting (job_id, queue_id, attempt, step, until, for_job) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', 'approval', NULL, '8') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', '{}', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', '{}', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id, paused) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL, 'false') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id, paused) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL) ON CONFLICT DO NOTHING;
 SELECT setval('forge_jobs.cron_id_seq', 2);
 SELECT setval('forge_jobs.failure_id_seq', 3);

@@ -435,7 +435,8 @@ CREATE TABLE worker_label (
     label      TEXT NOT NULL,
     at         INTEGER NOT NULL,
     pool       TEXT,
-    version_id TEXT
+    version_id TEXT,
+    paused     INTEGER NOT NULL DEFAULT 0  -- by a user, which holds for whom its process registers as next
 );
 
 -- The workers that wait for jobs of a queue and want to be notified. SQLite does not use it, because notices cost
@@ -1009,6 +1010,6 @@ INSERT OR REPLACE INTO waiting (job_id, queue_id, attempt, step, until, for_job)
 INSERT OR REPLACE INTO waiting (job_id, queue_id, attempt, step, until, for_job) VALUES (10, 1, 0, 'approval', NULL, 8);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, '{}', 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, crons, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, '{}', 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
-INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);
-INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1004, 'test-worker-1-1004', 1767225600000000, 'pool', 'aaaaaaa1');
+INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id, paused) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id, paused) VALUES (1004, 'test-worker-1-1004', 1767225600000000, 'pool', 'aaaaaaa1', 0);
 INSERT OR REPLACE INTO worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', 100, 1, '["default", "mail"]', '["work"]', 1767225600000000, 1767225600000000, NULL, 1767225600000000, NULL, NULL, '{}', NULL, NULL);

@@ -434,7 +434,8 @@ CREATE TABLE {schema}.worker_label (
     label      text NOT NULL,
     at         timestamptz NOT NULL,
     pool       text,
-    version_id text
+    version_id text,
+    paused     boolean NOT NULL DEFAULT false  -- by a user, which holds for whom its process registers as next
 );
 
 -- The workers that wait for jobs of a queue and want to be notified.

@@ -425,7 +425,8 @@ CREATE TABLE worker_label (
     label      TEXT NOT NULL,
     at         INTEGER NOT NULL,
     pool       TEXT,
-    version_id TEXT
+    version_id TEXT,
+    paused     INTEGER NOT NULL DEFAULT 0  -- by a user, which holds for whom its process registers as next
 );
 
 -- The workers that wait for jobs of a queue and want to be notified. SQLite does not use it, because notices cost
