@@ -43,6 +43,10 @@ def test_lines_come_from_stdin_and_are_as_many_as_one_likes(
     [
         ('{"a": 1}\n{"a": \n', "Line 2 of --lines is not JSON ("),
         ('{"a": 1}\n7\n', "Line 2 of --lines is 7, allowed is a JSON object like"),
+        (
+            '{"a": "\\ud83d\\ude00"}\n' * 10_001 + '{"a": "\\ud800"}\n',
+            "Line 10002 of --lines has '\\ud800', which is half",
+        ),
         ("\n \n", "which has no lines, allowed is a JSON object in each line."),
     ],
 )

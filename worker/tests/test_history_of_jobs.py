@@ -120,6 +120,9 @@ async def test_a_user_whose_name_is_no_text_does_what_others_do(
     assert by is not None and by.startswith("jos??@")
 
 
-def test_nobody_acts_under_an_empty_name():
-    with pytest.raises(InvalidInput, match="The name of who acts"), acting_as(""):
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("", "The name of who acts is ''"), ("a" * 201, "has 201 characters")]
+)
+def test_nobody_acts_under_an_empty_name_or_a_part_of_a_long_one(name: str, sentence: str):
+    with pytest.raises(InvalidInput, match=sentence), acting_as(name):
         pass

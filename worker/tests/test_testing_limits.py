@@ -74,3 +74,22 @@ async def test_a_handler_gets_its_tokens_at_the_times_of_the_clock(url: str | No
         await clock.run_until(timedelta(seconds=1))
 
     assert times == [0, 50, 100]
+
+
+async def test_the_tokens_of_a_key_come_at_the_times_of_the_clock_and_nobody_waits_for_them(
+    url: str | None,
+) -> None:
+    forge = Forge()
+    times: list[int] = []
+
+    @forge.handler
+    async def post(ctx: Context, n: int) -> None:
+        await ctx.rate_limit.acquire("slack", key="ada", wait=600)
+        times.append(milliseconds(clock.now))
+
+    async with use_test_database(forge, now=START, postgres=url) as clock:
+        await forge.limits.set("slack", 1, per=300)
+        await post.enqueue_many([{"n": n} for n in range(3)])
+        await clock.run_until(timedelta(hours=1))
+
+    assert times == [0, 300_000, 600_000]

@@ -208,7 +208,13 @@ def _json(text: str | None, name: str) -> Any:
     if text is None:
         return {}
     try:
-        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        said = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        if "\\ud" in text.lower():
+            json.dumps(said, ensure_ascii=False).encode()
+        return said
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise InvalidInput(f"{name} has {half!r}, which is half of a character, allowed is text.") from None
     except ValueError as error:
         raise InvalidInput(
             f'{name} is not JSON ({error}), allowed is an object like \'{{"to": "a@b"}}\'.'

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from forge_jobs.errors import InvalidInput
 from forge_jobs.rules import names
+
+LONGEST_NAME = 200
 
 _name: ContextVar[str | None] = ContextVar("acting_as", default=None)
 
@@ -14,7 +17,12 @@ _name: ContextVar[str | None] = ContextVar("acting_as", default=None)
 @contextmanager
 def acting_as(name: str) -> Iterator[None]:
     """What is done to jobs by hand meanwhile, in this task or thread, is noted as done by `name`: 1 to 200 characters. Raises InvalidInput."""
-    token = _name.set(names.line(name, "The name of who acts")[:200])
+    said = names.line(name, "The name of who acts")
+    if len(said) > LONGEST_NAME:
+        raise InvalidInput(
+            f"The name of who acts has {len(said)} characters, allowed are 1 to {LONGEST_NAME}: it is {said[:40]!r}..."
+        )
+    token = _name.set(said)
     try:
         yield
     finally:
@@ -32,6 +40,6 @@ def asked_by() -> str:
         user = getpass.getuser()
     except (ImportError, KeyError, OSError):  # a user without a name, as in a container
         user = "somebody"
-    name = f"{user}@{socket.gethostname()}"[:200]
+    name = f"{user}@{socket.gethostname()}"[:LONGEST_NAME]
     # The names that a system has may be bytes of no text: a database refuses them, and with them what is done.
     return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -21,6 +21,11 @@ CLOCKS_APART = timedelta(seconds=5)
 FEW_CONNECTIONS = 8
 """One more process opens so many, unless it is told otherwise."""
 
+LIMITS = "max_connections of the server and CONNECTION LIMIT of the role and of the database"
+
+TOO_MANY = "53300"
+"""The SQLSTATE of a server that has no more connection for us."""
+
 MOST_NAMED = 3
 
 
@@ -102,7 +107,7 @@ async def _connections(storage: "Storage") -> Checkup:
     found = f"{count(left, 'more connection')} can be opened"
     if left >= FEW_CONNECTIONS:
         return Checkup("connections", Health.FINE, found)
-    remedy = f"A process opens up to {FEW_CONNECTIONS}: lower FORGE_MAX_CONNECTIONS, or raise max_connections of the server."
+    remedy = f"A process opens up to {FEW_CONNECTIONS}: lower FORGE_MAX_CONNECTIONS, or raise what is the closest of {LIMITS}."
     return Checkup("connections", Health.POOR, found, remedy)
 
 
@@ -162,6 +167,8 @@ async def _workers(storage: "Storage") -> Checkup:
 
 
 def _reached_by(error: ForgeError) -> str:
+    if getattr(error.__cause__, "sqlstate", None) == TOO_MANY:
+        return f"Close connections, lower FORGE_MAX_CONNECTIONS of all processes, or raise what is the closest of {LIMITS}."
     if isinstance(error, StorageUnusable):
         return "Correct the URL, or what it says is missing."
     if isinstance(error, InvalidInput):

@@ -31,6 +31,7 @@ class Permit:
     at: datetime
     wait: timedelta
     full_at: float  # how many tokens will have flowed towards the key when all is refilled that was spent up to this
+    time_stands_still: bool = False  # whoever waits gets none, until somebody moves the clock
 
 
 Granted = tuple[PermitRequest, Permit]

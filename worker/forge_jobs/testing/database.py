@@ -4,16 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from forge_jobs.errors import InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Alike, Enqueued, NewJob
+from forge_jobs.model.permit import Permit, PermitRequest
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.storage.interface.jobs import Jobs
+from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.storage.sqlite import SqliteStorage
 from forge_jobs.testing.clock import Clock
@@ -51,6 +55,7 @@ async def use_test_database(
         else:
             storage, make_sync = await _in_postgres(postgres, clock, forge, stack)
         storage.tokens = cast(Any, _StandingTokens(storage.tokens, clock))
+        storage.permits = cast(Any, _StandingPermits(storage.permits, clock))
         if inline:
             storage.jobs = cast(Any, _InlineJobs(storage.jobs, forge))
         stack.enter_context(forge.using(storage, make_sync))
@@ -91,6 +96,23 @@ class _StandingTokens:
         """See `Tokens`."""
         lease = await self._tokens.lease(scope, tokens)
         return lease if self._clock.pace else replace(lease, time_stands_still=True)
+
+
+class _StandingPermits:
+    """The permits of a database: while its clock stands still, a job whose permit is for later is put off, whatever its patience."""
+
+    def __init__(self, permits: Permits, clock: Clock) -> None:
+        self._permits, self._clock = permits, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._permits, name)
+
+    async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
+        """See `Permits`."""
+        if self._clock.pace:
+            return await self._permits.reserve(wanted)
+        at_once = [msgspec.structs.replace(request, patience=timedelta(0)) for request in wanted]
+        return [replace(permit, time_stands_still=True) for permit in await self._permits.reserve(at_once)]
 
 
 class _InlineJobs:

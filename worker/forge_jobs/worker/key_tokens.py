@@ -118,6 +118,8 @@ class KeyTokens:
         )
         granted = [(request, permit) for (request, _), permit in zip(asked, permits, strict=True)]
         last = max(permits, key=lambda permit: permit.at)
+        if last.time_stands_still:
+            patience = timedelta(0)
         if last.wait > patience:
             taken = [*taken, *(one for one in granted if one[1].wait <= patience)]
             if taken:

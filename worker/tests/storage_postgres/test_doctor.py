@@ -1,5 +1,7 @@
 """What the doctor finds on a server: rights, LISTEN, connections."""
 
+import asyncpg
+
 from forge_jobs import Forge
 from forge_jobs.client.doctor import examine
 from forge_jobs.model.checkup import Checkup, Health
@@ -29,6 +31,20 @@ async def test_a_role_that_only_enqueues_is_told_what_a_worker_needs(tables, url
     assert rights.health is Health.POOR
     assert rights.found.startswith("those of an enqueuer, without SELECT on claimed")
     assert rights.remedy is not None and "forge-jobs db grants ROLE --as worker" in rights.remedy
+
+
+async def test_a_role_that_has_no_connection_left_is_told_of_its_limit(owner, url):  # noqa: F811
+    role = ROLES[Purpose.WORKER]
+    await (admin := await asyncpg.connect(url)).execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    try:
+        [checkup] = (await examined(url, role)).values()
+    finally:
+        await admin.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+        await admin.close()
+
+    assert (checkup.name, checkup.health) == ("database", Health.WRONG)
+    assert f'too many connections for role "{role}"' in checkup.found
+    assert checkup.remedy is not None and "CONNECTION LIMIT of the role" in checkup.remedy
 
 
 async def test_a_role_that_may_do_nothing_is_wrong(owner, url):  # noqa: F811
