@@ -22,7 +22,7 @@ from forge_jobs.model.signal import (
     Signalled,
     SignalMode,
 )
-from forge_jobs.rules import callback_tokens, names
+from forge_jobs.rules import names
 from forge_jobs.rules.checks import choice
 
 if TYPE_CHECKING:
@@ -206,11 +206,15 @@ class Signaller:
             assert claim is not None
             raise ClaimLost(claim.job_id, claim.attempt)
         callback = Callback(job_id, names.signal(signal), label, facts.now + time, facts.replaced)
+        from forge_jobs.rules import callback_tokens  # late, with hmac: few programs have tokens
+
         return callback_tokens.made(callback, facts.origin, self.settings.callback_secrets)
 
     async def _read_callback(self, token: str, connection: Any = None) -> Callback:
         facts = await self.storage.signals.token_facts(connection=connection)
         assert facts is not None
+        from forge_jobs.rules import callback_tokens
+
         return callback_tokens.read(token, self.settings.callback_secrets, facts)
 
     async def _signal_by_token(self, token: str, value: Any, connection: Any) -> Signalled:

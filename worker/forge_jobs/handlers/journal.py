@@ -17,8 +17,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.decision import Asleep
 from forge_jobs.model.job import Claim
-from forge_jobs.model.links import PINNED, REPORTED
-from forge_jobs.model.pin import is_pinned
+from forge_jobs.model.links import PINNED, REPORTED, is_pinned
 from forge_jobs.model.signal import NewWait
 from forge_jobs.model.step import MOST_STEPS, JobStep, NewStep, StepSort
 from forge_jobs.rules.words import waits_for

@@ -23,3 +23,8 @@ AWAITED = 64
 
 PINNED = 128
 """It goes on with one version of the program only."""
+
+
+def is_pinned(links: int | None) -> bool:
+    """Whether the `links` of a job say that it goes on with one version of the program only."""
+    return links is not None and bool(links & PINNED)

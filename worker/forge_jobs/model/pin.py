@@ -4,16 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from forge_jobs.model.links import PINNED
-
 if TYPE_CHECKING:
     from forge_jobs.model.version import VersionState
     from forge_jobs.model.worker import WorkerInfo
-
-
-def is_pinned(links: int | None) -> bool:
-    """Whether the `links` of a job say that it goes on with one version of the program only."""
-    return links is not None and bool(links & PINNED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Each function returns the value that it was given, or raises InvalidInput with o
 sentence that names what was given and what is allowed.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -74,6 +73,8 @@ def listed(value: object, name: str) -> Sequence[Any]:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return which of the `known` names may have been meant by `name`; None when it resembles none."""
+    import difflib  # late: few names are wrong
+
     return next(iter(difflib.get_close_matches(name, sorted(set(known) - {name}), n=1, cutoff=0.7)), None)
 
 

@@ -1,6 +1,5 @@
 """What is shown of arguments and results of which some are redacted, and what must not be in texts about them. Pure."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -114,4 +113,6 @@ def _texts(value: Any) -> Iterator[str]:
     for text in texts:
         yield text
         if isinstance(value, str):
+            import json  # late, as all that a program which only enqueues has no use for
+
             yield from (json.dumps(text)[1:-1], quote(text, safe=""), quote(text), quote_plus(text))

@@ -6,8 +6,7 @@ from typing import Any
 from forge_jobs.errors import InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
 from forge_jobs.handlers.child_context import ENQUEUE, PROGRESS
 from forge_jobs.handlers.context import Context
-from forge_jobs.model.links import PINNED
-from forge_jobs.model.pin import is_pinned
+from forge_jobs.model.links import PINNED, is_pinned
 from forge_jobs.storage.outage import Outage
 
 THROUGH_OUTAGES = ("steps.of_job", "steps.add", "signals.wait", "pins.add")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from forge_jobs.errors import StorageBusy
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.model.job import Claim
-from forge_jobs.model.pin import is_pinned
+from forge_jobs.model.links import is_pinned
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.model.worker import Standing, WorkerInfo
 from forge_jobs.rules.verdict import Verdict

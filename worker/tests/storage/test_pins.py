@@ -9,9 +9,9 @@ import pytest
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import KeyMode, State
-from forge_jobs.model.links import PINNED
+from forge_jobs.model.links import PINNED, is_pinned
 from forge_jobs.model.match import Move
-from forge_jobs.model.pin import PinnedJobs, is_pinned
+from forge_jobs.model.pin import PinnedJobs
 from forge_jobs.model.step import NewStep
 from forge_jobs.model.version import Version, VersionState
 from tests.storage.factories import (

@@ -16,7 +16,7 @@ from forge_jobs.model.job import (
     Reason,
     State,
 )
-from forge_jobs.model.pin import is_pinned
+from forge_jobs.model.links import is_pinned
 from forge_jobs.model.tenant import END_ALONE, has_tenant, is_let_in
 from forge_jobs.storage.sqlite import groups, nodes, pins, tags, time_limits, waits
 from forge_jobs.storage.sqlite.micros import later, micros

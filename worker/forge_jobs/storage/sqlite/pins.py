@@ -7,8 +7,8 @@ from typing import Any
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Claim, State
-from forge_jobs.model.links import PINNED
-from forge_jobs.model.pin import Pin, PinnedJobs, is_pinned
+from forge_jobs.model.links import PINNED, is_pinned
+from forge_jobs.model.pin import Pin, PinnedJobs
 from forge_jobs.model.version import VersionState
 from forge_jobs.rules.pins import heed
 from forge_jobs.storage.sqlite import interventions
