@@ -20,6 +20,7 @@ from tests.storage.factories import (
     dead,
     done,
     enqueue,
+    enqueue_many,
     failed,
     job,
     move_all,
@@ -104,6 +105,21 @@ async def test_a_closed_version_claims_what_is_pinned_to_it_while_it_drains_and_
     assert await claim_ids(storage, workers["v2"], only_pinned=True) == []
     assert await claim_ids(storage, workers["v1"], only_pinned=True) == [mine]
     assert await claim_ids(storage, workers["v2"], without_pinned=True) == [plain]
+
+
+@pytest.mark.parametrize("waiting", [0, 300, 700])
+async def test_what_is_pinned_to_a_version_is_found_however_many_other_jobs_wait(storage, waiting):
+    old = await worker(storage, ("default", "mail"), **OLD)
+    new = await worker(storage, **NEW)
+    await enqueue_many(storage, waiting)
+    mine = [await pinned(storage, old) for _ in range(3)]
+    await pinned(storage, new)
+    await pinned(storage, old, delay=timedelta(hours=1))
+    await pinned(storage, old, queue="mail")
+
+    assert await claim_ids(storage, old, limit=2, only_pinned=True) == mine[:0:-1]
+    assert await claim_ids(storage, old, only_pinned=True) == mine[:1]
+    assert await claim_ids(storage, old, only_pinned=True) == []
 
 
 async def test_a_failed_version_and_a_cordoned_worker_claim_not_even_what_is_pinned_to_them(storage):

@@ -201,24 +201,41 @@ CLAIM_FITTING = _standing(
     9,
 )
 
-# Of the pins, which are few, those of pending jobs are found first, and where there is none, `ready` is not read.
+FEW = 500
+"""Pending jobs of a queue, of which each is looked up among the pins."""
+
+# Pinned jobs mostly sleep or wait for something, thousands of them, while a version drains whose queue has few pending jobs, since
+# other versions take them. So where there are no more than FEW, it is asked of each whether it is pinned to this version. Else, of
+# the pins of the version, those of pending jobs of the queue are found. `ready` is read up to the last that was found.
+# LIMIT 1 makes look-ups of what the planner may take for cheaper to join.
 CLAIM_PINNED = _standing(
     _CLAIM.replace(
         "{pick}",
-        """own AS MATERIALIZED (
+        """first AS MATERIALIZED (
+    SELECT ready.job_id FROM {schema}.ready WHERE ready.queue_id = $1 ORDER BY ready.priority, ready.pos LIMIT {few} + 1
+), own AS MATERIALIZED (
+    SELECT first.job_id FROM first
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.pin JOIN {schema}.worker ON worker.id = $2
+        WHERE pin.job_id = first.job_id AND {fits} LIMIT 1) AS looked_up
+    WHERE (SELECT count(*) FROM first) <= {few}
+    UNION ALL
     SELECT pin.job_id FROM {schema}.worker JOIN {schema}.pin ON {fits}
-    WHERE worker.id = $2
+    WHERE worker.id = $2 AND (SELECT count(*) FROM first) > {few}
       AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = pin.job_id)
       AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = pin.job_id)
       AND NOT EXISTS (SELECT FROM {schema}.waiting WHERE waiting.job_id = pin.job_id)
       AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = pin.job_id)
+      AND EXISTS (SELECT FROM {schema}.job WHERE job.id = pin.job_id AND job.queue_id = $1)
 ), pick AS MATERIALIZED (
     SELECT ready.ctid FROM {schema}.ready
-    WHERE ready.queue_id = $1 AND ready.job_id IN (SELECT job_id FROM own){more}
+    WHERE ready.queue_id = $1 AND EXISTS (SELECT FROM own) AND ready.job_id IN (SELECT job_id FROM own){more}
     ORDER BY ready.priority, ready.pos
-    LIMIT {most}
+    LIMIT least({most}, (SELECT count(*) FROM own))
     FOR UPDATE SKIP LOCKED
-)""".replace("{fits}", pins.FITS).replace("{more}", _WITHOUT_KINDS),
+)""".replace("{fits}", pins.FITS)
+        .replace("{few}", str(FEW))
+        .replace("{more}", _WITHOUT_KINDS),
     )
     .replace("{most}", _MOST)
     .replace("('current', 'ramping')", "('current', 'ramping', 'draining', 'drained')")
