@@ -81,6 +81,13 @@ class Batches:
         self.arguments = Arguments(_like(self._make))
         self._gathering: dict[Hashable, _Gathering] = {}
 
+    @classmethod
+    def given(cls, function: Callable[..., Any], batch: object, kind: str) -> "Batches":
+        """Return what gathers jobs as `batch` says. Raises InvalidInput."""
+        if not isinstance(batch, Batch):
+            raise InvalidInput(f"batch of handler {kind!r} is {batch!r}, allowed is a Batch.")
+        return cls(function, batch, kind)
+
     def called(self, *, is_plain: bool) -> Callable[..., Any]:
         """Return what an attempt calls; the function itself is never plain."""
         return self.join

@@ -28,6 +28,9 @@ class ProcessTokens(Protocol):
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
 
+    def has_paid(self, job_id: int) -> bool:
+        """Whether all tokens of keys that the job, which begins now, needs to begin were taken ahead; they are spent then."""
+
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""
 

@@ -216,13 +216,15 @@ class Handler(Generic[P, R, Q, V]):
                 raise InvalidInput(f"batch and {name} are both given, allowed is one of them.")
         if self.limits and self.takes_items:
             raise InvalidInput("limits is given to a batch handler, allowed is one of them.")
+        self.bare = self.function  # which is called for a job that has paid what its limits ask
+        self.pays_ahead = bool(self.limits) and not self.takes_context
         if self.limits and self.placement is Placement.LOOP:
             self.function, self.takes_context = self._in_turn, True
 
     def _together(self, batch: Batch | None) -> Batches | Lists | None:
         """Return what calls the function for many things at once, jobs or items; None when it is called for one job."""
         if not self.takes_items:
-            return None if batch is None else _batches(self.__wrapped__, batch, self.kind)
+            return None if batch is None else Batches.given(self.__wrapped__, batch, self.kind)
         if batch is not None:
             raise InvalidInput("batch is given to a batch handler, allowed is one of them.")
         if self.placement is Placement.PROCESS:
@@ -433,12 +435,6 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __len__(self) -> int:
         return len(self.by_kind)
-
-
-def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:
-    if not isinstance(batch, Batch):
-        raise InvalidInput(f"batch of handler {kind!r} is {batch!r}, allowed is a Batch.")
-    return Batches(function, batch, kind)
 
 
 def _parameters(function: Callable[..., Any], kind: str) -> Sequence[inspect.Parameter]:

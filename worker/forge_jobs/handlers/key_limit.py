@@ -39,12 +39,17 @@ class KeyLimit:
     def tokens_of(self, arguments: Mapping[str, Any]) -> tuple[str, str, float]:
         """Return the scope, the key and the cost of a job with these arguments. Raises InvalidInput."""
         key = self.by(**arguments) if callable(self.by) else arguments.get(self.by)
+        if callable(self.cost):
+            return self.tokens_for(key, checked_cost(self.cost(**arguments), "cost of a limit"))
+        return self.tokens_for(key)
+
+    def tokens_for(self, key: object, cost: float | None = None) -> tuple[str, str, float]:
+        """Return the scope, the key and the cost (None: the limit's own, a number) of a job with this key. Raises InvalidInput."""
         if not isinstance(key, str | int):
             raise InvalidInput(
                 f"The key of rate limit {self.scope!r} is {key!r}, allowed is text or a whole number."
             )
-        cost = checked_cost(self.cost(**arguments), "cost of a limit") if callable(self.cost) else self.cost
-        return self.scope, names.key(str(key)), cost
+        return self.scope, names.key(str(key)), self.cost if cost is None else cost  # type: ignore[return-value]
 
 
 def checked_limits(limits: object, kind: str, arguments: Arguments) -> Sequence[KeyLimit]:

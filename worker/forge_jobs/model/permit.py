@@ -21,8 +21,7 @@ class PermitRequest(msgspec.Struct, frozen=True, gc=False):
     patience: timedelta = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True, gc=False):
     """`cost` tokens of the key may be spent from `at` on, which is `wait` after the moment of the answer."""
 
     scope: str

@@ -60,6 +60,7 @@ class HookedHandler:
 
     placement = Placement.LOOP
     takes_context = True
+    pays_ahead = False  # a plugin may give other arguments
 
     def __init__(
         self, handler: AnyHandler, forge: Forge, running: Mapping[int, Attempt], outside: Outside

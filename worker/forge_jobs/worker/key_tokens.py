@@ -7,11 +7,14 @@ database, where it finds it when it is claimed again, by whomever. No token of a
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context as Variables
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+import msgspec
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
@@ -21,41 +24,73 @@ from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
 
 MOST_AT_ONCE = 1000  # requests of one statement
+AT_ONCE = timedelta(0)
 RETRY = 1.0  # seconds, when the database cannot be asked
 LONGEST_ANSWER = (
     2.0  # seconds for which outcomes wait until it is known what a job that has not begun was granted
 )
 
-Asked = tuple[PermitRequest, asyncio.Future[Permit]]
+
+class Answer(msgspec.Struct, eq=False):
+    """What becomes of one request. It is told together with those of other requests."""
+
+    request: PermitRequest
+    told: asyncio.Event
+    outcome: Permit | BaseException | None = None  # None: nobody knows yet
+
+    @property
+    def granted(self) -> Permit | None:
+        """The tokens may be used now with this permit. What comes later is kept for the job by the database already."""
+        outcome = self.outcome
+        return outcome if type(outcome) is Permit and outcome.wait <= self.request.patience else None
+
+    async def permit(self) -> Permit:
+        """Return what was answered, as soon as it is, or raise it."""
+        while self.outcome is None:
+            await self.told.wait()
+        if isinstance(self.outcome, Permit):
+            return self.outcome
+        raise self.outcome
+
+    def drop(self) -> None:
+        """Nobody wants to hear it. It is not asked for if it was not yet."""
+        if self.outcome is None:
+            self.outcome = asyncio.CancelledError()
 
 
 @dataclass(slots=True)
-class Advance:
+class Gathering:
+    """Requests of one statement."""
+
+    answers: list[Answer] = field(default_factory=list)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self) -> None:
+        """Who waits for an answer has it, or is told that there will be none."""
+        for answer in self.answers:
+            answer.drop()
+        self.told.set()
+
+
+class Advance(msgspec.Struct, eq=False):
     """What was asked for a job before it begins."""
 
     tokens: Sequence[tuple[str, str, float]]
-    asked: Sequence[Asked]
+    answers: list[Answer]
 
     async def answered(self) -> None:
         """The database has said when the job may have each of the tokens, or that it cannot say."""
-        while waiting := [answer for _, answer in self.asked if not answer.done()]:
-            await asyncio.wait(waiting)  # which, cancelled, leaves the answers alone
+        while waiting := [answer for answer in self.answers if answer.outcome is None]:
+            await waiting[0].told.wait()
 
     def granted(self) -> list[Granted]:
-        """Return what it was given at once. What comes later is kept for the job by the database already."""
-        return [
-            (request, answer.result())
-            for request, answer in self.asked
-            if answer.done()
-            and not answer.cancelled()
-            and answer.exception() is None
-            and answer.result().wait <= request.patience
-        ]
+        """Return what it was given at once."""
+        return [(answer.request, permit) for answer in self.answers if (permit := answer.granted) is not None]
 
     def drop(self) -> None:
         """Nobody wants to hear the answers."""
-        for _, answer in self.asked:
-            _drop(answer)
+        for answer in self.answers:
+            answer.drop()
 
 
 class KeyTokens:
@@ -64,15 +99,26 @@ class KeyTokens:
     def __init__(self, permits: Permits, telemetry: Telemetry) -> None:
         self._permits = permits
         self._telemetry = telemetry
-        self._asked: list[Asked] = []
+        self._gathered: deque[Gathering] = deque()  # what is to be asked, in this order
         self._asking: asyncio.Task[None] | None = None
         self.advances: dict[int, Advance] = {}
         """What was asked for jobs that have not begun, by job."""
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
         """The job, which was claimed and will soon begin, has its tokens asked for."""
-        wanted = _requests(tokens, timedelta(0), job_id, ())
-        self.advances[job_id] = Advance(tokens, [(request, self._ask_for(request)) for request in wanted])
+        wanted = _requests(tokens, AT_ONCE, job_id, ())
+        self.advances[job_id] = Advance(tokens, [self._ask_for(request) for request in wanted])
+
+    def has_paid(self, job_id: int) -> bool:
+        """Whether the job, which begins now, has got all that was asked for it: then it needs to ask for nothing."""
+        advance = self.advances.get(job_id)
+        if advance is None:
+            return False
+        for answer in advance.answers:
+            if answer.granted is None:
+                return False
+        del self.advances[job_id]
+        return True
 
     async def keep(self, job_ids: Iterable[int]) -> None:
         """Of these jobs, which will not begin here, those that were granted tokens find them when they ask again; those that
@@ -110,13 +156,16 @@ class KeyTokens:
         AwaitsTurn when some come later: then all are kept for the job, the taken ones as well, so that
         it pays none of them twice.
         """
-        asked = await self._asked_before(job_id, tokens) if self.advances and not taken else None
-        if asked is None:
-            asked = [(one, self._ask_for(one)) for one in _requests(tokens, patience, job_id, taken)]
-        permits = (
-            [await asked[0][1]] if len(asked) == 1 else await asyncio.gather(*(each[1] for each in asked))
-        )
-        granted = [(request, permit) for (request, _), permit in zip(asked, permits, strict=True)]
+        answers = await self._answered_before(job_id, tokens) if self.advances and not taken else None
+        if answers is None:
+            answers = [self._ask_for(request) for request in _requests(tokens, patience, job_id, taken)]
+        try:
+            granted = [(answer.request, await answer.permit()) for answer in answers]
+        except BaseException:
+            for answer in answers:
+                answer.drop()
+            raise
+        permits = [permit for _, permit in granted]
         last = max(permits, key=lambda permit: permit.at)
         if last.time_stands_still:
             patience = timedelta(0)
@@ -129,9 +178,9 @@ class KeyTokens:
         if last.wait:
             await asyncio.sleep(last.wait.total_seconds())
 
-    async def _asked_before(
+    async def _answered_before(
         self, job_id: int, tokens: Sequence[tuple[str, str, float]]
-    ) -> Sequence[Asked] | None:
+    ) -> list[Answer] | None:
         """Return what was asked for the job, if it is what it asks for. Until that is answered it has not begun."""
         advance = self.advances.get(job_id)
         if advance is None:
@@ -141,28 +190,33 @@ class KeyTokens:
             return None
         del self.advances[job_id]
         if advance.tokens == tokens:
-            return advance.asked
+            return advance.answers
         advance.drop()
         return None
 
     def void(self, scope: str) -> None:
         """The buckets of the rate limit were emptied: for jobs that have not begun their tokens are asked for anew."""
         for advance in self.advances.values():
-            advance.asked = [
-                self._anew(request, answer) if request.scope == scope else (request, answer)
-                for request, answer in advance.asked
+            advance.answers = [
+                self._anew(answer) if answer.request.scope == scope else answer for answer in advance.answers
             ]
 
-    def _anew(self, request: PermitRequest, answer: asyncio.Future[Permit]) -> Asked:
-        _drop(answer)
-        return request, self._ask_for(request)
+    def _anew(self, answer: Answer) -> Answer:
+        answer.drop()
+        return self._ask_for(answer.request)
 
-    def _ask_for(self, request: PermitRequest) -> asyncio.Future[Permit]:
-        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        self._asked.append((request, answer))
-        if self._asking is None or self._asking.done():
-            # In no job's context: it asks for all of them.
-            self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
+    def _ask_for(self, request: PermitRequest) -> Answer:
+        gathered = self._gathered
+        if not gathered or len(gathered[-1].answers) >= MOST_AT_ONCE:
+            gathered.append(Gathering())
+            if self._asking is None or self._asking.done():
+                # In no job's context: it asks for all of them.
+                self._asking = OwnTask(
+                    self._ask(), self._telemetry, name="tokens of keys", context=Variables()
+                )
+        last = gathered[-1]
+        answer = Answer(request, last.told)
+        last.answers.append(answer)
         return answer
 
     async def close(self) -> None:
@@ -170,41 +224,34 @@ class KeyTokens:
         self.forget(list(self.advances))
         if self._asking is not None:
             self._asking.cancel()
-        for _, answer in self._asked:
-            answer.cancel()
-        self._asked.clear()
+        for gathering in self._gathered:
+            gathering.tell()
+        self._gathered.clear()
 
     async def _ask(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked[:MOST_AT_ONCE], self._asked[MOST_AT_ONCE:]
-            if asked := [each for each in asked if not each[1].done()]:
-                await self._answer(asked)
+        while self._gathered:
+            gathering = self._gathered.popleft()
+            try:
+                if asked := [answer for answer in gathering.answers if answer.outcome is None]:
+                    await self._answer(asked)
+            finally:
+                gathering.tell()
 
-    async def _answer(self, asked: list[Asked]) -> None:
+    async def _answer(self, asked: list[Answer]) -> None:
         try:
-            permits = await self._permits.reserve([request for request, _ in asked])
-        except asyncio.CancelledError:
-            for _, answer in asked:
-                answer.cancel()
-            raise
+            permits = await self._permits.reserve([answer.request for answer in asked])
         except Exception as error:
             if isinstance(error, InvalidInput) and len(asked) > 1:  # it is the mistake of one of them
-                for each in asked:
-                    await self._answer([each])
+                for answer in asked:
+                    await self._answer([answer])
                 return
-            for request, answer in asked:
-                if not answer.done():
-                    answer.set_exception(_as_decision(error, request))
+            for answer in asked:
+                if answer.outcome is None:
+                    answer.outcome = _as_decision(error, answer.request)
             return
-        for (_, answer), permit in zip(asked, permits, strict=True):
-            if not answer.done():
-                answer.set_result(permit)
-
-
-def _drop(answer: asyncio.Future[Permit]) -> None:
-    """Nobody wants to hear the answer. It is not asked for if it was not yet."""
-    if not answer.cancel() and not answer.cancelled():
-        answer.exception()  # else asyncio says that nobody has looked at it
+        for answer, permit in zip(asked, permits, strict=True):
+            if answer.outcome is None:
+                answer.outcome = permit
 
 
 def _requests(
@@ -214,6 +261,9 @@ def _requests(
     taken: Sequence[Granted],
 ) -> list[PermitRequest]:
     """Return what a job asks for that has taken the `taken`."""
+    if len(tokens) == 1 and not taken:
+        scope, key, cost = tokens[0]
+        return [PermitRequest(scope, key, cost, job_id, 1, patience)]
     wanted: list[PermitRequest] = []
     for scope, key, cost in tokens:
         take = 1

@@ -52,10 +52,9 @@ class _Price:
     """What jobs of one kind pay. It reads the arguments that are keys, and no others."""
 
     def __init__(self, limits: Sequence[KeyLimit], defaults: Mapping[str, Any]) -> None:
-        self._limits = limits
-        self._defaults = defaults
-        names = dict.fromkeys(limit.by for limit in limits if isinstance(limit.by, str))
-        fields: list[Any] = [(name, Any, msgspec.UNSET) for name in names]
+        by = [(limit, limit.by) for limit in limits if isinstance(limit.by, str)]
+        self._parts = [(limit, name, defaults.get(name)) for limit, name in by]
+        fields: list[Any] = [(name, Any, msgspec.UNSET) for name in dict.fromkeys(name for _, name in by)]
         keys = msgspec.defstruct("Keys", fields, gc=False)
         self._decoders: Mapping[str, Any] = {
             "json": msgspec.json.Decoder(keys).decode,
@@ -70,8 +69,10 @@ class _Price:
         ):  # a node gets more than its payload
             return []
         try:
-            read = msgspec.structs.asdict(decode(claim.payload))
-            said = {name: value for name, value in read.items() if value is not msgspec.UNSET}
-            return [limit.tokens_of({**self._defaults, **said}) for limit in self._limits]
+            read = decode(claim.payload)
+            return [
+                limit.tokens_for(default if (value := getattr(read, name)) is msgspec.UNSET else value)
+                for limit, name, default in self._parts
+            ]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidInput):
             return []

@@ -75,8 +75,7 @@ class Runners:
     ) -> None:
         self.count = count
         self.stuck: set[Attempt] = set()  # attempts that have their verdict, but whose handlers go on
-        self._hand, self._running = hand, hand.running
-        self._held = held
+        self._hand, self._running, self._held = hand, hand.running, held
         self._fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
@@ -253,9 +252,8 @@ class Runners:
         return is_in_hand and verdict is None
 
     async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> float:
-        """Run one job; it has a verdict afterwards, no matter what its handler and the program's types do.
-
-        Return the `uptime` at which its handler ended.
+        """Run one job; it has a verdict afterwards, whatever its handler and the program's types do. Return the `uptime`
+        at which its handler ended.
         """
         if claim.payload is None and not await self._has_payload(claim, queue):
             return uptime()
@@ -292,8 +290,10 @@ class Runners:
             attempt.has_begun = task.is_in_handler = True
             if node is not None and not node.is_called:
                 result = node.result
-            elif handler.placement is IN_LOOP and not handler.takes_context:
-                result = await handler.function(**arguments)
+            elif handler.placement is IN_LOOP and (
+                not handler.takes_context or (handler.pays_ahead and self._tokens.has_paid(claim.job_id))
+            ):
+                result = await handler.bare(**arguments)
             else:
                 context = Context(claim, config.name, self._forge, self._tokens, self._reports, self._loop)
                 attempt.context, context.task_id = context, id(task)

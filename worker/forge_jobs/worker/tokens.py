@@ -94,6 +94,8 @@ class LeasedTokens:
     def __init__(self, tokens: Tokens, permits: Permits, telemetry: Telemetry) -> None:
         self._tokens = tokens
         self.of_keys = KeyTokens(permits, telemetry)
+        self.has_paid = self.of_keys.has_paid
+        self.take_ahead = self.of_keys.take_ahead
         self._telemetry = telemetry
         self._slices: dict[str, Slice] = {}
 
@@ -139,10 +141,6 @@ class LeasedTokens:
         """See `ProcessTokens.take_of_keys`."""
         patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)
         await self.of_keys.take(tokens, patience, job_id, taken)
-
-    def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
-        """The tokens (scope, key, cost) that the job will need to begin are asked for."""
-        self.of_keys.take_ahead(job_id, tokens)
 
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, KeyLimit, State, Worker
+from forge_jobs import Context, Forge, KeyLimit, State, Worker
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn
 from forge_jobs.model.job import Claim
@@ -50,7 +50,7 @@ def statements(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("where", ["loop", "thread"])
+@pytest.mark.parametrize("where", ["loop", "context", "thread"])
 async def test_jobs_that_are_claimed_together_pay_together(
     forge: Forge, statements: list[int], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -70,6 +70,12 @@ async def test_jobs_that_are_claimed_together_pay_together(
 
         @forge.handler(kind="call", limits=limits)
         async def call(user: str, number: int) -> None:
+            ran.append(number)
+
+    elif where == "context":
+
+        @forge.handler(kind="call", limits=limits)
+        async def call_with_context(ctx: Context, user: str, number: int) -> None:
             ran.append(number)
 
     else:
