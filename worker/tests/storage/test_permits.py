@@ -15,6 +15,7 @@ from forge_jobs.model.permit import Permit, PermitRequest
 from tests.storage.factories import running, worker
 
 SECOND = timedelta(seconds=1)
+KEYS = "abcdefgh"
 
 
 @pytest.fixture(autouse=True)
@@ -697,9 +698,10 @@ class User:
         self.waiting = {}  # by request of a job: what it was promised, and may have to pay anew
 
     async def spend(self):
+        many = self.dice.random() < 0.3
         wanted = [
-            PermitRequest("api", self.dice.choice("ab"), cost=self.dice.choice([0.5, 1, 3]))
-            for _ in range(self.dice.randint(1, 3))
+            PermitRequest("api", self.dice.choice(KEYS if many else "ab"), cost=self.dice.choice([0.5, 1, 3]))
+            for _ in range(12 if many else self.dice.randint(1, 3))
         ]
         for permit in await self.permits.reserve(wanted):
             self._may_use(permit)
@@ -768,7 +770,7 @@ async def test_in_no_time_more_tokens_go_out_than_flow_in_it_and_a_bucket_holds(
         await asyncio.gather(*(step(user) for step, user in zip(steps, users, strict=True)))
         await clock.advance(seconds=dice.choice([0, 0, 0.1, 0.5, 2]))
 
-    for key in "ab":
+    for key in KEYS:
         uses = [
             ((use.permit.at - now).total_seconds(), use.cost)
             for user in users
