@@ -132,6 +132,14 @@ class Kube:
         path, query = resource.path(namespace, name, "status"), {"fieldManager": MANAGER, "force": "true"}
         return await self._call("PATCH", path, body, query=query, media=APPLY)
 
+    async def merge_status(
+        self, resource: Resource, namespace: str, name: str, status: Mapping[str, Any], *, revision: str
+    ) -> Object:
+        """The object's status has what `status` says; None takes a field away. Raises Conflict when the object is not of this resourceVersion, NotFound."""
+        body: Object = {"metadata": {"resourceVersion": revision}, "status": dict(status)}
+        path = resource.path(namespace, name, "status")
+        return await self._call("PATCH", path, body, query={"fieldManager": MANAGER}, media=MERGE)
+
     async def merge(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
         """The object has what `body` says; None takes a field away. Raises Conflict, NotFound."""
         path = resource.path(namespace, name)

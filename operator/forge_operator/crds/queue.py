@@ -78,6 +78,12 @@ def _status() -> Schema:
     return {
         "type": "object",
         "properties": {
+            "operator": text(
+                "The operator that manages the object: the namespace and the name of its Lease."
+            ),
+            "rival": text(
+                "Another operator that watches the object. It takes over when the present one has not answered for ten minutes."
+            ),
             "observedGeneration": whole("The generation of the object that this status describes."),
             "queueName": text("The queue's name in the database, once it is configured there."),
             "replicas": whole("Pods of the current version."),

@@ -19,6 +19,7 @@ from forge_operator.environment import Environment
 from forge_operator.loop.executor import Executor
 from forge_operator.loop.gatherer import Gatherer
 from forge_operator.loop.reconciler import Reconciler
+from forge_operator.loop.rivals import Rivals
 from forge_operator.loop.ticker import Ticker
 from forge_operator.loop.work_queue import WorkQueue
 from forge_operator.metrics.database import DatabaseMetrics
@@ -63,10 +64,12 @@ class LeadingOperator:
         )
         recorder = EventRecorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
+        identity = f"{environment.namespace}/{environment.lease}"
         self._reconciler = Reconciler(
             Gatherer(cluster, facts, settings),
             executor,
             metrics,
+            Rivals(kube, recorder, identity, may_write=lambda: candidate.holds),
             add=lambda key: self._queue.add(key),
             busy=lambda: self._queue.busy,
         )

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.model import VersionState
-from forge_operator.cluster.api import BY_KIND, Object
+from forge_operator.cluster.api import Object
 from forge_operator.cluster.events import Subject
 from forge_operator.loop.executor import Execution, Executor
 from forge_operator.loop.gatherer import Gatherer
+from forge_operator.loop.halt import OutOfDate
+from forge_operator.loop.rivals import Rivals, subject_of
 from forge_operator.metrics.operator import OperatorMetrics, counted
 from forge_operator.plan.actions import EnsureQueues, ForgetPool, Scale, SetQueue, WriteStatus
 from forge_operator.plan.cron import plan_cron
@@ -77,13 +79,14 @@ class Reconciler:
         gatherer: Gatherer,
         executor: Executor,
         metrics: OperatorMetrics,
+        rivals: Rivals,
         *,
         add: Callable[[Key], None] = lambda key: None,
         busy: Callable[[], int] = lambda: 1,
         fresh: float = FRESH,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._gatherer, self._executor, self._metrics = gatherer, executor, metrics
+        self._gatherer, self._executor, self._metrics, self._rivals = gatherer, executor, metrics, rivals
         self._add, self._busy, self._fresh, self._clock = add, busy, fresh, clock
         self._kept: dict[Key, Remembered] = {}
         self.departed: set[str] = set()
@@ -146,13 +149,22 @@ class Reconciler:
         found = await self._gatherer.object(key, not_before)
         if found is None:
             return await self._gone(key)
+        try:
+            ours = await self._rivals.ours(key, found)
+        except OutOfDate as error:
+            self.touch(key)
+            return Execution(kept.memory, stopped_by=str(error)), SOON
+        if ours is None:
+            return self._let_be(key), None  # the next look at everything asks again
+        if ours is not found:
+            found, kept.changed_at = ours, self._clock()
         if kept.uid != found["metadata"]["uid"]:  # deleted and made again: another object
             self._leave(kept.uid)
             kept.uid, kept.memory = found["metadata"]["uid"], Memory()
         planned = await self._planned(key, kept, found, not_before)
         kept.memory = planned.memory
         try:
-            done = await self._executor.carry_out(_subject(key, found), planned.strands, planned.memory)
+            done = await self._executor.carry_out(subject_of(key, found), planned.strands, planned.memory)
         finally:
             if planned.actions:
                 kept.changed_at = self._clock()
@@ -187,6 +199,13 @@ class Reconciler:
         self._metrics.decided(f"{key.namespace}/{key.name}", planned.decision)
         return planned
 
+    def _let_be(self, key: Key) -> Execution:
+        """The object is another operator's: nothing of it is known here."""
+        kept = self._kept.pop(key)
+        self._gatherer.forget(kept.uid)
+        self._metrics.forget_pool(f"{key.namespace}/{key.name}")
+        return Execution(Memory())
+
     async def _gone(self, key: Key) -> tuple[Execution, timedelta | None]:
         """The object is not there, as the API server says: nothing in the database is its own any more."""
         database = await self._gatherer.everything(self._clock())
@@ -209,6 +228,7 @@ class Reconciler:
     def _leave(self, uid: str) -> None:
         """The object of this uid is gone; none was looked at when there is no uid."""
         self._gatherer.forget(uid)
+        self._rivals.forget(uid)
         if uid:
             self.departed.add(uid)
 
@@ -269,8 +289,3 @@ def _scaled_queues(name: str, spec: QueueSpec | InvalidSpec) -> tuple[tuple[str,
         return (), timedelta(0)
     served = tuple(dict.fromkeys((spec.queue_name or name, *spec.workers.queues)))
     return served, lookahead(spec.workers.autoscaling)
-
-
-def _subject(key: Key, found: Object) -> Subject:
-    metadata = found["metadata"]
-    return Subject(BY_KIND[key.kind].group_version, key.kind, key.namespace, key.name, metadata["uid"])

@@ -336,7 +336,10 @@ class ApiServer:
         if sub == "scale":
             after = merged(before, {"spec": {"replicas": asked.body["spec"]["replicas"]}})
             return _scale_of(self._store(resource, before, after))
-        change = {k: v for k, v in asked.body.items() if k != "status" or resource not in WITH_STATUS}
+        if sub == "status":
+            change = {"status": asked.body["status"]}
+        else:
+            change = {k: v for k, v in asked.body.items() if k != "status" or resource not in WITH_STATUS}
         return self._store(resource, before, merged(before, change))
 
     def _list(self, resource: Resource, namespace: str | None, query: Mapping[str, str]) -> Object:

@@ -17,6 +17,7 @@ from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.executor import Executor
 from forge_operator.loop.gatherer import Gatherer
 from forge_operator.loop.reconciler import Reconciler
+from forge_operator.loop.rivals import Rivals
 from forge_operator.loop.ticker import Ticker
 from forge_operator.metrics.operator import OperatorMetrics
 from forge_operator.naming import POOL_UID, VERSION_ID
@@ -139,6 +140,7 @@ async def staged(
     clock: Callable[[], float] = time.monotonic,
     namespaces: tuple[str, ...] = (),
     settings: OperatorSettings | None = None,
+    identity: str = "default/forge-jobs-operator",
 ) -> AsyncIterator[Stage]:
     """A stage on this API server and this database."""
     # It leads at first; a test whose operator is taken over by another says whether it leads again.
@@ -147,12 +149,14 @@ async def staged(
     settings = settings or OperatorSettings()
     cluster = ClusterReader(kube, namespaces, policy=settings.policy_version, clock=clock)
     facts = FactsReader(link)
-    executor = Executor(kube, link, EventRecorder(kube, "operator-1"))
+    recorder = EventRecorder(kube, "operator-1")
+    executor = Executor(kube, link, recorder)
     added: list[Key] = []
     reconciler = Reconciler(
         Gatherer(cluster, facts, settings),
         executor,
         metrics,
+        Rivals(kube, recorder, identity, may_write=lambda: executor._may_write(), clock=clock),
         add=added.append,
         busy=busy,
         fresh=fresh,

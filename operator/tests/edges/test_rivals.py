@@ -1,0 +1,142 @@
+"""Two operators that watch the same namespace: one of them keeps an object, and the other leaves it alone."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from forge_jobs import Forge
+from forge_jobs.testing.local_postgres import LocalPostgres
+from forge_operator.cluster.api import CRONS, DEPLOYMENTS, QUEUES, Kube
+from forge_operator.cluster.events import EventRecorder
+from forge_operator.loop.halt import OutOfDate
+from forge_operator.loop.rivals import PATIENCE, Rivals
+from forge_operator.state.keys import CRON, Key
+from tests.edges.api_server import ApiServer
+from tests.edges.stage import MAIL, Stage, staged, workers
+
+FIRST, SECOND = "default/forge-jobs-operator", "other/forge-jobs-operator"
+NIGHTLY = Key(CRON, "default", "nightly")
+
+
+@dataclass
+class Clock:
+    """A clock that tests put ahead."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+async def other_url(postgres: LocalPostgres) -> AsyncIterator[str]:
+    """The URL of the second operator's database."""
+    name = f"forge_test_{secrets.token_hex(4)}"
+    url = postgres.create_database(name)
+    async with Forge(url, schema="forge_jobs"):
+        pass
+    yield url
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+async def first(api: ApiServer, kube: Kube, url: str) -> AsyncIterator[Stage]:
+    """The operator that was there before."""
+    async with staged(api, kube, url, identity=FIRST) as stage:
+        yield stage
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The second operator's clock."""
+    return Clock()
+
+
+@pytest.fixture
+async def second(api: ApiServer, kube: Kube, other_url: str, clock: Clock) -> AsyncIterator[Stage]:
+    """One that is installed later, for the same namespaces and with a database of its own."""
+    async with staged(api, kube, other_url, identity=SECOND, clock=clock) as stage:
+        yield stage
+
+
+def said(api: ApiServer, key: Key = MAIL) -> tuple[object, object]:
+    """Return who manages the object, and who would."""
+    status = (api.get(QUEUES if key == MAIL else CRONS, key.name) or {}).get("status") or {}
+    return status.get("operator"), status.get("rival")
+
+
+async def test_the_first_operator_keeps_a_queue_and_the_second_changes_nothing_of_it(
+    api: ApiServer, first: Stage, second: Stage, clock: Clock
+) -> None:
+    first.queue(workers=workers())
+    await first.settle()
+    before, conditions = api.all(DEPLOYMENTS), first.conditions()
+    assert said(api) == (FIRST, None)
+
+    for _ in range(3):
+        await second.look()
+    assert api.all(DEPLOYMENTS) == before
+    assert said(api) == (FIRST, SECOND)
+    assert first.reasons().count("AnotherOperator") == 1
+    assert not await second.states()
+
+    await first.settle()  # it lives, so it answers
+    for _ in range(3):
+        await second.look()
+        clock.ahead += PATIENCE / 4
+    assert said(api) == (FIRST, None)
+    assert (api.all(DEPLOYMENTS), first.conditions()) == (before, conditions)
+    clock.ahead += PATIENCE
+    await second.look()
+    assert said(api) == (FIRST, SECOND)
+    await first.settle()
+    assert said(api) == (FIRST, None)
+
+
+async def test_the_first_operator_keeps_a_cron(api: ApiServer, first: Stage, second: Stage) -> None:
+    first.queue()
+    first.cron(schedule="0 3 * * *", job={"queue": "mail", "kind": "report"})
+    await first.settle()
+    await first.settle(NIGHTLY)
+    await second.look(NIGHTLY)
+
+    assert said(api, NIGHTLY) == (FIRST, SECOND)
+    assert await second.forge.crons.list() == []
+
+
+async def test_an_operator_that_does_not_answer_any_more_is_followed(
+    api: ApiServer, first: Stage, second: Stage, clock: Clock
+) -> None:
+    first.queue(workers=workers())
+    await first.settle()
+    await second.look()
+    clock.ahead += PATIENCE - 60
+    await second.look()
+    assert said(api) == (FIRST, SECOND)
+
+    clock.ahead += 60
+    await second.settle()
+    assert said(api) == (SECOND, None)
+    assert "TakenOver" in second.reasons()
+    assert (await second.forge.queues.get("mail")).managed_by == "ForgeQueue default/mail"
+    api.requests.clear()
+    await first.look()
+    assert said(api) == (SECOND, FIRST)
+
+
+async def test_only_one_of_two_operators_that_see_a_new_object_at_once_gets_it(
+    api: ApiServer, kube: Kube
+) -> None:
+    found = api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {}})
+    one, two = (Rivals(kube, EventRecorder(kube, name), name) for name in (FIRST, SECOND))
+
+    assert await one.ours(MAIL, found)
+    with pytest.raises(OutOfDate):
+        await two.ours(MAIL, found)
+    present = api.get(QUEUES, "mail")
+    assert present is not None
+    assert await two.ours(MAIL, present) is None
+    assert said(api) == (FIRST, SECOND)
