@@ -127,6 +127,11 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
         return client.Owners(self.storage)
 
     @property
+    def interventions(self) -> "client.Interventions":
+        """List what people have done by hand, and who they were."""
+        return client.Interventions(self.storage)
+
+    @property
     def workers(self) -> "client.Workers":
         """List workers, and give them up."""
         return client.Workers(self.storage, stale=self.settings.stale)

@@ -120,3 +120,30 @@ def test_the_history_of_a_job_is_shown(cli: CommandLine):
     assert (first["what"], last["what"], last["note"]) == ("enqueued", "dead", "withdrawn")
     assert (deed["what"], deed["note"]) == ("by hand", "failed: scheduled to dead")
     assert deed["by"] in cli("jobs", "history", id).out
+
+
+def test_who_does_it_is_noted_as_the_command_says(cli: CommandLine):
+    id = enqueued(cli, "--delay", "1h")
+
+    cli.fine("jobs", "run-now", id, "--by", "ada")
+    cli.fine("--by", "bob", "queues", "pause", "default", "--why", "it moves")
+
+    by_hand = [entry["by"] for entry in cli.fine("jobs", "history", id) if entry["what"] == "by hand"]
+    assert by_hand == ["ada"]
+    paused, hurried = cli.fine("interventions")
+    assert (paused["subject"], paused["what"], paused["note"], paused["by"]) == (
+        *("queue default", "paused", "it moves"),
+        "bob",
+    )
+    assert (hurried["job_id"], hurried["what"], hurried["by"]) == (int(id), "run now", "ada")
+    assert cli.fine("interventions", "--of", "queue default") == [paused]
+
+
+def test_a_name_that_nobody_has_is_refused_and_changes_nothing(cli: CommandLine):
+    id = enqueued(cli, "--delay", "1h")
+
+    answer = cli("jobs", "cancel", id, "--by", "")
+
+    assert answer.code == 2
+    assert "The name of who acts is " in answer.error
+    assert cli.fine("jobs", "show", id)["state"] == "scheduled"

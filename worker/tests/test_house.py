@@ -165,6 +165,7 @@ FACADES = {
     "Crons",
     "Flows",
     "Groups",
+    "Interventions",
     "Jobs",
     "Kinds",
     "Limits",

@@ -12,6 +12,7 @@ NOUNS = {
     "crons": "Crons",
     "flows": "Flows",
     "groups": "Groups",
+    "interventions": "Interventions",
     "jobs": "Jobs",
     "kinds": "Kinds",
     "limits": "Limits",

@@ -1,4 +1,4 @@
-"""What all commands have in common: --json, --database-url and --schema, and how they run.
+"""What all commands have in common: --json, --database-url, --schema and --by, and how they run.
 
 A command is a function, async or not, that takes a Call, its own options, and returns a Report.
 `command` gives it the common options and adds it to a group.
@@ -20,14 +20,21 @@ P = ParamSpec("P")
 JSON_HELP = "Print one JSON document on stdout; errors are JSON on stderr."
 DATABASE_HELP = "The database, as sqlite:///path or postgresql://user@host/name. [default: that of the program in FORGE_APP, else FORGE_DATABASE_URL, else queue_database.toml, else SQLite in ./jobs/data]"
 SCHEMA_HELP = "The schema that holds the tables, on PostgreSQL."
+BY_HELP = "Who does this, as it is noted with what is done by hand. [default: the user and host]"
 
 Json = Annotated[bool, Option("--json", help=JSON_HELP, is_common=True)]
 DatabaseUrl = Annotated[
     str | None, Option("--database-url", metavar="URL", help=DATABASE_HELP, is_common=True)
 ]
 Schema = Annotated[str | None, Option("--schema", metavar="NAME", help=SCHEMA_HELP, is_common=True)]
+By = Annotated[str | None, Option("--by", metavar="NAME", help=BY_HELP, is_common=True)]
 
-COMMON = {"as_json": (Json, False), "database_url": (DatabaseUrl, None), "schema": (Schema, None)}
+COMMON = {
+    "as_json": (Json, False),
+    "database_url": (DatabaseUrl, None),
+    "schema": (Schema, None),
+    "by": (By, None),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +44,12 @@ class Call:
     as_json: bool = False
     database_url: str | None = None
     schema: str | None = None
+    by: str | None = None
 
-    def refined(self, as_json: bool, database_url: str | None, schema: str | None) -> "Call":
+    def refined(self, as_json: bool, database_url: str | None, schema: str | None, by: str | None) -> "Call":
         """Return the call as the options after the command say it; where they say nothing, as those before it did."""
-        return Call(self.as_json or as_json, database_url or self.database_url, schema or self.schema)
+        url, name = database_url or self.database_url, self.by if by is None else by
+        return Call(self.as_json or as_json, url, schema or self.schema, name)
 
 
 Function = Callable[Concatenate[Call, P], Awaitable[Report | None] | Report | None]

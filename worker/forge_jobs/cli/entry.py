@@ -19,6 +19,7 @@ from forge_jobs.cli import (
     flows,
     groups,
     imports,
+    interventions,
     jobs,
     kinds,
     limits,
@@ -65,6 +66,7 @@ app.add_command(tenants.group, "tenants")
 app.add_command(limits.group, "limits")
 app.add_command(owners.group, "owners")
 app.add_command(imports.group, "import")
+interventions.register(app)
 stats.register(app)
 load.register(app)
 move.register(app)
@@ -73,9 +75,11 @@ completion.register(app)
 
 
 @click.pass_context
-def _common(ctx: click.Context, as_json: bool, database_url: str | None, schema: str | None) -> None:
+def _common(
+    ctx: click.Context, as_json: bool, database_url: str | None, schema: str | None, by: str | None
+) -> None:
     as_json = as_json or (ctx.find_object(Call) or Call()).as_json
-    ctx.obj = Call(as_json, database_url, schema)
+    ctx.obj = Call(as_json, database_url, schema, by)
     if ctx.invoked_subcommand != "worker":  # which logs them
         for warning in unknown_variables(os.environ):
             print_warning(warning, as_json=as_json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from forge_jobs.cli import program
 from forge_jobs.cli.command import Call
 from forge_jobs.cli.output import print_warning
+from forge_jobs.client.acting import acting_as, asked_by
 from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
 from forge_jobs.forge import Forge
 from forge_jobs.settings import database_url, url_file
@@ -60,7 +61,8 @@ def say_caveat(call: Call, storage: Storage) -> None:
 async def opened(call: Call, *, declares: bool = False) -> AsyncIterator[Forge]:
     """The database is open and its schema is this release's; any other is refused, and a sentence says what to do.
 
-    What the program of FORGE_APP declares is written only if the command `declares`.
+    What the program of FORGE_APP declares is written only if the command `declares`. What is done meanwhile is noted as done
+    by whom the call names.
     """
     forge = forge_of(call)
     require_file(forge.storage.url)
@@ -73,6 +75,7 @@ async def opened(call: Call, *, declares: bool = False) -> AsyncIterator[Forge]:
             status = await forge.storage.schema.status()
             if status.required > status.known:
                 raise SchemaTooNew(status.found, status.known)
-            yield forge
+            with acting_as(asked_by() if call.by is None else call.by):
+                yield forge
         finally:
             await forge.close()

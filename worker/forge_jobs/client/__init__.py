@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from forge_jobs.client.crons import Crons
     from forge_jobs.client.flows import Flows
     from forge_jobs.client.groups import Groups
+    from forge_jobs.client.interventions import Interventions
     from forge_jobs.client.jobs import Jobs
     from forge_jobs.client.kinds import Kinds
     from forge_jobs.client.limits import Limits
@@ -27,6 +28,7 @@ else:
         "crons",
         "flows",
         "groups",
+        "interventions",
         "jobs",
         "kinds",
         "limits",
@@ -43,6 +45,7 @@ __all__ = [
     "Crons",
     "Flows",
     "Groups",
+    "Interventions",
     "Jobs",
     "Kinds",
     "Limits",

@@ -34,6 +34,11 @@ def who_acts() -> str:
     return _name.get() or asked_by()
 
 
+def who_is_named() -> str | None:
+    """Return the name that was given; None: what a program does as a part of its work is not noted."""
+    return _name.get()
+
+
 def asked_by() -> str:
     """Return the user of this process, and its host."""
     try:

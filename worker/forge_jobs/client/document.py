@@ -19,6 +19,7 @@ from forge_jobs.model.cron import CronConfig, LoadedCron
 from forge_jobs.model.flow import FlowNode, FlowStatus
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.history import HistoryEntry
+from forge_jobs.model.intervention import Intervention
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job, JobProgress
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.operation import Operation
@@ -40,6 +41,7 @@ Fact = (
     | Job
     | Failure
     | HistoryEntry
+    | Intervention
     | JobProgress
     | JobStep
     | KeptSignal

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import FlowDead, FlowNotFound, InvalidInput, WaitTimeout, WrongFlowState
@@ -108,7 +109,7 @@ class Flows:
 
         Raises FlowNotFound, InvalidInput, and WrongFlowState when it has ended.
         """
-        was = await self._storage.flows.cancel(_id(flow_id))
+        was = await self._storage.flows.cancel(_id(flow_id), by=who_acts())
         if was is None:
             raise FlowNotFound(flow_id)
         if was is not FlowState.RUNNING:
@@ -121,7 +122,7 @@ class Flows:
 
         Raises FlowNotFound, InvalidInput, and WrongFlowState when it is neither dead nor cancelled, or a job of its is gone.
         """
-        was, gone = await self._storage.flows.retry(_id(flow_id))
+        was, gone = await self._storage.flows.retry(_id(flow_id), by=who_acts())
         if was is None:
             raise FlowNotFound(flow_id)
         if gone is not None:
@@ -142,7 +143,7 @@ class Flows:
         while flows := await self.list(state=FlowState.DEAD, name=name, before=before, limit=MOST_LISTED):
             before = flows[-1].id
             for flow in flows:
-                was, gone = await self._storage.flows.retry(flow.id)
+                was, gone = await self._storage.flows.retry(flow.id, by=who_acts())
                 if gone is not None:
                     left.append(flow.id)
                 elif was in (FlowState.DEAD, FlowState.CANCELLED):  # else somebody else was faster

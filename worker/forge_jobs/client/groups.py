@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.client.pause import pause_end
 from forge_jobs.errors import UnknownGroup
 from forge_jobs.model.group import GroupStatus
@@ -51,9 +52,9 @@ class Groups:
         """
         reason = None if why is None else names.line(why, "why")
         end = await pause_end(self._storage, until)
-        await self._storage.groups.pause(groups.name(name), until=end, reason=reason)
+        await self._storage.groups.pause(groups.name(name), until=end, reason=reason, by=who_acts())
         return await self.get(name)
 
     async def resume(self, name: str) -> bool:
         """The group gives its places away again; False when it was not paused. Raises InvalidInput."""
-        return await self._storage.groups.resume(groups.name(name))
+        return await self._storage.groups.resume(groups.name(name), by=who_acts())

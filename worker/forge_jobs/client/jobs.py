@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from forge_jobs.client.acting import who_acts
+from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.client.changes import check_attempts, timeout_of
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
 from forge_jobs.client.reruns import Encode, like, number_of
@@ -290,7 +290,9 @@ class Jobs:
         With `connection` that is part of the caller's transaction, as for `enqueue`. Raises InvalidInput, and KeyBusy
         when another transaction has the job or the key and does not end.
         """
-        return await self._storage.keys.remove(names.kind(kind), names.key(key), connection=connection)
+        return await self._storage.keys.remove(
+            names.kind(kind), names.key(key), connection=connection, by=who_is_named()
+        )
 
     async def count(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.client.pause import pause_end
 from forge_jobs.errors import UndeclaredKind
 from forge_jobs.model.kind import Kind
@@ -39,11 +40,11 @@ class Kinds:
         reason = None if why is None else names.line(why, "why")
         end = await pause_end(self._storage, until)
         await self.require([kind])
-        return await self._storage.kinds.pause(kind, until=end, reason=reason)
+        return await self._storage.kinds.pause(kind, until=end, reason=reason, by=who_acts())
 
     async def resume(self, kind: str) -> bool:
         """Jobs of the kind are begun again; False when it was not paused. Raises InvalidInput."""
-        return await self._storage.kinds.resume(names.kind(kind))
+        return await self._storage.kinds.resume(names.kind(kind), by=who_acts())
 
     async def paused(self) -> Sequence[PausedKind]:
         """Return the paused kinds by name."""

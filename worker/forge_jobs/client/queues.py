@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.client.pause import pause_end
 from forge_jobs.client.removal import Removal
@@ -71,7 +72,13 @@ class Queues:
         wanted = checked_changes(changes)
         await self._check_backoff(name, wanted)
         await self._check_rate_limit(wanted.get("rate_limit"))
-        return await self._storage.queues.set(name, wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
+        return await self._storage.queues.set(
+            name,
+            wanted,
+            managed_by=managed_by,
+            epoch=epoch_or_none(epoch),
+            by=who_acts() if managed_by is None else None,
+        )
 
     async def manage(
         self, name: str, owner: str | None, *, previous: str | None = None, epoch: OperatorEpoch | None = None
@@ -95,12 +102,12 @@ class Queues:
         """
         queue = await self.get(name)
         changes = {"paused": True, "paused_until": await pause_end(self._storage, until), "pause_reason": why}
-        return await self._storage.queues.set(queue.name, checked_changes(changes))
+        return await self._storage.queues.set(queue.name, checked_changes(changes), by=who_acts())
 
     async def resume(self, name: str) -> QueueConfig:
         """The queue is claimed from again. Raises UnknownQueue, Managed."""
         queue = await self.get(name)
-        return await self._storage.queues.set(queue.name, checked_changes({"paused": False}))
+        return await self._storage.queues.set(queue.name, checked_changes({"paused": False}), by=who_acts())
 
     async def delete(
         self,

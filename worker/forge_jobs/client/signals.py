@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from msgspec.structs import replace
 
+from forge_jobs.client.acting import who_is_named
 from forge_jobs.codecs.bound import signal_to
 from forge_jobs.codecs.plain import encode, hides
 from forge_jobs.errors import ClaimLost, InvalidInput, SignalRefused
@@ -174,7 +175,7 @@ class Signaller:
         while True:
             most = TOGETHER if connection is None else None
             page = Recipient(kind=to.kind, tag=to.tag, after=max(answers, default=0), most=most)
-            sent = await self.storage.signals.send(page, signal, connection=connection)
+            sent = await self.storage.signals.send(page, signal, connection=connection, by=who_is_named())
             answers.update({job_id: answer for job_id, answer in sent if job_id is not None})
             if most is None or len(sent) < most:
                 return answers
@@ -182,7 +183,9 @@ class Signaller:
     async def _sent_to_one(self, to: Recipient, signal: NewSignal, value: Any, connection: Any) -> Signalled:
         for of_kind, codec in (await self._codecs(to, signal, connection)).items():
             signal = _written(signal, value, codec, of_kind)
-        [(job_id, answer)] = await self.storage.signals.send(to, signal, connection=connection)
+        [(job_id, answer)] = await self.storage.signals.send(
+            to, signal, connection=connection, by=who_is_named()
+        )
         if answer is Signalled.FULL:
             raise SignalRefused(job_id or 0, signal.name, MOST_SIGNALS, MOST_KEPT)
         return answer

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.errors import InvalidInput, Managed
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.worker import Leader, LostWorker, WorkerInfo
@@ -83,7 +84,7 @@ class Workers:
         for worker in wanted:
             if worker.pool is not None:
                 raise Managed(f"Worker {worker.label}", "the operator of its pool")
-        done = await self._storage.workers.pause([worker.id for worker in wanted], paused)
+        done = await self._storage.workers.pause([worker.id for worker in wanted], paused, by=who_acts())
         return [worker for worker in wanted if worker.id in done]
 
     async def _named(self, workers: Iterable[int | str]) -> Sequence[WorkerInfo]:

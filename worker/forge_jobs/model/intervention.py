@@ -1,4 +1,4 @@
-"""What somebody did to a job by hand."""
+"""What somebody did by hand, to a job or to something else."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,17 +20,27 @@ class Deed(StrEnum):
     UNPINNED = "unpinned"
     MOVED = "moved"
     REPRIORITISED = "reprioritised"
+    REMOVED = "removed"  # by its key
+    SIGNALLED = "signalled"
+    PAUSED = "paused"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
     """One deed, and who did it."""
 
-    job_id: int
+    job_id: int | None  # None: it was done to something else
     at: datetime
     what: Deed
     by: str  # as that program said: a name that it was given, or its user and host
     role: str | None  # of the server; None: the database has none
-    was: State  # before
-    becomes: State | None  # after it; None: the job is gone
+    was: State | None  # before; None: not known
+    becomes: State | None  # after it; None: the job is gone, or it is not known
     operation_id: int | None = None  # of which it was a part; None: of none
+    subject: str | None = None  # to what it was done, like "queue mail" or "flow 7"; None: to the job
+    note: str | None = None  # what else is known of it
+
+
+MOST_OF_ONE = 100
+"""So many deeds are kept of a job, the newest, besides those of operations."""

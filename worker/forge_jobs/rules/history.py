@@ -16,11 +16,16 @@ def history(job: Job | None, interventions: Iterable[Intervention] = ()) -> list
 
 
 def _by_hand(done: Intervention) -> HistoryEntry:
-    after = "gone" if done.becomes is None else done.becomes.value
-    states = f"{done.was.value}" if after == done.was.value else f"{done.was.value} to {after}"
+    if done.subject is not None:
+        states = done.subject
+    elif done.was is None:
+        states = done.note or ""
+    else:
+        after = "gone" if done.becomes is None else done.becomes.value
+        states = f"{done.was.value}" if after == done.was.value else f"{done.was.value} to {after}"
     part = "" if done.operation_id is None else f", in operation {done.operation_id}"
     role = "" if done.role is None else f" (role {done.role})"
-    note = f"{done.what.value}: {states}{part}"
+    note = f"{done.what.value}: {states}{part}" if states else f"{done.what.value}{part}"
     return HistoryEntry(done.at, Happened.BY_HAND, note=note, by=f"{done.by}{role}")
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from forge_jobs.sync.crons import SyncCrons
     from forge_jobs.sync.flows import SyncFlows
     from forge_jobs.sync.groups import SyncGroups
+    from forge_jobs.sync.interventions import SyncInterventions
     from forge_jobs.sync.jobs import SyncJobs
     from forge_jobs.sync.kinds import SyncKinds
     from forge_jobs.sync.limits import SyncLimits
@@ -25,6 +26,7 @@ else:
         "crons",
         "flows",
         "groups",
+        "interventions",
         "jobs",
         "kinds",
         "limits",
@@ -41,6 +43,7 @@ __all__ = [
     "SyncFlows",
     "SyncForge",
     "SyncGroups",
+    "SyncInterventions",
     "SyncJobs",
     "SyncKinds",
     "SyncLimits",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from forge_jobs.sync.crons import SyncCrons
     from forge_jobs.sync.flows import SyncFlows
     from forge_jobs.sync.groups import SyncGroups
+    from forge_jobs.sync.interventions import SyncInterventions
     from forge_jobs.sync.jobs import SyncJobs
     from forge_jobs.sync.kinds import SyncKinds
     from forge_jobs.sync.limits import SyncLimits
@@ -317,6 +318,13 @@ class SyncForge(SyncSignals):
         from forge_jobs.sync.owners import SyncOwners
 
         return SyncOwners(client.Owners(self.storage), self)
+
+    @property
+    def interventions(self) -> "SyncInterventions":
+        """List what people have done by hand, and who they were."""
+        from forge_jobs.sync.interventions import SyncInterventions
+
+        return SyncInterventions(client.Interventions(self.storage), self)
 
     @property
     def workers(self) -> "SyncWorkers":

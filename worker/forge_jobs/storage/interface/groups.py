@@ -20,13 +20,15 @@ class Groups(Protocol):
         Jobs for which there is a place now are pending; jobs that have one keep it. Raises UnknownGroup with None.
         """
 
-    async def pause(self, name: str, *, until: datetime | None, reason: str | None) -> None:
+    async def pause(
+        self, name: str, *, until: datetime | None, reason: str | None, by: str | None = None
+    ) -> None:
         """The group is paused like this, however it was paused before; workers are told.
 
         It gives no places away, and its pending jobs are blocked. Those that workers have claimed keep their places.
         """
 
-    async def resume(self, name: str) -> bool:
+    async def resume(self, name: str, *, by: str | None = None) -> bool:
         """The group is not paused, and gives the places away that it has; False when it was not."""
 
     async def paused(self) -> Mapping[str, datetime]:

@@ -23,10 +23,12 @@ class Kinds(Protocol):
     async def forget(self, kind: str) -> bool:
         """The kind is not declared; False when it was not."""
 
-    async def pause(self, kind: str, *, until: datetime | None, reason: str | None) -> PausedKind:
+    async def pause(
+        self, kind: str, *, until: datetime | None, reason: str | None, by: str | None = None
+    ) -> PausedKind:
         """The kind is paused like this, however it was paused before; workers are told."""
 
-    async def resume(self, kind: str) -> bool:
+    async def resume(self, kind: str, *, by: str | None = None) -> bool:
         """The kind is not paused, and workers are told; False when it was not."""
 
     async def paused(self) -> list[PausedKind]:

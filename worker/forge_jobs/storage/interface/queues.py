@@ -25,6 +25,7 @@ class Queues(Protocol):
         *,
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 

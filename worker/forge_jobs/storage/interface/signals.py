@@ -22,7 +22,7 @@ class Signals(Protocol):
         """
 
     async def send(
-        self, to: Recipient, signal: NewSignal, *, connection: Any = None
+        self, to: Recipient, signal: NewSignal, *, connection: Any = None, by: str | None = None
     ) -> Sequence[tuple[int | None, Signalled]]:
         """Send the signal; return what became of it by the ids of the jobs, in their order.
 

@@ -72,7 +72,7 @@ class Workers(Protocol):
         A worker that has beaten since stays. Return the labels of those that are gone, by id.
         """
 
-    async def pause(self, worker_ids: Sequence[int], paused: bool) -> set[int]:
+    async def pause(self, worker_ids: Sequence[int], paused: bool, *, by: str | None = None) -> set[int]:
         """Those of the workers that no operator runs may claim nothing more, or may again when not `paused`; they are told.
 
         Return them. It holds for as long as the worker has this id.

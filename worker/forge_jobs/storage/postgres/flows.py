@@ -13,8 +13,9 @@ from forge_jobs.model.flow import (
     Role,
     decoded,
 )
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.moments import EPOCH
-from forge_jobs.storage.postgres import flow_start, groups, key_wait
+from forge_jobs.storage.postgres import flow_start, groups, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
@@ -168,16 +169,27 @@ class PostgresFlows:
     async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
         return [tuple(record) for record in await self._database.fetch(RESULTS, flow_id)]
 
-    async def cancel(self, flow_id: int) -> FlowState | None:
-        record = await again(self._database.fetchrow, CANCEL, flow_id)
-        assert record is not None
+    async def cancel(self, flow_id: int, *, by: str | None = None) -> FlowState | None:
+        async def attempt() -> Any:
+            async with self._database.transaction() as connection:
+                record = await self._database.fetchrow(CANCEL, flow_id, connection=connection)
+                assert record is not None
+                subjects = [f"flow {flow_id}"] if record["was"] == FlowState.RUNNING else []
+                await interventions.note_of(self._database, connection, subjects, Deed.CANCELLED, by)
+                return record
+
+        record = await again(attempt)
         await _cancel(self._database, record["open_jobs"] or ())
         return None if record["was"] is None else FlowState(record["was"])
 
     @tried_again
-    async def retry(self, flow_id: int) -> tuple[FlowState | None, int | None]:
-        record = await self._database.fetchrow(RETRY, flow_id)
-        assert record is not None
+    async def retry(self, flow_id: int, *, by: str | None = None) -> tuple[FlowState | None, int | None]:
+        async with self._database.transaction() as connection:
+            record = await self._database.fetchrow(RETRY, flow_id, connection=connection)
+            assert record is not None
+            is_retried = record["was"] in (FlowState.DEAD, FlowState.CANCELLED) and record["gone"] is None
+            subjects = [f"flow {flow_id}"] if is_retried else []
+            await interventions.note_of(self._database, connection, subjects, Deed.RETRIED, by)
         return None if record["was"] is None else FlowState(record["was"]), record["gone"]
 
     async def audit(self, *, epoch: LeaderEpoch) -> int:

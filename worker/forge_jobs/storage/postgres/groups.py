@@ -19,9 +19,11 @@ from forge_jobs.errors import (
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import FullGroup
 from forge_jobs.model.group import GroupStatus
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import WAITING, State
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
@@ -209,13 +211,22 @@ class PostgresGroups:
         await admit(self._database, record["again"])
 
     @tried_again
-    async def pause(self, name: str, *, until: datetime | None, reason: str | None) -> None:
-        [record] = await self._database.fetch(PAUSE, name, until, reason)
+    async def pause(
+        self, name: str, *, until: datetime | None, reason: str | None, by: str | None = None
+    ) -> None:
+        async with self._database.transaction() as connection:
+            [record] = await self._database.fetch(PAUSE, name, until, reason, connection=connection)
+            await interventions.note_of(
+                self._database, connection, [f"group {name}"], Deed.PAUSED, by, reason
+            )
         await admit(self._database, record["again"])
 
     @tried_again
-    async def resume(self, name: str) -> bool:
-        [record] = await self._database.fetch(RESUME, name)
+    async def resume(self, name: str, *, by: str | None = None) -> bool:
+        async with self._database.transaction() as connection:
+            [record] = await self._database.fetch(RESUME, name, connection=connection)
+            subjects = [f"group {name}"] if record["ended"] else []
+            await interventions.note_of(self._database, connection, subjects, Deed.RESUMED, by)
         await admit(self._database, record["again"])
         return record["ended"] is not None
 

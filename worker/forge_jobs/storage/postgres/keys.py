@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import asyncpg
 
 from forge_jobs.errors import ForgeError, KeyBusy, NotUnique, StorageUnavailable
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import MAX_PAYLOAD, Enqueued, NewJob, Removed
-from forge_jobs.storage.postgres import key_wait, tags, time_limits
+from forge_jobs.storage.postgres import interventions, key_wait, tags, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 
@@ -66,14 +67,20 @@ class PostgresKeys:
         job_id: int | None = await self._database.fetchval(HOLDER_ID, kind, key)
         return job_id
 
-    async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
+    async def remove(self, kind: str, key: str, *, connection: Any = None, by: str | None = None) -> Removed:
         async def attempt() -> str:
             async with self._database.transaction(connection) as transaction:
                 if connection is None:
                     await key_wait.bound(transaction)
+                holder = None
+                if by is not None:
+                    holder = await self._database.fetchval(HOLDER_ID, kind, key, connection=transaction)
                 answer: str = await self._database.fetchval(
                     REMOVE, kind, key, connection is None, connection=transaction
                 )
+                if by is not None and holder is not None and answer != Removed.NOT_FOUND:
+                    facts = holder, Deed.REMOVED, by, None, None, f"key {key}"
+                    await interventions.note(self._database, transaction, *facts)
                 return answer
 
         return Removed(await in_time(attempt, kind, key, connection, undone="removed"))

@@ -7,10 +7,12 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.redaction import decoded, encoded
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
@@ -114,13 +116,21 @@ class PostgresKinds:
         return bool(await self._database.fetchval(FORGET, kind))
 
     @tried_again
-    async def pause(self, kind: str, *, until: datetime | None, reason: str | None) -> PausedKind:
-        [record] = await self._database.fetch(PAUSE, kind, until, reason)
+    async def pause(
+        self, kind: str, *, until: datetime | None, reason: str | None, by: str | None = None
+    ) -> PausedKind:
+        async with self._database.transaction() as connection:
+            [record] = await self._database.fetch(PAUSE, kind, until, reason, connection=connection)
+            await interventions.note_of(self._database, connection, [f"kind {kind}"], Deed.PAUSED, by, reason)
         return PausedKind(record["kind"], record["until"], record["reason"], record["paused_at"])
 
     @tried_again
-    async def resume(self, kind: str) -> bool:
-        return bool(await self._database.fetchval(RESUME, kind))
+    async def resume(self, kind: str, *, by: str | None = None) -> bool:
+        async with self._database.transaction() as connection:
+            was_paused = bool(await self._database.fetchval(RESUME, kind, connection=connection))
+            subjects = [f"kind {kind}"] if was_paused else []
+            await interventions.note_of(self._database, connection, subjects, Deed.RESUMED, by)
+        return was_paused
 
     async def paused(self) -> list[PausedKind]:
         return [PausedKind(**record) for record in await self._database.fetch(PAUSED)]

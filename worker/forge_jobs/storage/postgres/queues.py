@@ -6,10 +6,11 @@ from typing import Any
 
 from forge_jobs.errors import UnknownQueue
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN
-from forge_jobs.storage.postgres import slots
+from forge_jobs.storage.postgres import interventions, slots
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
@@ -114,6 +115,7 @@ class PostgresQueues:
         *,
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> QueueConfig:
         refusals.check_queue(name, changes)
         statement = _set_statement(changes)
@@ -125,6 +127,10 @@ class PostgresQueues:
             if record is None:
                 raise refusals.managed_queue(name, await self._owner(name, connection))
             config = queue_config(record)
+            if "paused" in changes:
+                deed = Deed.PAUSED if changes["paused"] else Deed.RESUMED
+                reason = changes.get("pause_reason")
+                await interventions.note_of(self._database, connection, [f"queue {name}"], deed, by, reason)
             await slots.fit(
                 self._database,
                 config.id,

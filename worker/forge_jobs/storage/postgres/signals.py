@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Claim
 from forge_jobs.model.signal import (
     JobSignal,
@@ -18,7 +19,7 @@ from forge_jobs.model.signal import (
     TokenFacts,
 )
 from forge_jobs.model.step import JobStep
-from forge_jobs.storage.postgres import steps
+from forge_jobs.storage.postgres import interventions, steps
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 
@@ -94,7 +95,20 @@ class PostgresSignals:
         return None if record is None else steps.shown(record)
 
     async def send(
-        self, to: Recipient, signal: NewSignal, *, connection: Any = None
+        self, to: Recipient, signal: NewSignal, *, connection: Any = None, by: str | None = None
+    ) -> Sequence[tuple[int | None, Signalled]]:
+        if by is None:
+            return await self._sent(to, signal, connection is not None, connection)
+        async with self._database.transaction(connection) as transaction:
+            answers = await self._sent(to, signal, connection is not None, transaction)
+            for job_id, answer in answers:
+                if job_id is not None and answer in (Signalled.WOKEN, Signalled.KEPT):
+                    facts = job_id, Deed.SIGNALLED, by, None, None, signal.name
+                    await interventions.note(self._database, transaction, *facts)
+        return answers
+
+    async def _sent(
+        self, to: Recipient, signal: NewSignal, is_callers: bool, connection: Any
     ) -> Sequence[tuple[int | None, Signalled]]:
         records = await self._database.fetch(
             SEND,
@@ -107,7 +121,7 @@ class PostgresSignals:
             to.tag,
             signal.mode.value,
             signal.token,
-            connection is not None,
+            is_callers,
             to.after,
             to.most,
             signal.of_replaced,

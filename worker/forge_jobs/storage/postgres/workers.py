@@ -8,10 +8,11 @@ from datetime import datetime
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import SlotFacts
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.interface.workers import Workers
-from forge_jobs.storage.postgres import handled
+from forge_jobs.storage.postgres import handled, interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.held_slots import held_slots
 from forge_jobs.storage.postgres.leadership import LEADS
@@ -144,9 +145,11 @@ WITH meant AS MATERIALIZED (
     WHERE worker_id = ANY (ARRAY(SELECT id FROM meant)) AND paused <> $2
 ), told AS (
     UPDATE {schema}.worker SET cordoned = $2, observed_revision = -1
-    WHERE id = ANY (ARRAY(SELECT id FROM meant)) AND cordoned <> $2 RETURNING id
+    WHERE id = ANY (ARRAY(SELECT id FROM meant)) AND cordoned <> $2 RETURNING label
 )
-SELECT array_agg(id) AS ids, (SELECT {schema}.tell('gate:') FROM told LIMIT 1) FROM meant
+SELECT array_agg(id) AS ids, (SELECT array_agg(label) FROM told) AS labels,
+       (SELECT {schema}.tell('gate:') FROM told LIMIT 1)
+FROM meant
 """
 
 
@@ -245,9 +248,15 @@ class PostgresWorkers(Workers):
         await self._database.liveness.fetch(FREE_SLOTS)
         return dict(gone)
 
-    async def pause(self, worker_ids: Sequence[int], paused: bool) -> set[int]:
+    async def pause(self, worker_ids: Sequence[int], paused: bool, *, by: str | None = None) -> set[int]:
         """Those of the workers that no operator runs may claim nothing more, or may again; they are told."""
-        return set(await self._database.fetchval(PAUSE, list(worker_ids), paused) or ())
+        async with self._database.transaction() as connection:
+            record = await self._database.fetchrow(PAUSE, list(worker_ids), paused, connection=connection)
+            assert record is not None
+            subjects = [f"worker {label}" for label in record["labels"] or ()]
+            deed = Deed.PAUSED if paused else Deed.RESUMED
+            await interventions.note_of(self._database, connection, subjects, deed, by)
+        return set(record["ids"] or ())
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""

@@ -19,8 +19,9 @@ from forge_jobs.model.flow import (
     decoded,
     encoded,
 )
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
-from forge_jobs.storage.sqlite import moves, nodes, outcomes
+from forge_jobs.storage.sqlite import interventions, moves, nodes, outcomes
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.leadership import leads
@@ -177,11 +178,11 @@ class SqliteFlows:
             lambda transaction: [(*record,) for record in transaction.records(RESULTS, (flow_id,))]
         )
 
-    async def cancel(self, flow_id: int) -> FlowState | None:
-        return await self._database.write(lambda transaction: _cancel(transaction, flow_id))
+    async def cancel(self, flow_id: int, *, by: str | None = None) -> FlowState | None:
+        return await self._database.write(lambda transaction: _cancel(transaction, flow_id, by))
 
-    async def retry(self, flow_id: int) -> tuple[FlowState | None, int | None]:
-        return await self._database.write(lambda transaction: _retry(transaction, flow_id))
+    async def retry(self, flow_id: int, *, by: str | None = None) -> tuple[FlowState | None, int | None]:
+        return await self._database.write(lambda transaction: _retried(transaction, flow_id, by))
 
     async def audit(self, *, epoch: LeaderEpoch) -> int:
         def left(transaction: Transaction) -> list[int]:
@@ -278,10 +279,11 @@ def _job(node: NewNode, *, is_limited: bool) -> NewJob:
     return replace(job, delay=None, run_at=nodes.FAR) if node.after else job
 
 
-def _cancel(transaction: Transaction, flow_id: int) -> FlowState | None:
+def _cancel(transaction: Transaction, flow_id: int, by: str | None) -> FlowState | None:
     was = transaction.value("SELECT state FROM flow WHERE id = ?", (flow_id,))
     if was != FlowState.RUNNING:
         return None if was is None else FlowState(was)
+    interventions.note_of(transaction, [f"flow {flow_id}"], Deed.CANCELLED, by)
     transaction.execute(
         "UPDATE flow SET cancel_requested_at = coalesce(cancel_requested_at, ?) WHERE id = ?",
         (transaction.now, flow_id),
@@ -290,6 +292,13 @@ def _cancel(transaction: Transaction, flow_id: int) -> FlowState | None:
     nodes.hand_on(transaction, nodes.end_waiting(transaction, waiting, NodeState.DEAD, CANCELLED_BY_USER))
     moves.cancel_each(transaction, [one for (one,) in transaction.rows(OPEN, (flow_id,))])
     return FlowState.RUNNING
+
+
+def _retried(transaction: Transaction, flow_id: int, by: str | None) -> tuple[FlowState | None, int | None]:
+    was, gone = _retry(transaction, flow_id)
+    if was in (FlowState.DEAD, FlowState.CANCELLED) and gone is None:
+        interventions.note_of(transaction, [f"flow {flow_id}"], Deed.RETRIED, by)
+    return was, gone
 
 
 def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, int | None]:

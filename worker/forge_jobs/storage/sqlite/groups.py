@@ -12,6 +12,7 @@ from forge_jobs.model.group import Group, GroupStatus, Overflow, decoded, has_gr
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
@@ -130,9 +131,7 @@ class Joining(NamedTuple):
 class Joined(NamedTuple):
     """What became of jobs besides that they are ready or blocked."""
 
-    dropped: dict[
-        int, int
-    ]  # jobs that are in no state, as their groups say, each with one that has its place
+    dropped: dict[int, int]  # jobs in no state, as their groups say, each with one that has its place
     in_way: list[int]  # jobs that have to be cancelled, as newer ones say
 
 
@@ -143,9 +142,8 @@ class SqliteGroups:
         self._database = database
 
     async def all(self, *, name: str | None = None, limit: int = 10_000) -> list[GroupStatus]:
-        rows = await self._database.read(
-            lambda transaction: transaction.records(ALL, {"name": name, "limit": limit})
-        )
+        asked = {"name": name, "limit": limit}
+        rows = await self._database.read(lambda transaction: transaction.records(ALL, asked))
         return [
             GroupStatus(**{**row, "paused": bool(row["paused"]), "paused_until": moment(row["paused_until"])})
             for row in rows
@@ -164,17 +162,21 @@ class SqliteGroups:
 
         await self._database.write(set)
 
-    async def pause(self, name: str, *, until: datetime | None, reason: str | None) -> None:
+    async def pause(
+        self, name: str, *, until: datetime | None, reason: str | None, by: str | None = None
+    ) -> None:
         def pause(transaction: Transaction) -> None:
             transaction.execute(PAUSE, (name, micros(until), reason, transaction.now))
+            interventions.note_of(transaction, [f"group {name}"], "paused", by, reason)
             withdraw(transaction)
             configured(transaction)
 
         await self._database.write(pause)
 
-    async def resume(self, name: str) -> bool:
+    async def resume(self, name: str, *, by: str | None = None) -> bool:
         def resume(transaction: Transaction) -> bool:
             ended = transaction.rows("DELETE FROM paused_group WHERE name = ? RETURNING name", (name,))
+            interventions.note_of(transaction, [f"group {name}" for _ in ended], "resumed", by)
             return bool(_resumed(transaction, ended))
 
         return await self._database.write(resume)

@@ -20,7 +20,14 @@ class SqliteHistory:
         self._database = database
 
     async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
-        return await self._database.write(lambda transaction: _sweep(transaction, epoch, limit))
+        swept: int = await self._database.write(lambda transaction: _sweep(transaction, epoch, limit))
+        if swept < limit:  # once, at the end of a series of full batches
+            while (
+                await self._database.write(lambda transaction: _sweep_deeds(transaction, epoch, limit))
+                == limit
+            ):
+                pass
+        return swept
 
 
 def forget(transaction: Transaction, job_ids: list[int]) -> None:
@@ -62,8 +69,11 @@ def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
                 count_move(transaction, [queue_id] * len(old), state, None)
                 swept += len(old)
     _sweep_traces(transaction)
-    interventions.sweep(transaction)
     return swept
+
+
+def _sweep_deeds(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
+    return interventions.sweep(transaction, limit) if leads(transaction, epoch) else 0
 
 
 def _sweep_traces(transaction: Transaction) -> None:

@@ -9,9 +9,10 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import MAX_PAYLOAD, WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
 from forge_jobs.rules.merging import merged
-from forge_jobs.storage.sqlite import groups, moves, places, tags, tenants, time_limits
+from forge_jobs.storage.sqlite import groups, interventions, moves, places, tags, tenants, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -55,13 +56,13 @@ class SqliteKeys:
         )
         return job_id
 
-    async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
+    async def remove(self, kind: str, key: str, *, connection: Any = None, by: str | None = None) -> Removed:
         try:
             if connection is not None:
                 return await self._database.within(
-                    connection, lambda transaction: _remove(transaction, kind, key)
+                    connection, lambda transaction: _remove(transaction, kind, key, by)
                 )
-            return await self._database.write(lambda transaction: _remove(transaction, kind, key))
+            return await self._database.write(lambda transaction: _remove(transaction, kind, key, by))
         except StorageUnavailable as error:
             if not is_write_lock_busy(error):
                 raise
@@ -69,10 +70,11 @@ class SqliteKeys:
             raise KeyBusy(kind, key, seconds, undone="removed") from error
 
 
-def _remove(transaction: Transaction, kind: str, key: str) -> Removed:
+def _remove(transaction: Transaction, kind: str, key: str, by: str | None) -> Removed:
     holder = transaction.value(HOLDER, (kind, key))
     if holder is None:
         return Removed.NOT_FOUND
+    interventions.note(transaction, [holder], Deed.REMOVED, by, None, None, note=f"key {key}")
     place = places.place(transaction, holder)
     if place.state is State.IN_PROGRESS:
         transaction.execute("DELETE FROM job_key WHERE job_id = ?", (holder,))

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.redaction import decoded, encoded
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.revision import configured
@@ -61,21 +63,25 @@ class SqliteKinds:
 
         return await self._database.write(forget)
 
-    async def pause(self, kind: str, *, until: datetime | None, reason: str | None) -> PausedKind:
+    async def pause(
+        self, kind: str, *, until: datetime | None, reason: str | None, by: str | None = None
+    ) -> PausedKind:
         def pause(transaction: Transaction) -> PausedKind:
             transaction.execute(
                 "INSERT OR REPLACE INTO paused_kind (kind, until, reason, paused_at) VALUES (?, ?, ?, ?)",
                 (kind, micros(until), reason, transaction.now),
             )
+            interventions.note_of(transaction, [f"kind {kind}"], Deed.PAUSED, by, reason)
             configured(transaction)
             return PausedKind(kind, until, reason, moment(transaction.now))
 
         return await self._database.write(pause)
 
-    async def resume(self, kind: str) -> bool:
+    async def resume(self, kind: str, *, by: str | None = None) -> bool:
         def resume(transaction: Transaction) -> bool:
             if not transaction.changed("DELETE FROM paused_kind WHERE kind = ?", (kind,)):
                 return False
+            interventions.note_of(transaction, [f"kind {kind}"], Deed.RESUMED, by)
             configured(transaction)
             return True
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from forge_jobs.errors import UnknownQueue
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
@@ -46,6 +48,7 @@ class SqliteQueues:
         *,
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> QueueConfig:
         refusals.check_queue(name, changes)
 
@@ -60,6 +63,10 @@ class SqliteQueues:
                 transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
             if changes:
                 _change(transaction, name, changes)
+            if "paused" in changes:
+                deed = Deed.PAUSED if changes["paused"] else Deed.RESUMED
+                reason = changes.get("pause_reason")
+                interventions.note_of(transaction, [f"queue {name}"], deed, by, reason)
             queue = get(transaction, name)
             if "concurrency" in changes:
                 if before is None and queue.concurrency is not None:

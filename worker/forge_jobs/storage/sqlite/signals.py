@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Claim
 from forge_jobs.model.signal import (
     MOST_KEPT,
@@ -20,7 +21,7 @@ from forge_jobs.model.signal import (
 )
 from forge_jobs.model.step import JobStep
 from forge_jobs.storage.refusals import open_value
-from forge_jobs.storage.sqlite import steps, waits
+from forge_jobs.storage.sqlite import interventions, steps, waits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.keys import HOLDER
 from forge_jobs.storage.sqlite.leadership import leads
@@ -96,15 +97,21 @@ class SqliteSignals:
         return await self._database.write(begin)
 
     async def send(
-        self, to: Recipient, signal: NewSignal, *, connection: Any = None
+        self, to: Recipient, signal: NewSignal, *, connection: Any = None, by: str | None = None
     ) -> Sequence[tuple[int | None, Signalled]]:
         def send(transaction: Transaction) -> list[tuple[int | None, Signalled]]:
             if to.tag is not None:
                 wanted = {"tag": to.tag, "after": to.after, "kind": to.kind, "most": to.most}
                 job_ids = [job_id for (job_id,) in transaction.rows(TAGGED, wanted)]
-                return [(job_id, _send(transaction, job_id, signal)) for job_id in job_ids]
+                return [(job_id, sent(transaction, job_id)) for job_id in job_ids]
             job_id = to.job_id if to.key is None else transaction.value(HOLDER, (to.kind, to.key))
-            return [(job_id, Signalled.UNKNOWN if job_id is None else _send(transaction, job_id, signal))]
+            return [(job_id, Signalled.UNKNOWN if job_id is None else sent(transaction, job_id))]
+
+        def sent(transaction: Transaction, job_id: int) -> Signalled:
+            answer = _send(transaction, job_id, signal)
+            if answer in (Signalled.WOKEN, Signalled.KEPT):
+                interventions.note(transaction, [job_id], Deed.SIGNALLED, by, None, None, note=signal.name)
+            return answer
 
         if connection is not None:
             return await self._database.within(connection, send)

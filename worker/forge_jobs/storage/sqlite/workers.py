@@ -8,9 +8,10 @@ from datetime import datetime
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import SlotFacts
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
-from forge_jobs.storage.sqlite import handled
+from forge_jobs.storage.sqlite import handled, interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.era import END_ERA
 from forge_jobs.storage.sqlite.held_slots import held_slots
@@ -187,13 +188,17 @@ class SqliteWorkers:
     async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
         return await self._database.write(lambda transaction: _removed(transaction, seen))
 
-    async def pause(self, worker_ids: Sequence[int], paused: bool) -> set[int]:
+    async def pause(self, worker_ids: Sequence[int], paused: bool, *, by: str | None = None) -> set[int]:
         """Those of the workers that no operator runs may claim nothing more, or may again; they are told."""
 
         def pause(transaction: Transaction) -> set[int]:
             meant = [id for id in worker_ids if transaction.row(RUNS_ALONE, (id,))]
             transaction.execute_many(PAUSE_LABEL, [(paused, id, paused) for id in meant])
-            if sum(transaction.changed(PAUSE, (paused, id, paused)) for id in meant):
+            changed = [id for id in meant if transaction.changed(PAUSE, (paused, id, paused))]
+            labels = [transaction.value("SELECT label FROM worker WHERE id = ?", (id,)) for id in changed]
+            deed = Deed.PAUSED if paused else Deed.RESUMED
+            interventions.note_of(transaction, [f"worker {label}" for label in labels], deed, by)
+            if changed:
                 transaction.tell("gate")
             return set(meant)
 

@@ -348,19 +348,22 @@ CREATE TABLE "forge_jobs".failure (
 );
 CREATE INDEX failure_job ON "forge_jobs".failure (job_id, id);
 
--- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
--- longest time that any queue keeps its dead jobs.
+-- What people have done by hand, to jobs and to what else there is, written by what did it. A row stays with its job, at most for
+-- a year, and others for the longest time that any queue keeps its dead jobs.
 CREATE TABLE "forge_jobs".intervention (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    job_id       bigint NOT NULL,
+    job_id       bigint,  -- null: it was done to something else than a job
     at           timestamptz NOT NULL,
     what         text NOT NULL,
     by_whom      text NOT NULL,  -- as that program said
     role         text DEFAULT session_user,  -- of the server; null: it was done in SQLite, which has none
-    was          text NOT NULL,  -- the state before
-    becomes      text,  -- the state after; null: the job is gone
-    operation_id bigint  -- of which it was a part; null: of none
+    was          text,  -- the state of the job before; null: not known
+    becomes      text,  -- its state after; null: it is gone, or not known
+    operation_id bigint,  -- of which it was a part; null: of none
+    subject      text,  -- to what else it was done, like "queue mail" or "flow 7"; null: to the job
+    note         text  -- what else is known; null: nothing
 );
+CREATE INDEX intervention_subject ON "forge_jobs".intervention (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX intervention_job ON "forge_jobs".intervention (job_id, id);
 CREATE INDEX intervention_at ON "forge_jobs".intervention (at);
 
@@ -2998,7 +3001,7 @@ INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, to
 INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id) OVERRIDING SYSTEM VALUE VALUES ('1', '13', '2026-01-01 00:00:00+00', 'cancelled', 'ada', 'postgres', 'in_progress', 'in_progress', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id, subject, note) OVERRIDING SYSTEM VALUE VALUES ('1', '13', '2026-01-01 00:00:00+00', 'cancelled', 'ada', 'postgres', 'in_progress', 'in_progress', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -3092,8 +3095,6 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-2', '0', '0', '0', '2', NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', '1', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', NULL, NULL, '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', NULL, NULL, '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '-1', '0', '0', '0', NULL, NULL, '1') ON CONFLICT DO NOTHING;
@@ -3117,6 +3118,8 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '1', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '2', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, '-1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -3132,8 +3135,6 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '1', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '2', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;

@@ -336,19 +336,22 @@ CREATE TABLE failure (
 );
 CREATE INDEX failure_job ON failure (job_id, id);
 
--- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
--- longest time that any queue keeps its dead jobs.
+-- What people have done by hand, to jobs and to what else there is, written by what did it. A row stays with its job, at most for
+-- a year, and others for the longest time that any queue keeps its dead jobs.
 CREATE TABLE intervention (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id       INTEGER NOT NULL,
+    job_id       INTEGER,  -- null: it was done to something else than a job
     at           INTEGER NOT NULL,
     what         TEXT NOT NULL,
     by_whom      TEXT NOT NULL,  -- as that program said
     role         TEXT,  -- of a server: null
-    was          TEXT NOT NULL,  -- the state before
-    becomes      TEXT,  -- the state after; null: the job is gone
-    operation_id INTEGER  -- of which it was a part; null: of none
+    was          TEXT,  -- the state of the job before; null: not known
+    becomes      TEXT,  -- its state after; null: it is gone, or not known
+    operation_id INTEGER,  -- of which it was a part; null: of none
+    subject      TEXT,  -- to what else it was done, like "queue mail" or "flow 7"; null: to the job
+    note         TEXT  -- what else is known; null: nothing
 );
+CREATE INDEX intervention_subject ON intervention (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX intervention_job ON intervention (job_id, id);
 CREATE INDEX intervention_at ON intervention (at);
 
@@ -911,7 +914,7 @@ INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, to
 INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) VALUES (30, 2, 1, 'ship', 'json', '{}', 0, NULL, 1, 0, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 1, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 1);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 2, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 0);
-INSERT OR REPLACE INTO intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id) VALUES (1, 13, 1767225600000000, 'cancelled', 'ada', NULL, 'in_progress', 'in_progress', NULL);
+INSERT OR REPLACE INTO intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id, subject, note) VALUES (1, 13, 1767225600000000, 'cancelled', 'ada', NULL, 'in_progress', 'in_progress', NULL, NULL, NULL);
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B22746F223A22616461406578616D706C652E636F6D227D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B22746F223A226E6F626F6479227D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, links, groups, tags, rerun_of, asked_priority, tenant, meta, replaced, payload) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, X'7B7D');

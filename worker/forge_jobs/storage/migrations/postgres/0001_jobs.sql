@@ -337,19 +337,22 @@ CREATE TABLE {schema}.failure (
 );
 CREATE INDEX failure_job ON {schema}.failure (job_id, id);
 
--- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
--- longest time that any queue keeps its dead jobs.
+-- What people have done by hand, to jobs and to what else there is, written by what did it. A row stays with its job, at most for
+-- a year, and others for the longest time that any queue keeps its dead jobs.
 CREATE TABLE {schema}.intervention (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    job_id       bigint NOT NULL,
+    job_id       bigint,  -- null: it was done to something else than a job
     at           timestamptz NOT NULL,
     what         text NOT NULL,
     by_whom      text NOT NULL,  -- as that program said
     role         text DEFAULT session_user,  -- of the server; null: it was done in SQLite, which has none
-    was          text NOT NULL,  -- the state before
-    becomes      text,  -- the state after; null: the job is gone
-    operation_id bigint  -- of which it was a part; null: of none
+    was          text,  -- the state of the job before; null: not known
+    becomes      text,  -- its state after; null: it is gone, or not known
+    operation_id bigint,  -- of which it was a part; null: of none
+    subject      text,  -- to what else it was done, like "queue mail" or "flow 7"; null: to the job
+    note         text  -- what else is known; null: nothing
 );
+CREATE INDEX intervention_subject ON {schema}.intervention (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX intervention_job ON {schema}.intervention (job_id, id);
 CREATE INDEX intervention_at ON {schema}.intervention (at);
 

@@ -326,19 +326,22 @@ CREATE TABLE failure (
 );
 CREATE INDEX failure_job ON failure (job_id, id);
 
--- What people have done to jobs by hand, written by what did it. A row stays with its job, and when that is deleted, for the
--- longest time that any queue keeps its dead jobs.
+-- What people have done by hand, to jobs and to what else there is, written by what did it. A row stays with its job, at most for
+-- a year, and others for the longest time that any queue keeps its dead jobs.
 CREATE TABLE intervention (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id       INTEGER NOT NULL,
+    job_id       INTEGER,  -- null: it was done to something else than a job
     at           INTEGER NOT NULL,
     what         TEXT NOT NULL,
     by_whom      TEXT NOT NULL,  -- as that program said
     role         TEXT,  -- of a server: null
-    was          TEXT NOT NULL,  -- the state before
-    becomes      TEXT,  -- the state after; null: the job is gone
-    operation_id INTEGER  -- of which it was a part; null: of none
+    was          TEXT,  -- the state of the job before; null: not known
+    becomes      TEXT,  -- its state after; null: it is gone, or not known
+    operation_id INTEGER,  -- of which it was a part; null: of none
+    subject      TEXT,  -- to what else it was done, like "queue mail" or "flow 7"; null: to the job
+    note         TEXT  -- what else is known; null: nothing
 );
+CREATE INDEX intervention_subject ON intervention (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX intervention_job ON intervention (job_id, id);
 CREATE INDEX intervention_at ON intervention (at);
 
