@@ -270,13 +270,14 @@ class Journal:
         return self._left_by
 
     async def _read(self) -> dict[str, JobStep]:
-        """Return the steps that are done, which are read once. A job whose `links` do not say that it has any is not asked about."""
+        """Return the steps that are done, which came with the claim or are read once. A job whose `links` do not say that it has any is not asked about."""
         async with self._reading:
             if self._kept is None:
-                steps: list[JobStep] = []
-                if self._claim.links is not None and self._claim.links & REPORTED:
+                steps, self._claim.steps = self._claim.steps, None  # later they are not all any more
+                if steps is None and self._claim.links is not None and self._claim.links & REPORTED:
                     of_job = self._forge.storage.steps.of_job
                     steps = await self._until_answered(lambda: of_job(self._claim.job_id), "reading steps")
+                steps = steps or []
                 self._kept = {step.name: step for step in steps}
                 done = [step for step in steps if step.sort is not StepSort.PATCH]
                 self._kept_in_turn = {step.serial: step for step in done if step.serial is not None}

@@ -248,9 +248,8 @@ class Claim(msgspec.Struct, gc=False):
     expired: bool = False  # of such a job, whether it was not begun in time
     meta: str | None = None  # JSON: what plugins have sent along; None also where nobody reads it
     node: "ClaimedNode | None" = None  # what its flow says of it, read with its payload; None: it is in none
-    pinned_to: str | None = (
-        None  # the other version of the program that has to go on with it; None: its worker may
-    )
+    pinned_to: str | None = None  # the other version that has to go on with it; None: its worker may
+    steps: "Sequence[JobStep] | None" = None  # those that were done; None: they were not read, or are much
 
     def __repr__(self) -> str:
         """Return what it is without its arguments and its state, which may be secret."""

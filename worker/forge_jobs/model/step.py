@@ -9,6 +9,9 @@ import msgspec
 MOST_STEPS = 10_000
 """How many steps a job may have."""
 
+MOST_STEPS_AT_CLAIM, MOST_RESULTS_AT_CLAIM = 64, 4096
+"""How many steps, and how many bytes of their results, come with the claim of a job; those of one that has more are read when its handler comes to the first."""
+
 
 class StepSort(StrEnum):
     """What a step is."""

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.job import KeyMode, Postponement, Reason, State
-from forge_jobs.model.step import NewStep, StepSort
+from forge_jobs.model.signal import NewSignal, NewWait, Recipient
+from forge_jobs.model.step import MOST_RESULTS_AT_CLAIM, MOST_STEPS_AT_CLAIM, NewStep, StepSort
 from forge_jobs.storage.interface.storage import Storage
 from tests.storage.factories import (
     claim,
@@ -21,6 +22,7 @@ from tests.storage.factories import (
     failed,
     job,
     leader,
+    parked,
     running,
     state,
     worker,
@@ -66,6 +68,55 @@ async def test_a_claim_says_whether_its_job_may_have_steps(storage):
     links = {claimed.job_id: claimed.links for claimed in await claim(storage, me)}
 
     assert links == {first.job_id: 4, plain.job_id: None}
+
+
+async def test_a_claim_brings_the_steps_that_were_done_and_the_signal_that_woke_its_job(storage):
+    me = await worker(storage)
+    first = await running(storage, me)
+    assert first.steps is None
+    await storage.steps.add(first, MAIL)
+    await storage.steps.add(first, NewStep(1, "charge", result=b'"receipt 7"', serial=1))
+    await storage.saved_states.save(first, b"[1]")
+    await storage.signals.wait(first, NewWait(3, "approval", ("approved", "refused")))
+    await storage.claims.postpone([parked(first, "approval")])
+    bare = await running(storage, me)
+    await storage.saved_states.save(bare, b"2")
+    await storage.claims.postpone([failed(bare, delay=NOW)])
+    await enqueue(storage)
+    await storage.signals.send(Recipient(first.job_id), NewSignal("approved", b'"ada"'))
+
+    claims = {claimed.job_id: claimed for claimed in await claim(storage, me)}
+
+    woken = claims.pop(first.job_id)
+    kept = await storage.steps.of_job(first.job_id)
+    assert sorted(woken.steps, key=lambda step: step.number) == kept
+    assert (woken.state, kept[2].signal, kept[2].result, kept[2].is_over) == (
+        b"[1]",
+        "approved",
+        b'"ada"',
+        True,
+    )
+    assert [(claimed.steps, claimed.state) for claimed in claims.values()] == [([], b"2"), (None, None)]
+
+
+async def test_a_claim_brings_no_steps_that_are_many_or_large(storage):
+    me = await worker(storage)
+    half = b"s" * (MOST_RESULTS_AT_CLAIM // 2)
+    many = [NewStep(number, f"step {number}") for number in range(1, MOST_STEPS_AT_CLAIM + 2)]
+    done = [many[1:], many, [NewStep(1, "a", result=half), NewStep(2, "b", result=half)]]
+    done.append([NewStep(1, "a", result=half), NewStep(2, "b", result=half + b"s")])
+    jobs = [await running(storage, me) for _ in done]
+    for claimed, steps in zip(jobs, done, strict=True):
+        await storage.saved_states.save(claimed, b"1")
+        for step in steps:
+            await storage.steps.add(claimed, step)
+    await storage.claims.postpone([failed(claimed, delay=NOW) for claimed in jobs])
+
+    claims = {claimed.job_id: claimed for claimed in await claim(storage, me)}
+
+    brought = [claims[claimed.job_id].steps for claimed in jobs]
+    assert [steps if steps is None else len(steps) for steps in brought] == [64, None, 2, None]
+    assert {claimed.state for claimed in claims.values()} == {b"1"}
 
 
 async def test_a_step_that_is_there_stays_as_it_is(storage):

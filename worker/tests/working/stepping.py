@@ -51,14 +51,15 @@ async def walk(ctx: Context, kill: str | None = None, pause: float = 0.0) -> str
     return called + str(await ctx.step("last", call, "last", "last", "last"))
 
 
-WAIT_POINTS = ("asking", "leaving", "met")
-"""Where a job that waits may kill its worker: before it waits, when its handler is left, and when it goes on."""
+WAIT_POINTS = ("asking", "leaving", "woken", "met")
+"""Where a job that waits may kill its worker: before it waits, when its handler is left, when it is claimed again, before it has come to
+a step, and when it goes on."""
 
 
 @forge.handler(max_attempts=None)
 async def consent(ctx: Context, timeout: float, kill: str | None = None) -> Any:
     """Wait for a signal, and return its value, or "nothing" when that does not come in time."""
-    _perhaps_die("asking", ctx, kill)
+    _perhaps_die("woken" if ctx.claim.steps else "asking", ctx, kill)
     try:
         value = await ctx.wait_for("approved", timeout=timeout)
     except TimeoutError:

@@ -26,6 +26,7 @@ from forge_jobs import (
     StepSort,
 )
 from forge_jobs.errors import StorageUnavailable
+from forge_jobs.model.step import MOST_RESULTS_AT_CLAIM
 from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
@@ -844,8 +845,9 @@ async def test_a_rerun_goes_on_from_a_step(forge: Forge) -> None:
     )
 
 
-async def test_a_job_with_steps_costs_one_look_for_them_and_a_plain_one_none(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("size", "expected"), [(10, 0), (MOST_RESULTS_AT_CLAIM, 1)])
+async def test_steps_come_with_the_claim_of_their_job_and_large_ones_cost_one_look(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, size: int, expected: int
 ) -> None:
     looks: list[int] = []
     of_job = forge.storage.steps.of_job
@@ -854,13 +856,16 @@ async def test_a_job_with_steps_costs_one_look_for_them_and_a_plain_one_none(
         looks.append(job_id)
         return await of_job(job_id, **named)
 
+    async def text() -> str:
+        return size * "s"
+
     async def first(ctx: Context) -> None:
-        await ctx.step("one", value)
+        await ctx.step("one", text)
         raise ConnectionError
 
     async def second(ctx: Context) -> None:
         for name in ("one", "two", "three"):
-            await ctx.step(name, value)
+            assert await ctx.step(name, text) == size * "s"
 
     async def plain(ctx: Context) -> None:
         pass
@@ -869,4 +874,4 @@ async def test_a_job_with_steps_costs_one_look_for_them_and_a_plain_one_none(
     await versions(forge, first, second)
     await versions(forge, failing, plain, kind="plain")
 
-    assert len(looks) == 1
+    assert len(looks) == expected

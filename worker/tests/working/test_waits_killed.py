@@ -10,7 +10,7 @@ from tests.working.ledger import Ledger
 from tests.working.processes import Fleet
 from tests.working.stepping import WAIT_POINTS
 
-JOBS, EVERY, TIMEOUT = 90, 15, 3.0
+JOBS, EVERY, TIMEOUT = 120, 15, 3.0
 
 
 async def test_a_wait_is_ended_once_though_workers_are_killed(
@@ -43,7 +43,14 @@ async def test_a_wait_is_ended_once_though_workers_are_killed(
         await asyncio.sleep(dice.uniform(0, 2 * TIMEOUT))
         while kill == "leaving" and job_id not in [line.job_id for line in ledger.of("kill")]:
             await asyncio.sleep(0.05)
+        while kill == "woken" and not await waits_or_was_killed(job_id):
+            await asyncio.sleep(0.05)
         await send(job_id)
+
+    async def waits_or_was_killed(job_id: int) -> bool:
+        if (await forge.jobs.get(job_id)).state is State.WAITING:
+            return True
+        return job_id in [line.job_id for line in ledger.of("kill")]
 
     for job in jobs[2::3]:
         await send(job.id)

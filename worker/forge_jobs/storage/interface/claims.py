@@ -77,7 +77,8 @@ class Claims(Protocol):
         version than the worker's. If `only_pinned`, none but those that are pinned to its version are seen, wherever they stand,
         and its version may drain. Nothing is taken when `standing` does not fit this database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out, and that
         of a node of a flow which gets more than MOST_AT_CLAIM bytes, or results of more than MOST_INPUTS_AT_CLAIM
-        nodes: `payload` reads it. A larger saved state is left out together with the payload.
+        nodes: `payload` reads it. A larger saved state is left out together with the payload. Steps
+        that were done come along, up to MOST_STEPS_AT_CLAIM with results of MOST_RESULTS_AT_CLAIM bytes together; of more, none.
         """
 
     async def claim_from(

@@ -25,7 +25,7 @@ from forge_jobs.storage.postgres import (
     node_inputs,
     outcomes,
     pins,
-    saved_states,
+    reports,
     tenants,
     time_limits,
 )
@@ -181,7 +181,7 @@ class PostgresClaims:
     async def _read_more(self, claims: Sequence[Claim]) -> None:
         if any([claim.links is not None for claim in claims]):
             await time_limits.read(self._database, claims)
-            await saved_states.read(self._database, claims)
+            await reports.read(self._database.claims, claims)
             await node_inputs.read_small(self._database.claims, claims)
             await pins.read(self._database, claims)
             await tenants.came(self._database, claims)

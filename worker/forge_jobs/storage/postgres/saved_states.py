@@ -3,10 +3,9 @@
 The claim is locked as a foreign key would lock it: its job can neither end nor be taken back meanwhile, but be cancelled.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-from forge_jobs.model.job import LARGE_PAYLOAD, Claim
+from forge_jobs.model.job import Claim
 from forge_jobs.model.links import REPORTED
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
@@ -42,12 +41,6 @@ SELECT EXISTS (SELECT FROM owner)
 
 OF_KEY = "SELECT state, codec FROM {schema}.key_state WHERE kind = $1 AND key = $2"
 
-# The length of a state is known without reading it.
-READ = f"""
-SELECT job_id, CASE WHEN octet_length(state) <= {LARGE_PAYLOAD} THEN state END AS state
-FROM {{schema}}.saved_state WHERE job_id = ANY ($1::bigint[]) AND state IS NOT NULL
-"""
-
 
 class PostgresSavedStates:
     """`SavedStates` in PostgreSQL."""
@@ -76,14 +69,3 @@ class PostgresSavedStates:
                 self._database.sql(statement), claim.job_id, claim.worker_id, claim.attempt, value, *more
             )
             return is_held
-
-
-async def read(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
-    """The claims of jobs with a saved state have it; a large one is read later, together with the payload."""
-    reported = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & REPORTED}
-    if reported:
-        for job_id, state in await database.claims.fetch(READ, list(reported)):
-            claim = reported[job_id]
-            claim.state = state
-            if state is None:
-                claim.payload = None

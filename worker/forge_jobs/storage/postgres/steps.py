@@ -3,6 +3,7 @@
 The claim is locked as a foreign key would lock it: its job can neither end nor be taken back meanwhile, but be cancelled.
 """
 
+from dataclasses import fields
 from typing import Any
 
 from forge_jobs.errors import JobNotFound
@@ -17,6 +18,8 @@ STEP = """step.number, step.serial, step.name, step.sort, step.attempt, step.at,
        CASE WHEN step.sort = 'wait' THEN step.ended_at IS NOT NULL ELSE coalesce(step.until <= now(), true) END AS is_over,
        coalesce(step.signals, '{}') AS signals, step.for_job, step.ended_at, step.signal, step.done_by"""
 """The columns of a row `step`, as `shown` reads them."""
+
+COLUMNS = tuple(field.name for field in fields(JobStep))
 
 OF_JOB = f"SELECT {STEP} FROM {{schema}}.step WHERE step.job_id = $1 ORDER BY step.number, step.at, step.name"
 
@@ -96,5 +99,5 @@ async def of_job(database: PostgresDatabase, job_id: int, connection: Any = None
 
 def shown(record: Any) -> JobStep:
     """Return the step that a row with the columns STEP says."""
-    facts = dict(record)
+    facts = {name: record[name] for name in COLUMNS}
     return JobStep(**facts | {"sort": StepSort(facts["sort"]), "signals": tuple(facts["signals"])})

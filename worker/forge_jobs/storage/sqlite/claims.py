@@ -28,7 +28,7 @@ from forge_jobs.storage.sqlite import (
     node_inputs,
     outcomes,
     pins,
-    saved_states,
+    reports,
     tenants,
     time_limits,
 )
@@ -272,7 +272,7 @@ class SqliteClaims:
 
 def _read_links(transaction: Transaction, claims: Sequence[Claim]) -> None:
     time_limits.read(transaction, claims)
-    saved_states.read(transaction, claims)
+    reports.read(transaction, claims)
     node_inputs.read_small(transaction, claims)
     pins.read(transaction, claims)
 

@@ -1,10 +1,8 @@
 """Saved states in SQLite: a row that only the holder of the claim writes."""
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
-from forge_jobs.model.job import LARGE_PAYLOAD, Claim
+from forge_jobs.model.job import Claim
 from forge_jobs.model.links import REPORTED
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.outcomes import proof
@@ -25,12 +23,6 @@ KEY = "SELECT kind, key FROM job_key WHERE job_id = ?"
 SAVE_FOR_KEY = "INSERT OR REPLACE INTO key_state (kind, key, codec, state) VALUES (?, ?, ?, ?)"
 
 OF_KEY = "SELECT state, codec FROM key_state WHERE kind = ? AND key = ?"
-
-# The length of a state is known without reading it.
-READ = f"""
-SELECT job_id, CASE WHEN length(state) <= {LARGE_PAYLOAD} THEN state END AS state FROM saved_state
-WHERE job_id IN (SELECT value FROM json_each(?)) AND state IS NOT NULL
-"""
 
 
 class SqliteSavedStates:
@@ -83,14 +75,3 @@ def is_held(transaction: Transaction, claim: Claim) -> bool:
         return False
     transaction.execute(LINK, (claim.job_id,))
     return True
-
-
-def read(transaction: Transaction, claims: Sequence[Claim]) -> None:
-    """The claims of jobs with a saved state have it; a large one is read later, together with the payload."""
-    reported = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & REPORTED}
-    if reported:
-        for job_id, state in transaction.rows(READ, (json.dumps(list(reported)),)):
-            claim = reported[job_id]
-            claim.state = state
-            if state is None:
-                claim.payload = None
