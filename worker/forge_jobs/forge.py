@@ -10,6 +10,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -41,8 +42,10 @@ from forge_jobs.telemetry import events
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from forge_jobs.client.waits import Waits
+    from forge_jobs.client.waits import Reason, Waits
+    from forge_jobs.model.flow import FlowStatus
     from forge_jobs.settings.environment import Settings
+    from forge_jobs.storage.interface.ends import AwaitedEnds
     from forge_jobs.storage.interface.storage import Storage
 
 
@@ -66,7 +69,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
         self._held = 0  # how often, of these, by workers that run
         self._home: Home | None = None  # where it is open; None: nowhere
         self._turn = Turn()  # one opens or closes at a time
-        self._waits: Waits | None = None
+        self._waits: dict[str, Waits[Any]] = {}  # by what they wait for
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
@@ -104,7 +107,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
     @property
     def flows(self) -> "client.Flows":
         """Start, get, list, retry, cancel and wait for flows."""
-        return client.Flows(self, self.storage)
+        return client.Flows(self, self.storage, self._ended_flows)
 
     @property
     def groups(self) -> "client.Groups":
@@ -207,7 +210,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
         if self._home is None:
             return
         if self._home.is_gone:
-            self._home, self._opened, self._waits = None, 0, None
+            self._home, self._opened, self._waits = None, 0, {}
             for part in (self._declarations, self.plugins, self.dependencies):
                 part.forget()
         else:
@@ -260,8 +263,8 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
         self._opened = 0
         self._declarations.forget()
         async with AsyncExitStack() as stack:
-            if self._waits is not None:
-                stack.push_async_callback(self._waits.close)
+            for waits in self._waits.values():
+                stack.push_async_callback(waits.close)
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)
             functions = [*self.plugins.stops(self), *self._at_close, *self.dependencies.closers()]
@@ -300,14 +303,14 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
             )
         before = self._storage, self._storage_given, self._make_sync, self._sync
         self._storage, self._storage_given, self._make_sync = storage, True, make_sync
-        self._sync, self._waits = {}, None
+        self._sync, self._waits = {}, {}
         try:
             yield
         finally:
             for sync in self._sync.values():
                 sync.close()
             self._storage, self._storage_given, self._make_sync, self._sync = before
-            self._waits = None
+            self._waits = {}
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -398,10 +401,22 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
         return_exceptions: bool,
     ) -> list[Any]:
         from forge_jobs.client.results import results  # few programs wait
-        from forge_jobs.client.waits import Waits
+        from forge_jobs.client.waits import main_reason
 
         job_ids, limit = [names.job_id(job) for job in jobs], as_duration(timeout, "timeout")
-        if self._waits is None or self._waits.loop is not asyncio.get_running_loop():
-            self._waits = Waits(self.storage, self.telemetry, lambda: self._opened > 0)
-        ends = await self._waits.ended(job_ids, limit, self.jobs.why)
+        ends = await self._waits_for(self.storage.ends).ended(job_ids, limit, main_reason(self.jobs.why))
         return results(job_ids, ends, returns, return_exceptions=return_exceptions)
+
+    async def _ended_flows(
+        self, flow_ids: Sequence[int], limit: timedelta | None, why: "Reason"
+    ) -> "Sequence[FlowStatus | None]":
+        return await self._waits_for(self.storage.flow_ends).ended(flow_ids, limit, why)
+
+    def _waits_for(self, ends: "AwaitedEnds[T]") -> "Waits[T]":
+        from forge_jobs.client.waits import Waits
+
+        waits = self._waits.get(ends.subject)
+        if waits is None or waits.loop is not asyncio.get_running_loop():
+            waits = Waits(ends, self.storage.wakeups, self.telemetry, lambda: self._opened > 0)
+            self._waits[ends.subject] = waits
+        return waits

@@ -1,7 +1,6 @@
 """Flows as people handle them: started, looked at, retried, cancelled, waited for."""
 
-import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 from forge_jobs.client.acting import who_acts
 from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.plain import decode
-from forge_jobs.errors import FlowDead, FlowNotFound, InvalidInput, WaitTimeout, WrongFlowState
+from forge_jobs.errors import FlowDead, FlowNotFound, InvalidInput, WrongFlowState
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.flow import Flow
 from forge_jobs.model.flow import FlowNode, FlowState, FlowStatus
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.checks import whole
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.storage.pausing import paused
 
 if TYPE_CHECKING:
+    from forge_jobs.client.waits import Reason
     from forge_jobs.forge import Forge
 
 MOST_LISTED = 10_000
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks after a flow that is waited for
+
+Ended = Callable[[Sequence[int], timedelta | None, "Reason"], Awaitable[Sequence[FlowStatus | None]]]
+"""Returns how flows have ended once all have, as `Waits.ended` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class RetriedFlows:
 class Flows:
     """The flows whose jobs are kept. Reached as `forge.flows`."""
 
-    def __init__(self, forge: "Forge", storage: Storage) -> None:
+    def __init__(self, forge: "Forge", storage: Storage, ended: Ended) -> None:
         self._forge = forge
         self._storage = storage
+        self._ended = ended
 
     def start(
         self, flow: Flow, *given: Any, inputs: Sequence[Any] | None = None, connection: Any = None
@@ -153,23 +155,14 @@ class Flows:
     async def wait(
         self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None
     ) -> Mapping[str, Any]:
-        """Return what its last nodes returned, by their names, once it is done. It is looked after, up to once a second.
+        """Return what its last nodes returned, by their names, once it is done. An outage of the database is waited for.
 
         Raises FlowDead when it ends otherwise, WaitTimeout after `timeout` (seconds or timedelta), FlowNotFound, InvalidInput.
         """
-        flow_id = flow.id if isinstance(flow, StartedFlow) else flow
-        limit = as_duration(timeout, "timeout")
-        until = None if limit is None else time.monotonic() + limit.total_seconds()
-        pause = FIRST_PAUSE
-        while (status := await self.get(flow_id)).state is FlowState.RUNNING:
-            if until is not None and time.monotonic() >= until:
-                assert limit is not None
-                raise WaitTimeout(
-                    flow_id, limit.total_seconds(), f"{status.left} nodes have not ended", what="Flow"
-                )
-            left = pause if until is None else max(0.0, min(pause, until - time.monotonic()))
-            await paused(left)
-            pause = min(LONGEST_PAUSE, 1.5 * pause)
+        flow_id = _id(flow.id if isinstance(flow, StartedFlow) else flow)
+        [status] = await self._ended([flow_id], as_duration(timeout, "timeout"), self._what_is_left)
+        if status is None:
+            raise FlowNotFound(flow_id)
         if status.state is not FlowState.DONE:
             raise FlowDead(flow_id, status.state, await self._first_error(flow_id))
         results = await self._storage.flows.results(flow_id)
@@ -177,6 +170,9 @@ class Flows:
             name: decode(result, codec, what="result", of=result_of(job_id))
             for name, job_id, codec, result in results
         }
+
+    async def _what_is_left(self, flow_id: int) -> str:
+        return f"{(await self.get(flow_id)).left} nodes have not ended"
 
     async def _first_error(self, flow_id: int) -> str | None:
         nodes = await self._storage.flows.nodes(flow_id)

@@ -1,7 +1,7 @@
-"""Waits for the ends of jobs: all of a program share one look, and where the database can tell, one ear.
+"""Waits for the ends of jobs, or of flows: all of a program share one look, and where the database can tell, one ear.
 
-A young wait is looked after every few milliseconds. One that lasts is announced to the workers, who tell when the job
-ends; then it is looked after seldom, in case that nobody did.
+A young wait is looked after every few milliseconds. One that lasts is announced, to the workers or in the flow, and whoever ends it
+tells; then it is looked after seldom, in case that nobody did.
 """
 
 import asyncio
@@ -13,18 +13,21 @@ from contextvars import Context as Variables
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from forge_jobs.errors import StorageUnavailable, WaitTimeout
-from forge_jobs.model.job import EndedJob
-from forge_jobs.storage.interface.ends import EXPECTED
+from forge_jobs.storage.interface.ends import EXPECTED, AwaitedEnds
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from forge_jobs.rules.why import Why
-    from forge_jobs.storage.interface.storage import Storage
+    from forge_jobs.storage.interface.wakeups import Wakeups
+
+T = TypeVar("T")
+Reason = Callable[[int], Awaitable[str]]
+"""Says of one that is waited for why it has not ended; "": that is not known."""
 
 FIRST_PAUSE = 0.005  # seconds between two looks after a job
 LONGEST_PAUSE = 0.5  # ... also where workers tell: one that came after the announcement has not heard of it
@@ -38,30 +41,36 @@ LAST_LOOK = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
-class _Wait:
-    """For the end of one job, which many may await. Moments are those of the event loop."""
+class _Wait(Generic[T]):
+    """For the end of one of them, which many may await. Moments are those of the event loop."""
 
-    job_id: int
-    end: "asyncio.Future[EndedJob | None]"  # None: there is no such job
+    id: int
+    end: "asyncio.Future[T | None]"  # None: there is none of this id
     since: float
     next_at: float
     pause: float = field(default_factory=lambda: FIRST_PAUSE)
     announced_at: float | None = None
 
 
-class Waits:
-    """The waits of one program in one event loop."""
+class Waits(Generic[T]):
+    """The waits of one program in one event loop for what `ends` tells of."""
 
-    def __init__(self, storage: "Storage", telemetry: Telemetry, is_open: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ends: AwaitedEnds[T],
+        wakeups: "Wakeups",
+        telemetry: Telemetry,
+        is_open: Callable[[], bool],
+    ) -> None:
         self.loop = asyncio.get_running_loop()
-        self._storage = storage
+        self._ends, self._wakeups = ends, wakeups
         self._telemetry = telemetry
         self._is_open = is_open
-        self._outage = Outage("waiting for a job", telemetry)
-        self._deafness = Outage("listening for the ends of jobs", telemetry)
-        self._waits: dict[int, _Wait] = {}
+        self._outage = Outage(f"waiting for a {ends.subject}", telemetry)
+        self._deafness = Outage(f"listening for the ends of {ends.subject}s", telemetry)
+        self._waits: dict[int, _Wait[T]] = {}
         self._waiting: Counter[int] = Counter()  # how many await each
-        # A heap: when to look after which job. It may name some that are gone, or have another moment by now.
+        # A heap: when to look after which. It may name some that are gone, or have another moment by now.
         self._agenda: list[tuple[float, int]] = []
         self._stirred = asyncio.Event()
         self._looking: OwnTask[None] | None = None
@@ -69,15 +78,13 @@ class Waits:
         self._hears = False
         self._resting: asyncio.TimerHandle | None = None
 
-    async def ended(
-        self, job_ids: Sequence[int], limit: timedelta | None, why: Callable[[int], Awaitable["Why"]]
-    ) -> list[EndedJob | None]:
-        """Return how these jobs have ended, once all have; None for those that are not there. Raises WaitTimeout when `limit` is over.
+    async def ended(self, ids: Sequence[int], limit: timedelta | None, why: Reason) -> list[T | None]:
+        """Return how these have ended, once all have; None for those that are not there. Raises WaitTimeout when `limit` is over.
 
         They are looked at once at least, also when the limit is zero. A database that does not answer is asked again for as
         long as there is time and it is open here.
         """
-        futures = {job_id: self._begin(job_id) for job_id in dict.fromkeys(job_ids)}
+        futures = {one: self._begin(one) for one in dict.fromkeys(ids)}
         try:
             if futures:
                 await asyncio.wait(
@@ -85,17 +92,18 @@ class Waits:
                     timeout=None if limit is None else limit.total_seconds(),
                     return_when=asyncio.FIRST_EXCEPTION,
                 )
-            ends = {job_id: future.result() for job_id, future in futures.items() if future.done()}
+            ends = {one: future.result() for one, future in futures.items() if future.done()}
         finally:
             self._leave(futures)
         if limit is not None and len(ends) < len(futures):
-            left = [job_id for job_id in futures if job_id not in ends]
+            left = [one for one in futures if one not in ends]
             found, reason = await self._last_look(left, why)
             ends |= found
-            for job_id in left:
-                if job_id not in ends:
-                    raise WaitTimeout(job_id, limit.total_seconds(), reason)
-        return [ends[job_id] for job_id in job_ids]
+            for one in left:
+                if one not in ends:
+                    what = self._ends.subject.capitalize()
+                    raise WaitTimeout(one, limit.total_seconds(), reason, what)
+        return [ends[one] for one in ids]
 
     async def close(self) -> None:
         """Nobody listens any more, and who still waits is told that the database is not open."""
@@ -108,40 +116,40 @@ class Waits:
                 await asyncio.gather(task, return_exceptions=True)
         self._stay()
 
-    def _begin(self, job_id: int) -> "asyncio.Future[EndedJob | None]":
-        self._waiting[job_id] += 1
+    def _begin(self, one: int) -> "asyncio.Future[T | None]":
+        self._waiting[one] += 1
         self._stay()
-        wait = self._waits.get(job_id)
+        wait = self._waits.get(one)
         if wait is None:
             now = self.loop.time()
-            wait = self._waits[job_id] = _Wait(job_id, self.loop.create_future(), now, now)
+            wait = self._waits[one] = _Wait(one, self.loop.create_future(), now, now)
             self._hurry(wait)
             if self._looking is None or self._looking.done():
-                self._looking = self._task(self._look(), "waits")
+                self._looking = self._task(self._look(), f"waits for {self._ends.subject}s")
         return wait.end
 
     def _task(self, coroutine: Coroutine[Any, Any, None], name: str) -> OwnTask[None]:
         """Return a task that is nobody's but ours, also when a handler waits."""
         return OwnTask(coroutine, self._telemetry, name=name, context=Variables())
 
-    def _leave(self, job_ids: Iterable[int]) -> None:
-        for job_id in job_ids:
-            self._waiting[job_id] -= 1
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
-                if (wait := self._waits.pop(job_id, None)) is not None:
+    def _leave(self, ids: Iterable[int]) -> None:
+        for one in ids:
+            self._waiting[one] -= 1
+            if not self._waiting[one]:
+                del self._waiting[one]
+                if (wait := self._waits.pop(one, None)) is not None:
                     wait.end.cancel()
         if not self._waits:
             self._stirred.set()
 
-    def _hurry(self, wait: _Wait) -> None:
-        """The job is looked after at once."""
+    def _hurry(self, wait: _Wait[T]) -> None:
+        """It is looked after at once."""
         wait.next_at = self.loop.time()
-        heapq.heappush(self._agenda, (wait.next_at, wait.job_id))
+        heapq.heappush(self._agenda, (wait.next_at, wait.id))
         self._stirred.set()
 
     async def _look(self) -> None:
-        """Look after jobs for as long as somebody waits."""
+        """Look after them for as long as somebody waits."""
         while self._waits:
             self._stirred.clear()
             if due := self._due():
@@ -163,61 +171,62 @@ class Waits:
         self._resting = self.loop.call_later(LINGER, self._rest)
 
     def _put_off(self, pause: float) -> None:
-        """No job is looked after for so many seconds."""
+        """None is looked after for so many seconds."""
         next_at = self.loop.time() + pause
         for wait in self._waits.values():
             wait.next_at = next_at
-        self._agenda = [(next_at, job_id) for job_id in sorted(self._waits)]
+        self._agenda = [(next_at, one) for one in sorted(self._waits)]
 
-    def _due(self) -> list[_Wait]:
+    def _due(self) -> list[_Wait[T]]:
         """Return the waits whose turn it is, and those whose turn comes soon after."""
         now = self.loop.time()
-        due: dict[int, _Wait] = {}
+        due: dict[int, _Wait[T]] = {}
         while self._agenda:
-            at, job_id = self._agenda[0]
-            wait = self._waits.get(job_id)
+            at, one = self._agenda[0]
+            wait = self._waits.get(one)
             if wait is not None and at == wait.next_at:
                 if at > now + (SHARED * wait.pause if due else 0.0):
                     break
-                due[job_id] = wait
+                due[one] = wait
                 wait.next_at = inf
             heapq.heappop(self._agenda)
         return list(due.values())
 
-    async def _look_after(self, waits: Sequence[_Wait]) -> None:
+    async def _look_after(self, waits: Sequence[_Wait[T]]) -> None:
         await self._announce([wait for wait in waits if self._is_to_be_announced(wait)])
-        # After that: who ends a job from now on has heard of the wait, or does so in a moment.
-        ends = await self._storage.ends.look([wait.job_id for wait in waits])
+        # After that: who ends one from now on has heard of the wait, or does so in a moment.
+        ends = await self._ends.look([wait.id for wait in waits])
         now = self.loop.time()
-        is_told = self._storage.ends.are_told
+        is_told = self._ends.are_told
         for wait in waits:
-            if wait.job_id in ends:
-                if self._waits.get(wait.job_id) is wait:
-                    del self._waits[wait.job_id]
+            if wait.id in ends:
+                if self._waits.get(wait.id) is wait:
+                    del self._waits[wait.id]
                 if not wait.end.done():
-                    wait.end.set_result(ends[wait.job_id])
+                    wait.end.set_result(ends[wait.id])
                 continue
-            if wait.next_at < inf:  # it was heard meanwhile that the job has ended
+            if wait.next_at < inf:  # it was heard meanwhile that it has ended
                 continue
             if not is_told or now - wait.since > YOUNG:
                 wait.pause = min(GROWTH * wait.pause, LONGEST_PAUSE)
                 if is_told:
                     self._listen()
             wait.next_at = now + wait.pause
-            heapq.heappush(self._agenda, (wait.next_at, wait.job_id))
+            heapq.heappush(self._agenda, (wait.next_at, wait.id))
 
-    def _is_to_be_announced(self, wait: _Wait) -> bool:
+    def _is_to_be_announced(self, wait: _Wait[T]) -> bool:
         now = self.loop.time()
         if not self._hears or now - wait.since <= YOUNG:
             return False
         return wait.announced_at is None or now - wait.announced_at > ANNOUNCE_AGAIN
 
-    async def _announce(self, waits: Sequence[_Wait]) -> None:
+    async def _announce(self, waits: Sequence[_Wait[T]]) -> None:
         if waits:
-            await self._storage.ends.announce([wait.job_id for wait in waits])
+            told = set(await self._ends.announce([wait.id for wait in waits]))
             now = self.loop.time()
             for wait in waits:
-                wait.announced_at = now
+                if wait.id in told:
+                    wait.announced_at = now
 
     def _fail(self, error: Exception) -> None:
         """Whoever waits gets this error."""
@@ -230,13 +239,15 @@ class Waits:
 
     def _listen(self) -> None:
         if self._listening is None or self._listening.done():
-            self._listening = self._task(self._listen_until_cancelled(), "ear of waits")
+            self._listening = self._task(
+                self._listen_until_cancelled(), f"ear of waits for {self._ends.subject}s"
+            )
 
     async def _listen_until_cancelled(self) -> None:
         try:
             while True:
                 try:
-                    await self._storage.wakeups.listen(self._heard)
+                    await self._wakeups.listen(self._heard)
                 except Exception as error:  # looking goes on meanwhile
                     self._unhear()
                     if not self._is_open():
@@ -246,7 +257,7 @@ class Waits:
             self._unhear()
 
     def _heard(self, kind: str, subject: str) -> None:
-        if kind == "ended":
+        if kind == self._ends.notice:
             for text in subject.split(","):
                 if text.isdigit() and (wait := self._waits.get(int(text))) is not None:
                     self._hurry(wait)
@@ -274,17 +285,23 @@ class Waits:
         if not self._waits and self._listening is not None:
             self._listening.tell()
 
-    async def _last_look(
-        self, job_ids: Sequence[int], why: Callable[[int], Awaitable["Why"]]
-    ) -> tuple[dict[int, EndedJob | None], str]:
-        """Return those that have ended, and the main reason why the first of the others has not; no reason when that
-        cannot be learned."""
-        ends: dict[int, EndedJob | None] = {}
+    async def _last_look(self, ids: Sequence[int], why: Reason) -> tuple[dict[int, T | None], str]:
+        """Return those that have ended, and why the first of the others has not; no reason when that cannot be learned."""
+        ends: dict[int, T | None] = {}
         with suppress(StorageUnavailable, TimeoutError):
             async with asyncio.timeout(LAST_LOOK.total_seconds()):
-                ends |= await self._storage.ends.look(job_ids)
-                for job_id in job_ids:
-                    if job_id not in ends:
-                        reasons = (await why(job_id)).reasons
-                        return ends, reasons[0] if reasons else ""
+                ends |= await self._ends.look(ids)
+                for one in ids:
+                    if one not in ends:
+                        return ends, await why(one)
         return ends, ""
+
+
+def main_reason(why: "Callable[[int], Awaitable[Why]]") -> Reason:
+    """Return what says the main reason why a job has not ended."""
+
+    async def reason(job_id: int) -> str:
+        reasons = (await why(job_id)).reasons
+        return reasons[0] if reasons else ""
+
+    return reason

@@ -67,7 +67,7 @@ class SyncFlows(SyncNoun[Flows]):
     def wait(
         self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None
     ) -> Mapping[str, Any]:
-        """Return what its last nodes returned, by their names, once it is done. It is looked after, up to once a second.
+        """Return what its last nodes returned, by their names, once it is done. An outage of the database is waited for.
 
         Raises FlowDead when it ends otherwise, WaitTimeout after `timeout` (seconds or timedelta), FlowNotFound, InvalidInput.
         """

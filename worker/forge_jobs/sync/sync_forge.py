@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
@@ -234,10 +235,12 @@ class SyncForge(SyncSignals):
         return_exceptions: bool,
     ) -> list[Any]:
         from forge_jobs.client.results import results  # few programs wait
+        from forge_jobs.client.waits import main_reason
         from forge_jobs.sync.sync_waits import ended
 
         job_ids, limit = [names.job_id(job) for job in jobs], as_duration(timeout, "timeout")
-        ends = await ended(self.storage, self._forge.telemetry, job_ids, limit, self._jobs.why)
+        telemetry, why = self._forge.telemetry, main_reason(self._jobs.why)
+        ends = await ended(self.storage.ends, telemetry, job_ids, limit, why)
         return results(job_ids, ends, returns, return_exceptions=return_exceptions)
 
     @property
@@ -288,8 +291,10 @@ class SyncForge(SyncSignals):
     def flows(self) -> "SyncFlows":
         """Start, get, list, retry, cancel and wait for flows."""
         from forge_jobs.sync.flows import SyncFlows
+        from forge_jobs.sync.sync_waits import ended
 
-        return SyncFlows(client.Flows(self._forge, self.storage), self)
+        flow_ends = partial(ended, self.storage.flow_ends, self._forge.telemetry)
+        return SyncFlows(client.Flows(self._forge, self.storage, flow_ends), self)
 
     @property
     def groups(self) -> "SyncGroups":

@@ -73,7 +73,14 @@ class Stage:
 def given(name: str, parameter: str, on: Stage) -> Any:
     """Return what a method is called with for a parameter that it requires."""
     values: dict[str, Any] = {
-        **{"job_id": on.job_id, "job_ids": [on.job_id], "last": 10**9, "state": State.PENDING, "count": 1},
+        **{
+            "job_id": on.job_id,
+            "job_ids": [on.job_id],
+            "ids": [1],
+            "last": 10**9,
+            "state": State.PENDING,
+            "count": 1,
+        },
         **{
             "queue_id": on.claim.queue_id,
             "queue_ids": [on.claim.queue_id],

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Flow, Forge
 from forge_jobs.sync import sync_waits
 from tests.storage.databases import PostgresDatabase
 from tests.without_loop.test_outages import ended_by_the_server
@@ -96,3 +96,19 @@ def test_a_wait_whose_ear_is_lost_goes_on_by_looking(
         assert ended_by_the_server(postgres.url) >= 1
         may_end.set()
         assert waiting.result(60) == 7
+
+
+@pytest.mark.usefixtures("only_hearing")
+def test_a_thread_hears_of_the_end_of_its_flow(new_forge: Callable[[], Forge], forge: Forge) -> None:
+    theirs = new_forge()
+    may_end = held_up(theirs)
+    held_up(forge)
+    forge.sync.open()
+
+    with a_worker_of(theirs), ThreadPoolExecutor(1) as thread:
+        flow = Flow("f").and_then(forge.handlers.by_kind["held"])
+        waiting = thread.submit(forge.sync.flows.wait, forge.sync.flows.start(flow, 7), timeout=40)
+        while not ear_of(forge)._is_read:
+            assert not waiting.done()
+        may_end.set()
+        assert waiting.result(30) == {"held": 7}

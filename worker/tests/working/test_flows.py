@@ -1,5 +1,7 @@
 """Flows, as programs declare and workers run them."""
 
+import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +19,13 @@ from forge_jobs import (
     WaitTimeout,
     WrongFlowState,
 )
+from forge_jobs.client import waits
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.telemetry.events import DatabaseLost
 from forge_jobs.worker import nodes
+from tests.working.events import Events
+from tests.working.eventually import eventually
+from tests.working.running import working
 from tests.working.test_context import run
 
 
@@ -444,3 +452,68 @@ async def test_a_flow_is_started_with_as_many_inputs_as_it_has_start_nodes(forge
     with pytest.raises(InvalidInput, match="has 2 start nodes and got 3 inputs"):
         await flow.start(inputs=[1, 2, 3])
     assert await forge.flows.list() == []
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_who_waits_for_a_flow_hears_of_its_end(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "YOUNG", -1.0)
+    monkeypatch.setattr(waits, "FIRST_PAUSE", 1000.0)  # so that looking alone would find nothing
+    monkeypatch.setattr(waits, "LONGEST_PAUSE", 1000.0)
+    may_end = asyncio.Event()
+
+    @forge.handler
+    async def work(number: int) -> int:
+        await may_end.wait()
+        return number
+
+    def is_announced() -> bool:
+        of_flows = forge._waits.get("flow")
+        return of_flows is not None and any(wait.announced_at for wait in of_flows._waits.values())
+
+    async with working(forge):
+        started = await Flow("f").and_then(work).start(7)
+        waiting = asyncio.create_task(forge.flows.wait(started, timeout=60))
+        await eventually(is_announced)
+        may_end.set()
+        assert await waiting == {"work": 7}
+
+
+async def test_many_who_wait_for_flows_share_their_looks(
+    forge: Forge, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    look = forge.storage.flow_ends.look
+
+    async def counted(ids: Sequence[int]) -> Any:
+        looks.append(len(ids))
+        return await look(ids)
+
+    monkeypatch.setattr(forge.storage.flow_ends, "look", counted)
+    flow = Flow("f").and_then(steps["double"])
+    started = [await flow.start(number) for number in range(60)]
+    waiting = [asyncio.create_task(forge.flows.wait(one, timeout=60)) for one in started]
+    await eventually(lambda: looks)
+
+    assert looks[0] == 60
+    async with working(forge):
+        assert await asyncio.gather(*waiting) == [{"double": 2 * number} for number in range(60)]
+    assert len(looks) < 60
+
+
+async def test_an_outage_is_waited_for_with_the_flow(
+    forge: Forge, steps: Any, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, tries = forge.storage.flow_ends.look, 0
+
+    async def away(ids: Sequence[int]) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise StorageUnavailable("The database is away.")
+        return await look(ids)
+
+    monkeypatch.setattr(forge.storage.flow_ends, "look", away)
+    async with working(forge):
+        started = await Flow("f").and_then(steps["double"]).start(4)
+        assert await forge.flows.wait(started, timeout=60) == {"double": 8}
+    assert "waiting for a flow" in [event.doing for event in events.of(DatabaseLost)]

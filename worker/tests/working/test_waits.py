@@ -120,7 +120,7 @@ async def test_many_who_wait_share_their_looks(
     async with working(forge):
         assert await asyncio.gather(*waiting) == [2 * number for number in range(300)]
     assert len(looks) < len(jobs)
-    assert forge._waits is not None and not forge._waits._waits
+    assert not forge._waits["job"]._waits
 
 
 async def test_two_who_wait_for_one_job_get_its_result_and_one_may_give_up(forge: Forge, double: Any) -> None:
@@ -162,7 +162,7 @@ async def test_who_waits_when_the_forge_is_closed_is_told(database: Database) ->
     async with forge:
         job = await forge.enqueue("work")
         waiting = asyncio.create_task(forge.wait(job))
-        await eventually(lambda: forge._waits is not None and forge._waits._waits)
+        await eventually(lambda: "job" in forge._waits and forge._waits["job"]._waits)
     with pytest.raises(Exception, match="open"):
         await waiting
     async with forge:
@@ -204,7 +204,7 @@ async def test_a_wait_of_which_no_worker_has_heard_is_looked_after_every_half_se
     waiting = asyncio.create_task(forge.wait(job, timeout=60))
 
     def pause_once_announced() -> float | None:
-        of_program = forge._waits
+        of_program = forge._waits.get("job")
         wait = None if of_program is None else of_program._waits.get(job.id)
         return (
             wait.pause if wait is not None and wait.announced_at is not None and wait.next_at < inf else None

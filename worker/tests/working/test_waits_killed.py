@@ -27,7 +27,7 @@ async def test_a_wait_is_ended_once_though_workers_are_killed(
         }
         for number in range(JOBS)
     ]
-    jobs = await forge.enqueue_many("consent", payloads)
+    jobs = await forge.enqueue_many("consent", payloads, max_attempts=None)
     dice = random.Random(7)
     answers: dict[int, Signalled] = {}
 

@@ -19,7 +19,7 @@ from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.completions import Completions
 from forge_jobs.storage.interface.corrections import Corrections
 from forge_jobs.storage.interface.crons import Crons
-from forge_jobs.storage.interface.ends import Ends
+from forge_jobs.storage.interface.ends import Ends, FlowEnds
 from forge_jobs.storage.interface.fires import Fires
 from forge_jobs.storage.interface.flows import Flows
 from forge_jobs.storage.interface.groups import Groups
@@ -76,6 +76,7 @@ class Storage(Protocol):
     ageing: Ageing
     groups: Groups
     flows: Flows
+    flow_ends: FlowEnds
     tenants: Tenants
     time_limits: JobTimeLimits
     kinds: Kinds

@@ -15,7 +15,8 @@ class Wakeups(Protocol):
         Kinds: "queue" (id: work), "behind" (queue id, priority, pos, and the worker that handed it back, or 0: a job
         became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "empty" (scope),
         "gate" (pool, or "": workers without one), "wait" (ids of jobs for whose ends somebody waits), "ended" (ids of
-        such jobs), "link" (id of a job for whose end other jobs wait now), and
+        such jobs), "flow" (id of a flow that has ended and that somebody waits for), "link" (id of a job for whose end
+        other jobs wait now), and
         "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.
         """

@@ -22,6 +22,7 @@ from forge_jobs.storage.postgres.corrections import PostgresCorrections
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.ends import PostgresEnds
 from forge_jobs.storage.postgres.fires import PostgresFires
+from forge_jobs.storage.postgres.flow_ends import PostgresFlowEnds
 from forge_jobs.storage.postgres.flows import PostgresFlows
 from forge_jobs.storage.postgres.groups import PostgresGroups
 from forge_jobs.storage.postgres.history import PostgresHistory
@@ -116,7 +117,8 @@ class PostgresStorage(Storage):
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.completions = PostgresCompletions(database)
-        self.ends = PostgresEnds(database, _ear_of(database) if is_sync else None)
+        ear = _ear_of(database) if is_sync else None
+        self.ends = PostgresEnds(database, ear)
         self.saved_states = PostgresSavedStates(database)
         self.progress = PostgresProgress(database)
         self.steps = PostgresSteps(database)
@@ -128,6 +130,7 @@ class PostgresStorage(Storage):
         self.ageing = PostgresAgeing(database)
         self.groups = PostgresGroups(database)
         self.flows = PostgresFlows(database)
+        self.flow_ends = PostgresFlowEnds(database, ear)
         self.tenants = PostgresTenants(database)
         self.time_limits = PostgresTimeLimits(database)
         self.kinds = PostgresKinds(database)

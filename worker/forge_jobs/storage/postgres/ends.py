@@ -29,6 +29,8 @@ AT_ONCE = 350
 class PostgresEnds:
     """`Ends` in PostgreSQL."""
 
+    subject, notice = "job", "ended"
+
     def __init__(self, database: PostgresDatabase, ear: ThreadsEar | None = None) -> None:
         self._database = database
         self.ear = ear
@@ -37,15 +39,16 @@ class PostgresEnds:
     def are_told(self) -> bool:
         return not self._database.pooled
 
-    async def look(self, job_ids: Sequence[int]) -> Mapping[int, EndedJob | None]:
-        records = await self._database.fetch(LOOK, list(job_ids))
+    async def look(self, ids: Sequence[int]) -> Mapping[int, EndedJob | None]:
+        records = await self._database.fetch(LOOK, list(ids))
         return {
             job_id: None if codec is None else EndedJob(State(state), codec, result, error)
             for job_id, codec, state, error, result in records
         }
 
-    async def announce(self, job_ids: Sequence[int]) -> None:
-        await self._tell("wait", job_ids)
+    async def announce(self, ids: Sequence[int]) -> Sequence[int]:
+        await self._tell("wait", ids)
+        return ids
 
     async def tell(self, job_ids: Sequence[int]) -> None:
         await self._tell("ended", job_ids)

@@ -34,17 +34,19 @@ FIRST_ENDED = (EPOCH, 0)
 
 CANCELLED_AT_ONCE = 500
 
-_STATUS = (
-    """id, name, state, created_at, nodes, done, dead, skipped, deadline, cancel_requested_at, ended_at"""
+COLUMNS = (
+    *("id", "name", "state", "created_at", "nodes", "done", "dead", "skipped", "deadline"),
+    *("cancel_requested_at", "ended_at"),
 )
+STATUS = ", ".join(f"flow.{column}" for column in COLUMNS)
 
 ALL = f"""
-SELECT {_STATUS} FROM {{schema}}.flow
+SELECT {STATUS} FROM {{schema}}.flow
 WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR name = $2) AND ($3::bigint IS NULL OR id < $3)
 ORDER BY id DESC LIMIT $4
 """
 
-GET = f"SELECT {_STATUS} FROM {{schema}}.flow WHERE id = $1"
+GET = f"SELECT {STATUS} FROM {{schema}}.flow WHERE id = $1"
 
 OF = "SELECT flow_id FROM {schema}.flow_node WHERE job_id = $1"
 
@@ -148,11 +150,11 @@ class PostgresFlows:
         before: int | None = None,
         limit: int = 100,
     ) -> Sequence[FlowStatus]:
-        return [_status(record) for record in await self._database.fetch(ALL, state, name, before, limit)]
+        return [status(record) for record in await self._database.fetch(ALL, state, name, before, limit)]
 
     async def get(self, flow_id: int) -> FlowStatus | None:
         record = await self._database.fetchrow(GET, flow_id)
-        return None if record is None else _status(record)
+        return None if record is None else status(record)
 
     async def of(self, job_id: int) -> int | None:
         flow_id: int | None = await self._database.fetchval(OF, job_id)
@@ -238,5 +240,7 @@ async def _cancel(database: PostgresDatabase, job_ids: Sequence[int]) -> None:
         await groups.admit(database, record["again"])
 
 
-def _status(record: Any) -> FlowStatus:
-    return FlowStatus(**{**record, "state": FlowState(record["state"])})
+def status(record: Any) -> FlowStatus:
+    """Return the flow that a row with the columns STATUS says."""
+    facts = {column: record[column] for column in COLUMNS}
+    return FlowStatus(**{**facts, "state": FlowState(record["state"])})

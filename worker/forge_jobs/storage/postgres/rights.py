@@ -110,6 +110,7 @@ SEQUENCE = "job_id_seq"
 
 FUNCTIONS = (
     "admit",
+    "await_flows",
     "begin_wait",
     "cancel_flow",
     "coming_turn",

@@ -1,4 +1,4 @@
-"""What the threads of a process that wait for jobs hear of their ends: one of them listens for all, and no other thread is there."""
+"""What the threads of a process that wait for jobs or flows hear of their ends: one of them listens for all, and no other thread is there."""
 
 import os
 import threading
@@ -16,7 +16,8 @@ from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection
 
 REST = 1.0  # seconds between an attempt to listen that failed and the next one
 
-KEPT = 10_000  # ids of jobs that have ended; who has not looked at them by then looks anyway soon
+NOTICES = ("ended", "flow")  # that tell of ends; each has ids of its own
+KEPT = 10_000  # ids of what has ended; who has not looked at them by then looks anyway soon
 
 
 class SyncEar:
@@ -35,7 +36,7 @@ class SyncEar:
         self._connection: PsycopgConnection | None = None
         self._is_opened = False  # by one of them, who may take long
         self._tries_at = 0.0  # not before
-        self._ended: dict[int, int] = {}  # by the id of a job: the number of the notice that said so
+        self._ended: dict[tuple[str, int], int] = {}  # by kind and id: the number of the notice that said so
         self._notices = 0
 
     def __enter__(self) -> "SyncEar":
@@ -89,12 +90,12 @@ class SyncEar:
         """How many notices were heard so far."""
         return self._notices
 
-    def wait(self, job_ids: Collection[int], seconds: float, since: int) -> None:
-        """Return when one of the jobs may have ended, as a notice after `since` said, or when so many seconds have passed."""
+    def wait(self, notice: str, ids: Collection[int], seconds: float, since: int) -> None:
+        """Return when one of these may have ended, as a `notice` after `since` said, or when so many seconds have passed."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             with self._changed:
-                if any(self._ended.get(job_id, 0) > since for job_id in job_ids):
+                if any(self._ended.get((notice, one), 0) > since for one in ids):
                     return
                 connection = self._connection
                 if self._is_read or connection is None:
@@ -120,14 +121,14 @@ class SyncEar:
 
     def _heard(self, payload: str) -> None:
         kind, _, subject = payload.partition(":")
-        if kind != "ended":
+        if kind not in NOTICES:
             return
         with self._changed:
             self._notices += 1
             for text in subject.split(","):
                 if text.isdigit():
-                    self._ended.pop(int(text), None)
-                    self._ended[int(text)] = self._notices
+                    self._ended.pop((kind, int(text)), None)
+                    self._ended[kind, int(text)] = self._notices
             while len(self._ended) > KEPT:
                 del self._ended[next(iter(self._ended))]
             self._changed.notify_all()

@@ -15,6 +15,7 @@ from forge_jobs.storage.sqlite.corrections import SqliteCorrections
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.ends import SqliteEnds
 from forge_jobs.storage.sqlite.fires import SqliteFires
+from forge_jobs.storage.sqlite.flow_ends import SqliteFlowEnds
 from forge_jobs.storage.sqlite.flows import SqliteFlows
 from forge_jobs.storage.sqlite.groups import SqliteGroups
 from forge_jobs.storage.sqlite.history import SqliteHistory
@@ -105,6 +106,7 @@ class SqliteStorage(Storage):
         self.ageing = SqliteAgeing(database)
         self.groups = SqliteGroups(database)
         self.flows = SqliteFlows(database)
+        self.flow_ends = SqliteFlowEnds(database)
         self.tenants = SqliteTenants(database)
         self.time_limits = SqliteTimeLimits(database)
         self.kinds = SqliteKinds(database)

@@ -22,25 +22,27 @@ WHERE job.id IS NULL OR finished.job_id IS NOT NULL
 class SqliteEnds:
     """`Ends` in SQLite."""
 
+    subject, notice = "job", "ended"
     are_told = False
     ear: ThreadsEar | None = None
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def look(self, job_ids: Sequence[int]) -> Mapping[int, EndedJob | None]:
+    async def look(self, ids: Sequence[int]) -> Mapping[int, EndedJob | None]:
         def look(transaction: Transaction) -> dict[int, EndedJob | None]:
             return {
                 row["id"]: None
                 if row["codec"] is None
                 else EndedJob(State(row["state"]), row["codec"], row["result"], row["error"])
-                for row in transaction.records(LOOK, (json.dumps(list(job_ids)),))
+                for row in transaction.records(LOOK, (json.dumps(list(ids)),))
             }
 
         return await self._database.read(look)
 
-    async def announce(self, job_ids: Sequence[int]) -> None:
-        """Nothing to do: nobody is told."""
+    async def announce(self, ids: Sequence[int]) -> Sequence[int]:
+        """Return none: nobody is told."""
+        return ()
 
     async def tell(self, job_ids: Sequence[int]) -> None:
         """Nothing to do: nobody is told."""

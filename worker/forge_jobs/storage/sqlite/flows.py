@@ -61,10 +61,14 @@ UPDATE flow_edge SET taken = (
 WHERE from_job = :job_id
 """
 
-_STATUS = "id, name, state, created_at, nodes, done, dead, skipped, deadline, cancel_requested_at, ended_at"
+COLUMNS = (
+    *("id", "name", "state", "created_at", "nodes", "done", "dead", "skipped", "deadline"),
+    *("cancel_requested_at", "ended_at"),
+)
+STATUS = ", ".join(f"flow.{column}" for column in COLUMNS)
 
 ALL = f"""
-SELECT {_STATUS} FROM flow
+SELECT {STATUS} FROM flow
 WHERE (:state IS NULL OR state = :state) AND (:name IS NULL OR name = :name) AND (:before IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :limit
 """
@@ -142,13 +146,13 @@ class SqliteFlows:
     ) -> Sequence[FlowStatus]:
         wanted = {"state": state, "name": name, "before": before, "limit": limit}
         records = await self._database.read(lambda transaction: transaction.records(ALL, wanted))
-        return [_status(record) for record in records]
+        return [status(record) for record in records]
 
     async def get(self, flow_id: int) -> FlowStatus | None:
         record = await self._database.read(
-            lambda transaction: transaction.record(f"SELECT {_STATUS} FROM flow WHERE id = ?", (flow_id,))
+            lambda transaction: transaction.record(f"SELECT {STATUS} FROM flow WHERE id = ?", (flow_id,))
         )
-        return None if record is None else _status(record)
+        return None if record is None else status(record)
 
     async def of(self, job_id: int) -> int | None:
         row = await self._database.read(
@@ -334,7 +338,9 @@ def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, in
     return FlowState(was), None
 
 
-def _status(record: Record) -> FlowStatus:
+def status(record: Record) -> FlowStatus:
+    """Return the flow that a row with the columns STATUS says."""
     moments = ("created_at", "deadline", "cancel_requested_at", "ended_at")
-    facts: dict[str, Any] = {**record, **{name: moment(record[name]) for name in moments}}
+    facts: dict[str, Any] = {column: record[column] for column in COLUMNS}
+    facts |= {name: moment(record[name]) for name in moments}
     return FlowStatus(**{**facts, "state": FlowState(record["state"])})

@@ -643,6 +643,7 @@ CREATE TABLE "forge_jobs".flow (
     dead       integer NOT NULL DEFAULT 0,
     skipped    integer NOT NULL DEFAULT 0,
     failed     integer NOT NULL DEFAULT 0,  -- of the dead, those that the flow cannot do without
+    is_awaited boolean NOT NULL DEFAULT false,  -- whether somebody has waited for its end, of which all who listen are told then
     CHECK ((state = 'running') = (ended_at IS NULL))
 ) WITH (fillfactor = 50);
 CREATE INDEX flow_ended ON "forge_jobs".flow (ended_at) WHERE ended_at IS NOT NULL;
@@ -2483,6 +2484,7 @@ DECLARE
     fallen bigint[];
     passed bigint[];
     freed bigint[];
+    told bigint;
 BEGIN
     WHILE cardinality(todo) > 0 LOOP
         all_ended := all_ended || todo;
@@ -2509,20 +2511,25 @@ BEGIN
         todo := "forge_jobs".end_waiting_nodes(fallen, 'dead')
              || "forge_jobs".end_waiting_nodes(passed, 'skipped', 'skipped: nothing led to it');
     END LOOP;
-    UPDATE "forge_jobs".flow SET
-        done = flow.done + sums.done, dead = flow.dead + sums.dead, skipped = flow.skipped + sums.skipped,
-        failed = flow.failed + sums.failed, ended_at = CASE WHEN outlook.is_over THEN now() END,
-        state = CASE WHEN NOT outlook.is_over THEN 'running' WHEN flow.cancel_requested_at IS NOT NULL THEN 'cancelled'
-                     WHEN flow.failed + sums.failed > 0 THEN 'dead' ELSE 'done' END
-    FROM (
-        SELECT node.flow_id, count(*) FILTER (WHERE node.state = 'done') AS done,
-               count(*) FILTER (WHERE node.state = 'dead') AS dead, count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
-               count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed, count(*) AS ended
-        FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (all_ended) GROUP BY node.flow_id) AS sums
-    JOIN "forge_jobs".flow AS before ON before.id = sums.flow_id
-    CROSS JOIN LATERAL (
-        SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
-    WHERE flow.id = sums.flow_id;
+    WITH counted AS (
+        UPDATE "forge_jobs".flow SET
+            done = flow.done + sums.done, dead = flow.dead + sums.dead, skipped = flow.skipped + sums.skipped,
+            failed = flow.failed + sums.failed, ended_at = CASE WHEN outlook.is_over THEN now() END,
+            state = CASE WHEN NOT outlook.is_over THEN 'running' WHEN flow.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                         WHEN flow.failed + sums.failed > 0 THEN 'dead' ELSE 'done' END
+        FROM (
+            SELECT node.flow_id, count(*) FILTER (WHERE node.state = 'done') AS done,
+                   count(*) FILTER (WHERE node.state = 'dead') AS dead,
+                   count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
+                   count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed, count(*) AS ended
+            FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (all_ended) GROUP BY node.flow_id) AS sums
+        JOIN "forge_jobs".flow AS before ON before.id = sums.flow_id
+        CROSS JOIN LATERAL (
+            SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
+        WHERE flow.id = sums.flow_id
+        RETURNING flow.id, flow.is_awaited AND flow.ended_at IS NOT NULL AS is_told
+    )
+    SELECT count("forge_jobs".tell('flow:' || counted.id)) INTO told FROM counted WHERE counted.is_told;
 END
 $$;
 
@@ -2628,6 +2635,27 @@ CREATE TRIGGER nodes_ended AFTER INSERT ON "forge_jobs".finished FOR EACH STATEM
 CREATE TRIGGER node_gone AFTER DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.links & 96 <> 0)
     EXECUTE FUNCTION "forge_jobs".note_ended_node();
 CREATE TRIGGER nodes_gone AFTER DELETE ON "forge_jobs".job FOR EACH STATEMENT EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
+
+-- Whatever ends these flows tells from now on; returns of which of them that is so. Whoever ends one has locked it: either sees what
+-- the other has done. One that somebody keeps locked is not waited for long, and none is asked to tell by a role that may only look.
+CREATE FUNCTION "forge_jobs".await_flows(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT has_table_privilege('"forge_jobs".flow', 'UPDATE') THEN
+        RETURN '{}';
+    END IF;
+    -- What a crash of the server loses is found by looking, so nobody waits for the disk.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM set_config('lock_timeout', '100ms', true);
+    PERFORM FROM "forge_jobs".flow WHERE flow.id = ANY (ids) AND NOT flow.is_awaited ORDER BY flow.id FOR NO KEY UPDATE;
+    UPDATE "forge_jobs".flow SET is_awaited = true WHERE flow.id = ANY (ids) AND NOT flow.is_awaited;
+    RETURN ids;
+EXCEPTION WHEN lock_not_available THEN
+    UPDATE "forge_jobs".flow SET is_awaited = true WHERE flow.id IN (
+        SELECT its.id FROM "forge_jobs".flow AS its
+        WHERE its.id = ANY (ids) AND NOT its.is_awaited ORDER BY its.id FOR NO KEY UPDATE SKIP LOCKED);
+    RETURN ARRAY(SELECT flow.id FROM "forge_jobs".flow WHERE flow.id = ANY (ids) AND flow.is_awaited);
+END
+$$;
 
 -- Hands on what transactions of callers have left; returns how many nodes they had ended.
 CREATE FUNCTION "forge_jobs".settle_nodes() RETURNS integer LANGUAGE plpgsql AS $$
@@ -2988,8 +3016,8 @@ INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, que
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('27', NULL, NULL, '2026-01-01 00:00:00+00', '1', '0', 'dead', 'cancelled by user', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result, links) OVERRIDING SYSTEM VALUE VALUES ('28', NULL, NULL, '2026-01-01 00:00:00+00', '1', '0', 'dead', 'cancelled by user', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '32') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed) OVERRIDING SYSTEM VALUE VALUES ('1', 'order', 'cancelled', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '3', '0', '3', '0', '3') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed) OVERRIDING SYSTEM VALUE VALUES ('2', 'order', 'running', '2026-01-01 00:00:00+00', '2026-01-02 00:00:00+00', NULL, NULL, '2', '0', '0', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed, is_awaited) OVERRIDING SYSTEM VALUE VALUES ('1', 'order', 'cancelled', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '3', '0', '3', '0', '3', 'false') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_requested_at, ended_at, nodes, done, dead, skipped, failed, is_awaited) OVERRIDING SYSTEM VALUE VALUES ('2', 'order', 'running', '2026-01-01 00:00:00+00', '2026-01-02 00:00:00+00', NULL, NULL, '2', '0', '0', '0', '0', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('26', '27', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('27', '28', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('29', '30', '0', 'fail', 'true') ON CONFLICT DO NOTHING;

@@ -632,6 +632,7 @@ CREATE TABLE {schema}.flow (
     dead       integer NOT NULL DEFAULT 0,
     skipped    integer NOT NULL DEFAULT 0,
     failed     integer NOT NULL DEFAULT 0,  -- of the dead, those that the flow cannot do without
+    is_awaited boolean NOT NULL DEFAULT false,  -- whether somebody has waited for its end, of which all who listen are told then
     CHECK ((state = 'running') = (ended_at IS NULL))
 ) WITH (fillfactor = 50);
 CREATE INDEX flow_ended ON {schema}.flow (ended_at) WHERE ended_at IS NOT NULL;
@@ -2472,6 +2473,7 @@ DECLARE
     fallen bigint[];
     passed bigint[];
     freed bigint[];
+    told bigint;
 BEGIN
     WHILE cardinality(todo) > 0 LOOP
         all_ended := all_ended || todo;
@@ -2498,20 +2500,25 @@ BEGIN
         todo := {schema}.end_waiting_nodes(fallen, 'dead')
              || {schema}.end_waiting_nodes(passed, 'skipped', 'skipped: nothing led to it');
     END LOOP;
-    UPDATE {schema}.flow SET
-        done = flow.done + sums.done, dead = flow.dead + sums.dead, skipped = flow.skipped + sums.skipped,
-        failed = flow.failed + sums.failed, ended_at = CASE WHEN outlook.is_over THEN now() END,
-        state = CASE WHEN NOT outlook.is_over THEN 'running' WHEN flow.cancel_requested_at IS NOT NULL THEN 'cancelled'
-                     WHEN flow.failed + sums.failed > 0 THEN 'dead' ELSE 'done' END
-    FROM (
-        SELECT node.flow_id, count(*) FILTER (WHERE node.state = 'done') AS done,
-               count(*) FILTER (WHERE node.state = 'dead') AS dead, count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
-               count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed, count(*) AS ended
-        FROM {schema}.flow_node AS node WHERE node.job_id = ANY (all_ended) GROUP BY node.flow_id) AS sums
-    JOIN {schema}.flow AS before ON before.id = sums.flow_id
-    CROSS JOIN LATERAL (
-        SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
-    WHERE flow.id = sums.flow_id;
+    WITH counted AS (
+        UPDATE {schema}.flow SET
+            done = flow.done + sums.done, dead = flow.dead + sums.dead, skipped = flow.skipped + sums.skipped,
+            failed = flow.failed + sums.failed, ended_at = CASE WHEN outlook.is_over THEN now() END,
+            state = CASE WHEN NOT outlook.is_over THEN 'running' WHEN flow.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                         WHEN flow.failed + sums.failed > 0 THEN 'dead' ELSE 'done' END
+        FROM (
+            SELECT node.flow_id, count(*) FILTER (WHERE node.state = 'done') AS done,
+                   count(*) FILTER (WHERE node.state = 'dead') AS dead,
+                   count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
+                   count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed, count(*) AS ended
+            FROM {schema}.flow_node AS node WHERE node.job_id = ANY (all_ended) GROUP BY node.flow_id) AS sums
+        JOIN {schema}.flow AS before ON before.id = sums.flow_id
+        CROSS JOIN LATERAL (
+            SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
+        WHERE flow.id = sums.flow_id
+        RETURNING flow.id, flow.is_awaited AND flow.ended_at IS NOT NULL AS is_told
+    )
+    SELECT count({schema}.tell('flow:' || counted.id)) INTO told FROM counted WHERE counted.is_told;
 END
 $$;
 
@@ -2617,6 +2624,27 @@ CREATE TRIGGER nodes_ended AFTER INSERT ON {schema}.finished FOR EACH STATEMENT
 CREATE TRIGGER node_gone AFTER DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.links & 96 <> 0)
     EXECUTE FUNCTION {schema}.note_ended_node();
 CREATE TRIGGER nodes_gone AFTER DELETE ON {schema}.job FOR EACH STATEMENT EXECUTE FUNCTION {schema}.end_noted_nodes();
+
+-- Whatever ends these flows tells from now on; returns of which of them that is so. Whoever ends one has locked it: either sees what
+-- the other has done. One that somebody keeps locked is not waited for long, and none is asked to tell by a role that may only look.
+CREATE FUNCTION {schema}.await_flows(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT has_table_privilege('{schema_text}.flow', 'UPDATE') THEN
+        RETURN '{}';
+    END IF;
+    -- What a crash of the server loses is found by looking, so nobody waits for the disk.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM set_config('lock_timeout', '100ms', true);
+    PERFORM FROM {schema}.flow WHERE flow.id = ANY (ids) AND NOT flow.is_awaited ORDER BY flow.id FOR NO KEY UPDATE;
+    UPDATE {schema}.flow SET is_awaited = true WHERE flow.id = ANY (ids) AND NOT flow.is_awaited;
+    RETURN ids;
+EXCEPTION WHEN lock_not_available THEN
+    UPDATE {schema}.flow SET is_awaited = true WHERE flow.id IN (
+        SELECT its.id FROM {schema}.flow AS its
+        WHERE its.id = ANY (ids) AND NOT its.is_awaited ORDER BY its.id FOR NO KEY UPDATE SKIP LOCKED);
+    RETURN ARRAY(SELECT flow.id FROM {schema}.flow WHERE flow.id = ANY (ids) AND flow.is_awaited);
+END
+$$;
 
 -- Hands on what transactions of callers have left; returns how many nodes they had ended.
 CREATE FUNCTION {schema}.settle_nodes() RETURNS integer LANGUAGE plpgsql AS $$
