@@ -4,16 +4,18 @@ What is remembered ends by itself, and who still waits says so again. While nobo
 look at an empty dictionary.
 
 Where it is jobs that wait, the end of the job wakes them in the statement that writes it. The claim of a job says that; for one that
-was claimed before, the worker hears it.
+was claimed before, the worker hears it. What it hears too late for that statement, it looks after once that is written.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from forge_jobs.model.job import NOBODY
 from forge_jobs.model.links import AWAITED
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.ends import EXPECTED, Ends
+from forge_jobs.storage.interface.signals import Signals
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -24,13 +26,16 @@ MOST_LINKED = 10_000  # ... for whose ends jobs wait, whether or not this worker
 class AwaitedJobs:
     """Remembers and tells for one worker."""
 
-    def __init__(self, ends: Ends, telemetry: Telemetry) -> None:
-        self._ends = ends
+    def __init__(self, ends: Ends, signals: Signals, telemetry: Telemetry) -> None:
+        self._ends, self._signals = ends, signals
+        self._worker_id = NOBODY
+        self._has: Callable[[int, int], bool] = _has_none
         self._until: dict[
             int, float
         ] = {}  # by the id of a job: monotonic, in the order in which they were heard
         self._linked: dict[int, None] = {}  # the ids of jobs for whose ends jobs wait, as they were heard
         self._ended: list[int] = []
+        self._late: list[int] = []  # ids of jobs that ended while others began to wait for them
         self._is_told = asyncio.Event()
         self._outage = Outage("telling of the ends of jobs", telemetry)
 
@@ -48,9 +53,17 @@ class AwaitedJobs:
                 break
             del self._until[oldest]
 
-    def linked(self, job_ids: str) -> None:
-        """Other jobs wait for the ends of these, whose ids are separated by commas."""
-        self._linked |= dict.fromkeys(int(text) for text in job_ids.split(",") if text.isdigit())
+    def serve(self, worker_id: int, has: Callable[[int, int], bool]) -> None:
+        """They are those of this worker, of which `has` says whether it holds the claim of a job and an attempt."""
+        self._worker_id, self._has = worker_id, has
+
+    def linked(self, job_id: int, worker_id: int, attempt: int) -> None:
+        """Other jobs wait for the end of this one, of which a worker had this attempt then; nobody had, if that is 0."""
+        if worker_id not in (0, self._worker_id):
+            return
+        if worker_id and not self._has(job_id, attempt):
+            self._look_after([job_id])
+        self._linked[job_id] = None
         while len(self._linked) > MOST_LINKED:
             del self._linked[next(iter(self._linked))]
 
@@ -62,8 +75,19 @@ class AwaitedJobs:
                 del self._linked[claim.job_id]
                 claim.links = (claim.links or 0) | AWAITED
 
+    def _look_after(self, job_ids: Sequence[int]) -> None:
+        """Jobs that wait for the ends of these, which may have ended without knowing that, go on."""
+        self._late += job_ids
+        self._is_told.set()
+
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
         """The database knows these verdicts; whoever waits for one of the jobs is told."""
+        if self._linked:
+            job_ids = [verdict.run.claim.job_id for verdict in verdicts]
+            if late := [job_id for job_id in job_ids if job_id in self._linked]:
+                self._look_after(late)  # this was heard while they were written
+                for job_id in late:
+                    del self._linked[job_id]
         if not self._until:
             return
         job_ids = [verdict.run.claim.job_id for verdict in verdicts]
@@ -77,9 +101,17 @@ class AwaitedJobs:
             await self._is_told.wait()
             self._is_told.clear()
             ended, self._ended = self._ended, []
+            late, self._late = self._late, []
             try:
-                await self._ends.tell(ended)
+                if ended:
+                    await self._ends.tell(ended)
+                if late:
+                    await self._signals.end_waits_for(late)
             except Exception as error:
                 await self._outage.wait(error)
             else:
                 self._outage.over()
+
+
+def _has_none(job_id: int, attempt: int) -> bool:
+    return False

@@ -76,6 +76,7 @@ class Claimer:
         self._allowance = allowance
         self._audit = audit
         self._recorder = recorder
+        recorder.awaited.serve(worker.id, held.has)
         self._eras = eras
         self._prepay = prepay  # the tokens of jobs that are limited by key
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours

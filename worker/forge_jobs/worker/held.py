@@ -49,6 +49,10 @@ class HeldClaims:
                 new.append(claim)
         return new
 
+    def has(self, job_id: int, attempt: int) -> bool:
+        """Whether the claim of this attempt is held."""
+        return (job_id, attempt) in self._proofs
+
     def regain(self, claim: Claim) -> None:
         """The claim, which was not known here, is held, to be handed back."""
         queue = self._queues.get(claim.queue_id)

@@ -57,7 +57,7 @@ class Recorder:
         self._telemetry = telemetry
         self._recorded = recorded
         self._tokens = tokens
-        self.awaited = AwaitedJobs(storage.ends, telemetry)
+        self.awaited = AwaitedJobs(storage.ends, storage.signals, telemetry)
         self._gathered: list[Verdict] = []
         self._on_the_wire: Sequence[Verdict] = ()
         self._asked_at: float | None = (

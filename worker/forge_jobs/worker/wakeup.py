@@ -9,6 +9,7 @@ from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
 
+_LINK = re.compile(r"(\d+),(\d+),(\d+)")
 _PLACE = re.compile(r"(\d+),(-?\d+),(\d+),(\d+)")
 
 
@@ -26,7 +27,7 @@ class Listeners:
     due: Callable[[], None]
     emptied: Callable[[str], None]
     awaited: Callable[[str], None]  # the ends of these jobs
-    linked: Callable[[str], None]  # other jobs wait for the ends of these
+    linked: Callable[[int, int, int], None]  # others wait for the end of this job of a worker and an attempt
     gate: Callable[[str], None]  # of a pool's workers; "": of those without a pool
     reconnected: Callable[[], None]
 
@@ -68,8 +69,8 @@ class Wakeup:
             listeners.emptied(subject)
         elif kind == "wait":
             listeners.awaited(subject)
-        elif kind == "link":
-            listeners.linked(subject)
+        elif kind == "link" and (link := _LINK.fullmatch(subject)):
+            listeners.linked(*map(int, link.groups()))
         elif kind == "gate":
             listeners.gate(subject)
         elif kind == "reconnect":

@@ -4,12 +4,14 @@ import asyncio
 import itertools
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from forge_jobs.model.completion import Fate
 from forge_jobs.model.flow import Edge, NewFlow, NewNode
 from forge_jobs.model.job import KeyMode, State
 from forge_jobs.model.signal import CIRCLE, NewSignal, NewWait, Recipient, Signalled
+from tests.storage.ear import Ear
 from tests.storage.factories import (
     WAIT,
     awaiting,
@@ -56,6 +58,43 @@ async def test_the_end_of_a_job_wakes_those_that_wait_for_it(storage):
     assert sorted(await claim_ids(storage, me)) == [first.job_id, second.job_id]
     step = await wait(storage, first.job_id)
     assert (step.signal, step.result, step.codec, step.for_job) == ("done", b'"x"', "json", other.job_id)
+
+
+async def test_those_that_began_to_wait_while_an_end_was_written_are_woken_by_a_look(storage):
+    me = await worker(storage)
+    other = await running(storage, me)
+    first = await awaiting(storage, me, for_job=other.job_id)
+    lasts = await running(storage, me)
+    second = await awaiting(storage, me, for_job=lasts.job_id)
+    await storage.claims.finish([done(other, result=b"1")])  # by a worker that knows of no wait
+
+    await storage.signals.end_waits_for([other.job_id, lasts.job_id, 10**12])
+
+    assert await claim_ids(storage, me) == [first.job_id]
+    assert await state(storage, second.job_id) is State.WAITING
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_the_worker_that_has_a_job_hears_that_others_wait_for_its_end(storage, database):
+    me = await worker(storage)
+    held, locked, waits = [await running(storage, me) for _ in range(3)]
+    free = await enqueue(storage)
+    connection = await asyncpg.connect(database.url)
+    try:
+        async with Ear(storage) as ear, connection.transaction():
+            await connection.execute("SELECT FROM forge_jobs.job WHERE id = $1 FOR UPDATE", locked.job_id)
+            for number, job_id in enumerate((held.job_id, locked.job_id, free), start=1):
+                await storage.signals.wait(waits, NewWait(number, f"wait {number}", for_job=job_id))
+            await ear.hears("link", f"{held.job_id},{me},1")
+            await ear.hears("link", f"{locked.job_id},{me},1")
+            await ear.hears("link", f"{free},0,0")
+            before = len(ear.told)
+            await storage.signals.wait(waits, NewWait(4, "wait 4", for_job=held.job_id))
+            await storage.ends.tell([1])
+            await ear.hears("ended", 1)
+            assert "link" not in [kind for kind, _ in ear.told[before:]]
+    finally:
+        await connection.close()
 
 
 async def test_a_job_that_is_tried_again_wakes_nobody_before_its_end(storage):

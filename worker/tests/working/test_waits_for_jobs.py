@@ -1,7 +1,7 @@
 """Handlers wait for the ends of other jobs: they are woken by these, and do not wait for themselves."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,13 +9,15 @@ import pytest
 
 from forge_jobs import CircularWait, Context, Enqueued, Forge, JobDead, JobNotFound, State, Worker
 from forge_jobs.maintenance.job_waits import JobWaits
+from forge_jobs.model.job import End
+from tests.storage.databases import Database
 from tests.working.test_context import run
 
 
 @asynccontextmanager
-async def working(forge: Forge, concurrency: int = 4) -> AsyncIterator[None]:
+async def working(forge: Forge, concurrency: int = 4, queue: str = "default") -> AsyncIterator[None]:
     """A worker runs meanwhile."""
-    worker = Worker(forge, queues=["default"], concurrency=concurrency)
+    worker = Worker(forge, queues=[queue], concurrency=concurrency)
     task = asyncio.create_task(worker.run())
     try:
         yield
@@ -96,6 +98,56 @@ async def test_a_job_that_ran_when_another_one_began_to_wait_wakes_that_by_its_e
                 await asyncio.sleep(0.01)
         may_end.set()
         assert await forge.wait(waiting, timeout=30) == "ended"
+
+
+@pytest.mark.usefixtures("nobody_looks")
+@pytest.mark.parametrize("heard", ["before the end is known", "after it"])
+async def test_a_job_wakes_those_that_began_to_wait_while_its_end_was_written(
+    forge: Forge, database: Database, monkeypatch: pytest.MonkeyPatch, heard: str
+) -> None:
+    may_end, may_be_heard = asyncio.Event(), asyncio.Event()
+    if heard == "before the end is known":
+        may_be_heard.set()
+    other = Forge(storage=database.storage())
+    finish, tell_here = forge.storage.claims.finish, forge.storage.wakeups.tell_here  # type: ignore[attr-defined]
+    late: list[tuple[str, str]] = []
+
+    @forge.handler(queue="parts")
+    async def part() -> str:
+        return "ended"
+
+    @other.handler
+    async def whole(ctx: Context, job: int) -> str:
+        return str(await ctx.wait_for_job(job))
+
+    async def finish_late(ends: Sequence[End]) -> list[int]:
+        writing.set()
+        await may_end.wait()
+        lost: list[int] = await finish(ends)
+        return lost
+
+    def tell_late(kind: str, subject: str = "") -> None:
+        if kind == "link" and not may_be_heard.is_set():
+            late.append((kind, subject))
+        else:
+            tell_here(kind, subject)
+
+    writing = asyncio.Event()
+    await forge.storage.queues.ensure(["parts"])
+    monkeypatch.setattr(forge.storage.claims, "finish", finish_late)
+    monkeypatch.setattr(forge.storage.wakeups, "tell_here", tell_late)
+    async with other, working(forge, queue="parts"), working(other), asyncio.timeout(60):
+        job = await part.enqueue()
+        await writing.wait()
+        waiting = await whole.enqueue(job=job.id)
+        while (await forge.jobs.get(waiting)).state is not State.WAITING:
+            await asyncio.sleep(0.01)
+        may_end.set()
+        assert await forge.wait(job) == "ended"
+        may_be_heard.set()
+        for notice in late:
+            tell_here(*notice)
+        assert await other.wait(waiting) == "ended"
 
 
 @pytest.mark.usefixtures("nobody_looks")

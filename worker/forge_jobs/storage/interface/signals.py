@@ -40,5 +40,8 @@ class Signals(Protocol):
     async def of_job(self, job_id: int) -> Sequence[JobSignal]:
         """Return the signals that a job was sent, in their order."""
 
+    async def end_waits_for(self, job_ids: Sequence[int]) -> None:
+        """Jobs that wait for the ends of these go on, as far as these have ended; 500 at most, `end_waits` finds the others."""
+
     async def end_waits(self, *, epoch: LeaderEpoch, limit: int = 1000) -> tuple[int, int]:
         """Up to `limit` jobs that wait for the ends of other jobs that have ended go on; return how many, and how many others still wait for that."""

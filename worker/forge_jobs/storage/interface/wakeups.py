@@ -16,7 +16,7 @@ class Wakeups(Protocol):
         became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "empty" (scope),
         "gate" (pool, or "": workers without one), "wait" (ids of jobs for whose ends somebody waits), "ended" (ids of
         such jobs), "flow" (id of a flow that has ended and that somebody waits for), "link" (id of a job for whose end
-        other jobs wait now), and
+        other jobs wait now, the worker that has it, and its attempt; 0 and 0 where none has), and
         "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.
         """

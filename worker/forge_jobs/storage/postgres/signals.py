@@ -61,6 +61,8 @@ OF_JOB = "SELECT name, at, step FROM {schema}.signal WHERE job_id = $1 ORDER BY 
 
 KEPT = "SELECT name, at, value, codec FROM {schema}.signal WHERE job_id = $1 AND step IS NULL ORDER BY id"
 
+END_WAITS_FOR = "SELECT {schema}.end_waits_for($1, false)"
+
 # Each waits for one job: the rows of those are looked up one by one, since the planner would read whole tables.
 END_WAITS = """
 SELECT (SELECT count(*) FILTER (WHERE {schema}.end_wait(over.job_id, true)) FROM (
@@ -146,6 +148,9 @@ class PostgresSignals:
 
     async def of_job(self, job_id: int) -> Sequence[JobSignal]:
         return [JobSignal(*record) for record in await self._database.fetch(OF_JOB, job_id)]
+
+    async def end_waits_for(self, job_ids: Sequence[int]) -> None:
+        await self._database.execute(END_WAITS_FOR, list(job_ids))
 
     async def end_waits(self, *, epoch: LeaderEpoch, limit: int = 1000) -> tuple[int, int]:
         record = await self._database.fetchrow(END_WAITS, limit, epoch)

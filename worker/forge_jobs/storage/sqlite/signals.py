@@ -143,6 +143,9 @@ class SqliteSignals:
         )
         return [JobSignal(name, moment(at), step) for name, at, step in rows]
 
+    async def end_waits_for(self, job_ids: Sequence[int]) -> None:
+        await self._database.write(lambda transaction: waits.end_waits_for(transaction, job_ids))
+
     async def end_waits(self, *, epoch: LeaderEpoch, limit: int = 1000) -> tuple[int, int]:
         if not await self._database.read(lambda transaction: transaction.rows(FOR_ENDED, (1,))):
             return 0, await self._database.read(lambda transaction: transaction.value(FOR_JOBS))

@@ -2144,7 +2144,8 @@ END
 $$;
 
 -- An attempt comes to a wait: returns the step, which is made unless it is there, and ended if it can be. Null: the claim was lost.
--- The other job for whose end it waits is linked, unless somebody holds its row, who is not waited for: the leader looks after all.
+-- The other job for whose end it waits is linked, unless somebody holds its row, who is not waited for; and the worker that has it is
+-- told, since it may have read the links before.
 CREATE FUNCTION "forge_jobs".wait_for(
     job_id bigint, worker_id bigint, attempt integer, number integer, step text, signals text[], for_job bigint,
     seconds double precision, serial integer
@@ -2152,6 +2153,7 @@ CREATE FUNCTION "forge_jobs".wait_for(
 #variable_conflict use_column
 DECLARE
     wait "forge_jobs".step;
+    its record;
 BEGIN
     PERFORM FROM "forge_jobs".claimed
     WHERE claimed.job_id = wait_for.job_id AND claimed.worker_id = wait_for.worker_id AND claimed.attempt = wait_for.attempt
@@ -2168,13 +2170,12 @@ BEGIN
     ON CONFLICT DO NOTHING;
     PERFORM "forge_jobs".meet(wait_for.job_id, wait_for.step);
     SELECT * INTO wait FROM "forge_jobs".step WHERE step.job_id = wait_for.job_id AND step.name = wait_for.step;
-    IF wait.for_job IS NOT NULL AND wait.ended_at IS NULL THEN
+    IF wait.for_job IS NOT NULL AND wait.ended_at IS NULL AND EXISTS (
+        SELECT FROM "forge_jobs".job AS other WHERE other.id = wait.for_job AND coalesce(other.links & 64, 0) = 0) THEN
         UPDATE "forge_jobs".job SET links = coalesce(job.links, 0) | 64 WHERE job.id = (
-            SELECT other.id FROM "forge_jobs".job AS other
-            WHERE other.id = wait.for_job AND coalesce(other.links & 64, 0) = 0 FOR NO KEY UPDATE SKIP LOCKED);
-        IF FOUND THEN
-            PERFORM "forge_jobs".tell('link:' || wait.for_job);
-        END IF;
+            SELECT other.id FROM "forge_jobs".job AS other WHERE other.id = wait.for_job FOR NO KEY UPDATE SKIP LOCKED);
+        SELECT claimed.worker_id, claimed.attempt INTO its FROM "forge_jobs".claimed WHERE claimed.job_id = wait.for_job;
+        PERFORM "forge_jobs".tell('link:' || concat_ws(',', wait.for_job, coalesce(its.worker_id, 0), coalesce(its.attempt, 0)));
     END IF;
     RETURN wait;
 END

@@ -2133,7 +2133,8 @@ END
 $$;
 
 -- An attempt comes to a wait: returns the step, which is made unless it is there, and ended if it can be. Null: the claim was lost.
--- The other job for whose end it waits is linked, unless somebody holds its row, who is not waited for: the leader looks after all.
+-- The other job for whose end it waits is linked, unless somebody holds its row, who is not waited for; and the worker that has it is
+-- told, since it may have read the links before.
 CREATE FUNCTION {schema}.wait_for(
     job_id bigint, worker_id bigint, attempt integer, number integer, step text, signals text[], for_job bigint,
     seconds double precision, serial integer
@@ -2141,6 +2142,7 @@ CREATE FUNCTION {schema}.wait_for(
 #variable_conflict use_column
 DECLARE
     wait {schema}.step;
+    its record;
 BEGIN
     PERFORM FROM {schema}.claimed
     WHERE claimed.job_id = wait_for.job_id AND claimed.worker_id = wait_for.worker_id AND claimed.attempt = wait_for.attempt
@@ -2157,13 +2159,12 @@ BEGIN
     ON CONFLICT DO NOTHING;
     PERFORM {schema}.meet(wait_for.job_id, wait_for.step);
     SELECT * INTO wait FROM {schema}.step WHERE step.job_id = wait_for.job_id AND step.name = wait_for.step;
-    IF wait.for_job IS NOT NULL AND wait.ended_at IS NULL THEN
+    IF wait.for_job IS NOT NULL AND wait.ended_at IS NULL AND EXISTS (
+        SELECT FROM {schema}.job AS other WHERE other.id = wait.for_job AND coalesce(other.links & 64, 0) = 0) THEN
         UPDATE {schema}.job SET links = coalesce(job.links, 0) | 64 WHERE job.id = (
-            SELECT other.id FROM {schema}.job AS other
-            WHERE other.id = wait.for_job AND coalesce(other.links & 64, 0) = 0 FOR NO KEY UPDATE SKIP LOCKED);
-        IF FOUND THEN
-            PERFORM {schema}.tell('link:' || wait.for_job);
-        END IF;
+            SELECT other.id FROM {schema}.job AS other WHERE other.id = wait.for_job FOR NO KEY UPDATE SKIP LOCKED);
+        SELECT claimed.worker_id, claimed.attempt INTO its FROM {schema}.claimed WHERE claimed.job_id = wait.for_job;
+        PERFORM {schema}.tell('link:' || concat_ws(',', wait.for_job, coalesce(its.worker_id, 0), coalesce(its.attempt, 0)));
     END IF;
     RETURN wait;
 END
