@@ -209,7 +209,7 @@ async def throughput(
             load = Load()
             server_before, client_before = place.server_seconds(), working.seconds()
             working.go()
-            left = await _emptied(subject, place, working, jobs, patience or subject.patience)
+            left = await emptied(subject, place, working, jobs, patience or subject.patience)
             ended = time.monotonic_ns()
             server_after, client_after = place.server_seconds(), working.seconds()
             after = await place.written()
@@ -235,7 +235,7 @@ def _each(before: float | None, after: float | None, jobs: int) -> float | None:
     return None if before is None or after is None or jobs < 1 else (after - before) / jobs
 
 
-async def _emptied(subject: Subject, place: Place, working: Workers, jobs: int, patience: float) -> int:
+async def emptied(subject: Subject, place: Place, working: Workers, jobs: int, patience: float) -> int:
     """Return how many jobs are left: none, unless it took too long."""
     statement = subject.described["left"]
     deadline = time.monotonic() + patience

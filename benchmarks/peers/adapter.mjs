@@ -1,6 +1,6 @@
 // What adapter.py is for Python: the process that runs an adapter of a queue for Node.
 //
-// An adapter calls `serve` with { packages, defaults, best, left, prepare, producer, work }, which mean what
+// An adapter calls `serve` with { packages, defaults, best, left, prepare, producer, work, flows }, which mean what
 // adapter.py says. It is run in the folder that its packages are installed in, so `load` finds them there.
 
 import { createRequire } from "node:module";
@@ -22,7 +22,7 @@ export const load = async (name) => await import(pathToFileURL(here.resolve(name
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-const seconds = () => Number(process.hrtime.bigint()) / 1e9;
+export const seconds = () => Number(process.hrtime.bigint()) / 1e9;
 
 /** Which handlers began, and when, in nanoseconds of the machine's monotonic clock. */
 class Starts {
@@ -79,7 +79,7 @@ function described(adapter) {
   };
 }
 
-const range = (from, to) => Array.from({ length: to - from }, (_, index) => from + index);
+export const range = (from, to) => Array.from({ length: to - from }, (_, index) => from + index);
 
 async function enqueue(adapter, { url, settings, how, jobs = 0, callers = 1, lasting = 0 }) {
   const producer = await adapter.producer(url, settings);
@@ -148,6 +148,7 @@ export async function serve(adapter) {
     enqueue: () => enqueue(adapter, given),
     produce: () => produce(adapter, given),
     work: () => work(adapter, given),
+    flows: () => adapter.flows(given.url, given.settings, given.shape, given.jobs, given.steps),
   };
   const said = await commands[command]();
   process.stdout.write(`${JSON.stringify(said ?? {})}\n`, () => process.exit(0));

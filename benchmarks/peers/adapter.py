@@ -11,7 +11,8 @@ An adapter is a module with
     async def work(url, settings, handler, stopped)   # runs jobs until `stopped`
 
 and, if it is also measured in them, `async def situation(url, settings, name, jobs)`, which makes what
-`benchmarks/comparison/stress.py` says. `serve(__name__)` is its end. Every job carries its number and a text of 90 bytes. What is said
+`benchmarks/comparison/stress.py` says, and `async def flows(url, settings, shape, jobs, steps)`, which starts "chains" of so many
+steps, or one "join" of all jobs but the last, and returns the seconds that it took. `serve(__name__)` is its end. Every job carries its number and a text of 90 bytes. What is said
 goes to the standard output, one JSON object a line. This file and the adapters use nothing but the
 standard library, the packages of their queue, asyncpg for the handler that asks the database, and
 uvloop where the queue's own documents run it.
@@ -268,7 +269,7 @@ def serve(name: str) -> None:
         say(**described(adapter))
         return
     doing: Awaitable[dict[str, Any] | None]
-    if command in ("prepare", "situation"):
+    if command in ("prepare", "situation", "flows"):
         doing = getattr(adapter, command)(**given)
     else:
         commands: dict[str, Any] = {"enqueue": enqueue, "produce": produce, "work": work}

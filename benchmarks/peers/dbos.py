@@ -1,6 +1,7 @@
 """DBOS: durable workflows; a job is a workflow without steps."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +32,31 @@ async def run(i: int, pad: str) -> None:
     """The job."""
     assert Running.handler is not None
     await Running.handler.call(i)
+
+
+async def step(i: int, pad: str) -> int:
+    """A step of a chain."""
+    assert Running.handler is not None
+    await Running.handler.call(i)
+    return i + 1
+
+
+@DBOS.workflow(name="chain")
+async def chain(first: int, steps: int, pad: str) -> None:
+    """A chain is a workflow of so many steps, each of which gets what the one before it returned."""
+    number = first
+    for _ in range(steps):
+        number = await DBOS.run_step_async({"name": "step"}, step, number, pad)
+
+
+@DBOS.workflow(name="join")
+async def join(jobs: int, pad: str) -> None:
+    """It enqueues workflows and waits for them, https://docs.dbos.dev/python/tutorials/queue-tutorial; then it is the last job."""
+    handles = [await DBOS.enqueue_workflow_async(QUEUE, run, i, pad) for i in range(jobs - 1)]
+    for handle in handles:
+        await handle.get_result()
+    assert Running.handler is not None
+    await Running.handler.call(jobs - 1)
 
 
 def driven(url: str) -> str:
@@ -88,6 +114,20 @@ async def producer(url: str, settings: Settings) -> AsyncIterator[Producer]:
     client = DBOSClient(system_database_url=driven(url))
     yield DbosProducer(client)
     client.destroy()
+
+
+async def flows(url: str, settings: Settings, shape: str, jobs: int, steps: int) -> dict[str, float]:
+    client = DBOSClient(system_database_url=driven(url))
+    began = time.monotonic()
+    options: Any = {"queue_name": QUEUE, "app_version": "1"}
+    if shape == "chains":
+        for first in range(0, jobs, steps):
+            await client.enqueue_async({**options, "workflow_name": "chain"}, first, steps, PAD)
+    else:  # it enqueues the others when it runs
+        await client.enqueue_async({**options, "workflow_name": "join"}, jobs, PAD)
+    took = time.monotonic() - began
+    client.destroy()
+    return {"seconds": took}
 
 
 async def work(url: str, settings: Settings, handler: Handler, stopped: Stopped) -> None:

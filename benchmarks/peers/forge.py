@@ -2,13 +2,14 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from benchmarks.peers.adapter import BULK, PAD, Handler, Producer, Settings, Stopped, serve
 from benchmarks.workload import CONCURRENCY, KIND, QUEUE
-from forge_jobs import Forge, Worker
+from forge_jobs import Flow, Forge, Worker
 
 DATABASE = "postgres"
 PACKAGES = ("forge-jobs", "asyncpg", "uvloop")
@@ -38,6 +39,18 @@ def program(url: str, handler: Handler | None = None) -> Forge:
     async def run(i: int, pad: str) -> None:
         assert handler is not None
         await handler.call(i)
+
+    @forge.handler(queue=QUEUE)
+    async def step(i: int, pad: str = PAD) -> int:
+        assert handler is not None
+        await handler.call(i)
+        return i + 1
+
+    @forge.handler(queue=QUEUE)
+    async def join(numbers: list[int], pad: str = PAD) -> int:
+        assert handler is not None
+        await handler.call(len(numbers))
+        return len(numbers)
 
     return forge
 
@@ -78,6 +91,25 @@ async def producer(url: str, settings: Settings) -> AsyncIterator[Producer]:
     async with program(url) as forge:
         await forge.storage.ping()
         yield ForgeProducer(forge, queues(settings))
+
+
+async def flows(url: str, settings: Settings, shape: str, jobs: int, steps: int) -> dict[str, float]:
+    async with program(url) as forge:
+        await forge.storage.ping()
+        step, join = forge.handlers["step"], forge.handlers["join"]
+        began = time.monotonic()
+        if shape == "chains":
+            chain = Flow("chain")
+            for number in range(steps):
+                chain.and_then(step, name=f"step {number}", pad=PAD)
+            for first in range(0, jobs, steps):
+                await chain.start(first)
+        else:
+            fan_in = Flow("fan-in")
+            nodes = [fan_in.node(step, name=f"{number}", i=number, pad=PAD) for number in range(jobs - 1)]
+            fan_in.node(join, pad=PAD).collects(*nodes)
+            await fan_in.start()
+        return {"seconds": time.monotonic() - began}
 
 
 async def work(url: str, settings: Settings, handler: Handler, stopped: Stopped) -> None:

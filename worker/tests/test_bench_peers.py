@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import flows_beside
 from benchmarks.comparison import goals, page, stress
 from benchmarks.comparison.catalogue import FOLDER, Peer, peers
 from benchmarks.comparison.cells import COLUMNS, IDLE, LOAD, THROUGHPUT, Cell, Column, What, cells
@@ -477,3 +478,14 @@ def test_the_command_line_lists_what_there_is_and_refuses_what_there_is_not() ->
     refused = comparison("--only", "celery")
     assert refused.returncode == 2
     assert "--only is 'celery', allowed are forge-jobs" in refused.stdout
+
+
+@pytest.mark.parametrize(("shape", "jobs"), [("chains", 20), ("join", 21)])
+async def test_flows_that_an_adapter_starts_are_worked_off_whole(shape: str, jobs: int) -> None:
+    peer = peers()["forge-jobs"]
+    subject = Subject(peer, await run(peer, "describe"), "best", seconds=5)
+    with Server() as server:
+        started, worked = await flows_beside.drained(server, subject, shape, jobs)
+
+    assert (started.jobs, worked.jobs) == (jobs, jobs)
+    assert started.seconds > 0 and worked.seconds > 0
