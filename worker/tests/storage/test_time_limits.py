@@ -558,3 +558,44 @@ async def test_each_job_expires_or_runs_and_never_both_while_many_race(storage, 
     [counts] = await storage.jobs.counts()
     assert begun and (counts.done, counts.expired) == (len(begun), len(ids) - len(begun))
     assert sorted(begun + ended) == ids
+
+
+@pytest.mark.parametrize("limit", ["start_by", "deadline"])
+async def test_a_job_whose_time_was_over_while_it_was_scheduled_is_not_made_pending(storage, clock, limit):
+    await clock.freeze()
+    late = await enqueue(storage, delay=MINUTE, **{limit: clock.now() + HOUR})
+    in_time = await enqueue(storage, delay=MINUTE, **{limit: clock.now() + 3 * HOUR})
+    soon = await enqueue(storage, delay=3 * HOUR)
+    await clock.advance(hours=2)
+
+    assert await storage.schedule.make_pending() == (1, HOUR), "and nobody looks for it in vain"
+
+    assert await state(storage, late) is State.SCHEDULED
+    assert await state(storage, in_time) is State.PENDING
+    assert await expired(storage) == [late]
+    assert await state(storage, soon) is State.SCHEDULED
+
+
+async def test_a_job_whose_time_was_over_while_it_was_scheduled_takes_no_turn(storage, clock):
+    await clock.freeze()
+    me = await worker(storage)
+    await enqueue(storage, delay=MINUTE, start_by=clock.now() + HOUR, tenant="ada")
+    await clock.advance(hours=2)
+    await storage.schedule.make_pending()
+    ada, bob = await enqueue(storage, tenant="ada"), await enqueue(storage, tenant="bob")
+
+    assert [one.job_id for one in await claim(storage, me)] == [ada, bob]
+
+
+async def test_a_job_whose_time_was_over_while_it_was_scheduled_cancels_no_other_of_its_group(storage, clock):
+    await clock.freeze()
+    await worker(storage)
+    group = encoded([Group("a", overflow="cancel_running")])
+    late = await enqueue(storage, delay=MINUTE, start_by=clock.now() + HOUR, groups=group)
+    await clock.advance(hours=2)
+    other = await enqueue(storage, groups=group)
+
+    await storage.schedule.make_pending()
+
+    assert await state(storage, other) is State.PENDING
+    assert await expired(storage) == [late]

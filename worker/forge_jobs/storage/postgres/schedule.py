@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs.errors import StorageBusy
-from forge_jobs.model.links import FAIR
+from forge_jobs.model.links import FAIR, LIMITED
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups, tenants
@@ -57,7 +57,13 @@ SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
     .replace("{woken}", endings.WOKEN)
 )
 _PATIENT = "(SELECT set_config('lock_timeout', coalesce({patience}::text, current_setting('lock_timeout')), true)) IS NOT NULL"
-_DUE = f"run_at >= $2 AND run_at <= now() AND {_PATIENT.replace('{patience}', '$3')}{{of}} ORDER BY run_at LIMIT $1"
+# One whose time is over is left to the leader, which ends it: it would take a place, or the turn of another one, for nothing.
+# Asked for each by itself, and of no other than those with time limits: a hash of all time limits would be large.
+_IS_IN_TIME = f"""(coalesce(links, 0) & {LIMITED} = 0 OR (
+            SELECT time_limit.job_id FROM {{schema}}.time_limit
+            WHERE time_limit.job_id = scheduled.job_id
+              AND (time_limit.start_by <= now() OR time_limit.deadline <= now())) IS NULL)"""
+_DUE = f"run_at >= $2 AND run_at <= now() AND {_PATIENT.replace('{patience}', '$3')} AND {_IS_IN_TIME}{{of}} ORDER BY run_at LIMIT $1"
 MAKE_PENDING = filled(_MAKE_PENDING, due=filled(_DUE, of=""))
 MAKE_PENDING_WITHOUT_TENANTS = filled(
     _MAKE_PENDING, due=filled(_DUE, of=f" AND coalesce(links & {FAIR}, 0) = 0")
@@ -73,10 +79,10 @@ DUE_OF_TENANTS = """
 SELECT due.queue_id, due.priority, job.tenant, due.job_id
 FROM (
     SELECT run_at, job_id, queue_id, priority FROM {schema}.scheduled
-    WHERE run_at >= $2 AND run_at <= now() AND links & {fair} <> 0 ORDER BY run_at LIMIT $1
+    WHERE run_at >= $2 AND run_at <= now() AND links & {fair} <> 0 AND {in_time} ORDER BY run_at LIMIT $1
 ) AS due JOIN {schema}.job ON job.id = due.job_id
 ORDER BY due.run_at, due.job_id
-""".replace("{fair}", str(FAIR))
+""".replace("{fair}", str(FAIR)).replace("{in_time}", _IS_IN_TIME)
 
 # The jobs that wait for a signal and whose time is over are scheduled for now. The row in `job` is locked first, as whoever sends
 # one does: of a signal and a timeout at the same moment one finds that the other has ended the wait.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.model.group import has_groups
+from forge_jobs.model.links import LIMITED
 from forge_jobs.model.tenant import has_tenant, is_let_in
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
@@ -33,8 +34,19 @@ FROM (
     ORDER BY first.run_at LIMIT ?3)
 """
 
-NEXT = """
-SELECT min(at) FROM (SELECT min(run_at) AS at FROM scheduled UNION ALL SELECT min(until) FROM waiting WHERE until IS NOT NULL)
+# One whose time is over is left to the leader, which ends it: it would take a place, or the turn of another one, for nothing.
+IS_IN_TIME = f"""(coalesce(links, 0) & {LIMITED} = 0 OR NOT EXISTS (
+    SELECT 1 FROM time_limit WHERE time_limit.job_id = scheduled.job_id AND (start_by <= ?1 OR deadline <= ?1)))"""
+
+NEXT = f"""
+SELECT min(at) FROM (
+    SELECT * FROM (SELECT run_at AS at FROM scheduled WHERE {IS_IN_TIME} ORDER BY run_at LIMIT 1)
+    UNION ALL SELECT min(until) FROM waiting WHERE until IS NOT NULL)
+"""
+
+DUE = f"""
+SELECT job_id, run_at, queue_id, attempt, priority, links, reason FROM scheduled
+WHERE run_at <= ?1 AND {IS_IN_TIME} ORDER BY run_at, job_id LIMIT ?2
 """
 
 QUEUES = (
@@ -71,13 +83,7 @@ class SqliteSchedule:
 
 def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
     waits.time_out(transaction, limit)
-    due = transaction.records(
-        """
-        SELECT job_id, run_at, queue_id, attempt, priority, links, reason FROM scheduled
-        WHERE run_at <= ? ORDER BY run_at, job_id LIMIT ?
-        """,
-        (transaction.now, limit),
-    )
+    due = transaction.records(DUE, (transaction.now, limit))
     transaction.execute_many("DELETE FROM scheduled WHERE job_id = ?", [(job["job_id"],) for job in due])
     make_ready(
         transaction,
@@ -132,5 +138,5 @@ def _join(transaction: Transaction, jobs: Sequence[tuple[Record, int]]) -> None:
 
 
 def _next(transaction: Transaction) -> timedelta | None:
-    earliest: int | None = transaction.value(NEXT)
+    earliest: int | None = transaction.value(NEXT, (transaction.now,))
     return None if earliest is None else duration(earliest - transaction.now)
