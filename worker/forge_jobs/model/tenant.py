@@ -8,7 +8,7 @@ from forge_jobs.model.links import FAIR, GROUPS
 LET_IN = GROUPS | FAIR
 """The bits of `links` of jobs that whoever makes jobs pending lets in: to their groups, or at the turn of their tenant."""
 
-END_ALONE = (None, FAIR)
+END_ALONE = frozenset({None, FAIR})
 """The `links` of jobs whose end concerns nothing besides them: a tenant has its turns at the beginning only."""
 
 STRIDE = 10_000

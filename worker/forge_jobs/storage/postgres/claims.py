@@ -15,7 +15,7 @@ from forge_jobs.model.flow import is_node
 from forge_jobs.model.job import Claim, End, Postponement, State
 from forge_jobs.model.links import FAIR
 from forge_jobs.model.moments import MICROSECOND
-from forge_jobs.model.tenant import END_ALONE
+from forge_jobs.model.tenant import END_ALONE, has_tenant
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, AskedQueue, Front, Hint
 from forge_jobs.storage.postgres import (
@@ -58,6 +58,7 @@ from forge_jobs.storage.stretches import stretches
 
 ID, JOB, PLACE = attrgetter("job_id"), attrgetter("claim.job_id"), attrgetter("priority", "pos")
 
+ALONE = frozenset({None})  # the `links` of jobs that are linked to nothing
 DONE = State.DONE  # a look-up in an Enum is slower than one thinks
 
 PAYLOAD = """
@@ -179,12 +180,15 @@ class PostgresClaims:
         return claims
 
     async def _read_more(self, claims: Sequence[Claim]) -> None:
-        if any([claim.links is not None for claim in claims]):
-            await time_limits.read(self._database, claims)
-            await reports.read(self._database.claims, claims)
-            await node_inputs.read_small(self._database.claims, claims)
-            await pins.read(self._database, claims)
-            await tenants.came(self._database, claims)
+        links = {claim.links for claim in claims}  # few, of however many jobs
+        if not links <= ALONE:
+            if not links <= END_ALONE:
+                await time_limits.read(self._database, claims)
+                await reports.read(self._database.claims, claims)
+                await node_inputs.read_small(self._database.claims, claims)
+                await pins.read(self._database, claims)
+            if any(has_tenant(bits) for bits in links):
+                await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
 

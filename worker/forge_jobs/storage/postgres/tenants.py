@@ -8,7 +8,7 @@ from typing import Any
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
 from forge_jobs.model.job import Claim
-from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants, has_tenant
+from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -219,12 +219,10 @@ async def place(database: PostgresDatabase, jobs: Sequence[TurnTaker], connectio
 
 
 async def came(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
-    """The turns of these jobs, of each queue in their order, have come: those that are given from now on come later.
+    """The turns of these jobs, of which some have tenants, of each queue in their order, have come: those that are given from now on come later.
 
     Should this fail, they come with the next claim.
     """
-    if not [claim for claim in claims if claim.links is not None and has_tenant(claim.links)]:
-        return
     last = {(claim.queue_id, claim.priority): claim.pos for claim in claims}
     queue_ids, priorities = zip(*last, strict=True)
     with suppress(StorageUnavailable):
