@@ -120,3 +120,17 @@ def test_jobs_that_are_pinned_to_another_version_ask_for_no_pods_of_this_one() -
     load, _ = measure(world.database(), ("mail",), AutoscalingSpec(max_replicas=9), ScalerMemory(), 0.0)
 
     assert load.backlog == 0
+
+
+def test_a_pool_that_is_to_have_no_pods_has_none_for_pinned_jobs_until_it_has_replicas_again() -> None:
+    world = draining()
+    world.change(workers=workers("2", replicas=0))
+    pin(world, 1, ready=1)
+    world.run(120)
+
+    assert world.states()["1"] == "draining"
+    assert world.deployment("1").replicas == 0
+
+    world.change(workers=workers("2", replicas=1))
+    world.run(60)
+    assert world.deployment("1").replicas == 1

@@ -142,6 +142,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "A job of kind {kind} takes {slots} slots, of which this worker has {concurrency}: each of them runs alone here",
     ),
+    events.PinUnversioned: (
+        logging.WARNING,
+        "Jobs of {kinds} are pinned to a version, and this worker has none: give each release another FORGE_WORKER_VERSION, or "
+        "the next one goes on with what this one has begun",
+    ),
     events.WorkerStopping: (
         logging.INFO,
         "Worker {worker} stops ({reason}): {running} jobs may run for {grace} s more",

@@ -162,7 +162,8 @@ class _Parent:
             self._say(f"Worker process {index} is replaced: {why}.")
             self._ready[index] = asyncio.Event()
             self._replaced.add(child.pid)
-            os.write(self._turns[child.pid], b"!")
+            with suppress(OSError):  # it has ended meanwhile
+                os.write(self._turns[child.pid], b"!")
             await child.wait()
             try:
                 async with asyncio.timeout(READY_WITHIN):

@@ -27,7 +27,14 @@ from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import place, stop_signals
 from forge_jobs.system.exits import contained
 from forge_jobs.telemetry import logs
-from forge_jobs.telemetry.events import ExitContained, HeavyKind, SignalTaken, WorkerStopped, WorkerStopping
+from forge_jobs.telemetry.events import (
+    ExitContained,
+    HeavyKind,
+    PinUnversioned,
+    SignalTaken,
+    WorkerStopped,
+    WorkerStopping,
+)
 from forge_jobs.telemetry.job_series import job_series
 from forge_jobs.worker.endpoints import Endpoints
 from forge_jobs.worker.handover import Handover
@@ -36,6 +43,8 @@ from forge_jobs.worker.session import Session
 from forge_jobs.worker.watchdog import Watchdog
 
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes: no words, nothing to misread
+
+UNSAID = "0"  # the version of a worker that was told none
 
 SHORTEST_HEARTBEAT = timedelta(seconds=0.1)
 
@@ -215,6 +224,9 @@ class Worker:
         for kind, handler in self.forge.handlers.items():
             if handler.slots > self.concurrency:
                 self.forge.telemetry.emit(HeavyKind(kind, handler.slots, self.concurrency))
+        pinned = sorted(kind for kind, handler in self.forge.handlers.items() if handler.is_pinned)
+        if pinned and self.version == UNSAID and self.forge.settings.pool is None:
+            self.forge.telemetry.emit(PinUnversioned(pinned))
         telemetry = self.forge.telemetry
         await stack.enter_async_context(
             Minutes(self.forge.storage.statistics, telemetry, job_series(telemetry))

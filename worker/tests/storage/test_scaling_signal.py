@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 import yaml
 
+from forge_jobs.model.links import PINNED
 from tests.storage.factories import (
     awaiting,
     claim,
@@ -213,3 +214,68 @@ async def test_jobs_that_wait_are_no_work_until_their_waits_are_over(postgres, s
     assert await signal(postgres, "(waiting, due, workload)") == (3, 1, 2)
     await storage.claims.finish([done(other)])
     assert await signal(postgres, "(waiting, due, workload)") == (3, 2, 2)
+
+
+async def signal_of(postgres, version, column, queue="default"):
+    """Return one number, as the autoscaler of one version asks for it."""
+    [[number]] = await postgres.rows(
+        f"SELECT {column} FROM forge_jobs.scaling_signal_of('{version}') WHERE queue = '{queue}'"
+    )
+    return number
+
+
+async def pinned_to(storage, version, *, runs):
+    """Return a job that a worker of this version has begun, and runs or has handed back."""
+    me = await worker(storage, version=version)
+    job_id = await enqueue(storage, priority=-1)
+    [taken] = await claim(storage, me)
+    assert taken.job_id == job_id
+    assert await storage.pins.add(taken)
+    taken.links = (taken.links or 0) | PINNED
+    if not runs:
+        await storage.claims.hand_back([taken])
+    return job_id
+
+
+async def test_jobs_that_another_version_has_to_go_on_with_are_no_work_for_this_one(postgres, storage):
+    await pinned_to(storage, "v1", runs=True)
+    await pinned_to(storage, "v1", runs=False)
+    await enqueue_many(storage, 3)
+
+    numbers = "(pending, in_progress, held, workload)"
+    assert await signal(postgres, numbers) == (4, 1, 0, 5)
+    assert await signal_of(postgres, "v1", numbers) == (4, 1, 0, 5)
+    assert await signal_of(postgres, "v2", numbers) == (3, 0, 0, 3)
+
+    await storage.queues.set("default", {"concurrency": 2})
+    assert await signal_of(postgres, "v1", "workload") == 2
+    assert await signal_of(postgres, "v2", "workload") == 1
+    await storage.queues.set("default", {"paused": True})
+    assert await signal_of(postgres, "v2", "(in_progress, workload)") == (0, 0)
+
+
+async def test_a_deployment_of_an_old_version_is_scaled_to_nothing_while_another_one_finishes(
+    postgres, storage
+):
+    await pinned_to(storage, "v1", runs=False)
+
+    assert await signal_of(postgres, "v1", "workload") == 1
+    assert await signal_of(postgres, "v2", "workload") == 0
+    assert await signal_of(postgres, "v2", "workload", queue="default") == 0
+
+
+async def test_a_role_that_scales_one_version_needs_no_more_than_the_page_says(postgres, storage):
+    page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
+    grants = [line for line in page.splitlines() if line.startswith("GRANT") and line.endswith("TO keda;")]
+    assert len(grants) == 3
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        await connection.execute(
+            f"CREATE ROLE keda; GRANT USAGE ON SCHEMA test_clock TO keda; GRANT SELECT ON test_clock.hand TO keda; "
+            f"{' '.join(grants)} SET ROLE keda"
+        )
+        [row] = await connection.fetch("SELECT workload FROM forge_jobs.scaling_signal_of('v1')")
+        assert row["workload"] == 0
+    finally:
+        await connection.execute("RESET ROLE; DROP OWNED BY keda; DROP ROLE keda")
+        await connection.close()

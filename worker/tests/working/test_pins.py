@@ -10,8 +10,9 @@ import pytest
 from forge_jobs import Context, Forge, InvalidInput, State, Step, Worker
 from forge_jobs.model.job import Claim
 from forge_jobs.model.version import Version, VersionState
-from forge_jobs.telemetry.events import PinnedElsewhere
+from forge_jobs.telemetry.events import PinnedElsewhere, PinUnversioned
 from tests.storage.databases import Database
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -191,3 +192,16 @@ def test_a_wrong_pin_is_refused() -> None:
         Forge("sqlite://:memory:").handler(pin="1.0")(asyncio.sleep)  # type: ignore[call-overload]
 
     assert str(refused.value) == "pin of handler 'sleep' is '1.0', allowed is 'version', or None."
+
+
+async def test_a_worker_without_a_version_warns_when_it_begins_that_it_pins_jobs(
+    forge: Forge, events: Events
+) -> None:
+    @forge.handler(pin="version")
+    async def onboard(ctx: Context) -> None: ...
+
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+    assert [event.kinds for event in events.of(PinUnversioned)] == [["onboard"]]
+
+    await Worker(forge, queues=["default"], version="2").run(until_empty=True)
+    assert len(events.of(PinUnversioned)) == 1

@@ -57,13 +57,20 @@ def _drained(pool: Pool, version: Version) -> EmitEvent:
 
 
 def go_on(pool: Pool, version: Version, deployment: Deployment) -> list[Action]:
-    """Return the next step of a version to which jobs are pinned: as many pods as those that are ready, or run, need."""
+    """Return the next step of a version to which jobs are pinned: as many pods as those that are ready, or run, need.
+
+    A pool that is to have no pods has none for them either: they wait, as all its jobs do.
+    """
     ready = pool.pinned_ready(version)
+    is_off = pool.workers_spec is not None and pool.workers_spec.replicas == 0
     namespace, name = pool.owner.namespace, f"Version {version.version} ({version.id})"
-    if not ready and not version.in_progress:
+    if is_off or (not ready and not version.in_progress):
         actions = shrink(pool, version, deployment, 0, "PinnedJobsSleep") if deployment.replicas else []
         if any(isinstance(action, Scale) and action.replicas == 0 for action in actions):
-            sleep = f"{name} has no pods until one of {count(pool.pinned(version), 'job')} that it has begun wakes."
+            until = "the pool has replicas again, for" if is_off else "one wakes of"
+            sleep = (
+                f"{name} has no pods until {until} {count(pool.pinned(version), 'job')} that it has begun."
+            )
             actions = [*actions, EmitEvent("Normal", "PinnedJobsSleep", sleep)]
         return actions
     wanted = min(_needed(pool, ready + version.in_progress), deployment.replicas + _affordable(pool))

@@ -62,7 +62,17 @@ _WORKED_ON = (
     "worker_label",
     "worker_version",
 )
-_LOOKED_AT = ("depth", "handled", "jobs", "migration", "operator", "scaling_signal", "unhandled")
+_LOOKED_AT = (
+    "depth",
+    "handled",
+    "jobs",
+    "migration",
+    "operator",
+    "pinned_work",
+    "scaling_signal",
+    "unhandled",
+    "work",
+)
 
 RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
     Purpose.ENQUEUER: {
@@ -151,6 +161,7 @@ FUNCTIONS = (
     "retry_flow",
     "rewrite_job",
     "say",
+    "scaling_signal_of",
     "settle",
     "send",
     "settle_next",

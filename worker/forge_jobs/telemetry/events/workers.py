@@ -35,6 +35,13 @@ class HeavyKind(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PinUnversioned(Event):
+    """Jobs of these kinds are pinned to the version of their worker, and this one was told none: it has the same as all that were not."""
+
+    kinds: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStopping(Event):
     """The worker claims nothing new and finishes what runs, for `grace` seconds at most."""
 

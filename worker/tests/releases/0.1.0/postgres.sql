@@ -2897,17 +2897,12 @@ WHERE (waiting.paused OR waiting.kind <> ALL (handled.kinds))
 -- nobody makes due jobs pending, ends waits whose time is over or that were for jobs that have ended, fires crons or sets the
 -- first fire time of a new cron, so whatever is due counts as work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
 -- that nobody has a handler for do not count as work; they have a column of their own.
-CREATE VIEW "forge_jobs".scaling_signal AS
-SELECT depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.waiting, depth.in_progress, due.jobs AS due,
-       coalesce(vain.paused, 0) + workable.jobs - CASE
-           WHEN queue.paused THEN 0
-           ELSE greatest(least(workable.jobs, queue.concurrency - depth.in_progress), 0) END AS held,
-       CASE WHEN queue.paused THEN depth.in_progress
-            ELSE greatest(depth.in_progress, least(
-                depth.in_progress + workable.jobs + due.jobs, queue.concurrency)) END AS workload,
+CREATE VIEW "forge_jobs".work AS
+SELECT queue.id AS queue_id, depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.waiting, depth.in_progress,
+       due.jobs AS due, workable.jobs AS workable, coalesce(vain.paused, 0) AS paused_jobs,
+       coalesce(vain.unhandled, 0) AS unhandled, queue.paused AS is_paused, queue.concurrency,
        coalesce(greatest(("forge_jobs".micros(now()) - depth.oldest_since) / 1000000.0, 0), 0)::double precision
-           AS oldest_pending_age_seconds,
-       coalesce(vain.unhandled, 0) AS unhandled
+           AS oldest_pending_age_seconds
 FROM "forge_jobs".depth
 JOIN "forge_jobs".queue ON queue.id = depth.queue_id
 LEFT JOIN "forge_jobs".handled ON handled.queue_id = queue.id
@@ -2944,6 +2939,54 @@ LEFT JOIN (
     FROM "forge_jobs".unhandled GROUP BY queue_id
 ) AS vain ON vain.queue_id = queue.id
 CROSS JOIN LATERAL (SELECT greatest(depth.pending - coalesce(vain.pending, 0), 0) AS jobs) AS workable;
+
+CREATE VIEW "forge_jobs".scaling_signal AS
+SELECT queue, pending, scheduled, blocked, waiting, in_progress, due,
+       paused_jobs + workable - CASE
+           WHEN is_paused THEN 0
+           ELSE greatest(least(workable, concurrency - in_progress), 0) END AS held,
+       CASE WHEN is_paused THEN in_progress
+            ELSE greatest(in_progress, least(in_progress + workable + due, concurrency)) END AS workload,
+       oldest_pending_age_seconds, unhandled
+FROM "forge_jobs".work;
+
+-- The jobs that have begun and that one version of the program has to go on with, by queue and version.
+CREATE VIEW "forge_jobs".pinned_work AS
+SELECT job.queue_id, pin.version, count(claimed.job_id) AS in_progress,
+       count(*) FILTER (WHERE claimed.job_id IS NULL AND blocked.job_id IS NULL AND waiting.job_id IS NULL
+                          AND scheduled.job_id IS NULL) AS pending,
+       count(*) FILTER (WHERE scheduled.run_at <= now() OR waiting.until <= now()) AS due
+FROM "forge_jobs".pin
+JOIN "forge_jobs".job ON job.id = pin.job_id
+LEFT JOIN "forge_jobs".claimed ON claimed.job_id = pin.job_id
+LEFT JOIN "forge_jobs".scheduled ON scheduled.job_id = pin.job_id
+LEFT JOIN "forge_jobs".blocked ON blocked.job_id = pin.job_id
+LEFT JOIN "forge_jobs".waiting ON waiting.job_id = pin.job_id
+WHERE NOT EXISTS (SELECT FROM "forge_jobs".finished WHERE finished.job_id = pin.job_id)
+GROUP BY job.queue_id, pin.version;
+
+-- The same as `scaling_signal` for the workers of one version: without the jobs that another version has to go on with. It
+-- reads the views `work` and `pinned_work`.
+CREATE FUNCTION "forge_jobs".scaling_signal_of(wanted text) RETURNS SETOF "forge_jobs".scaling_signal LANGUAGE sql STABLE AS $$
+    SELECT work.queue, greatest(work.pending - other.pending, 0), work.scheduled, work.blocked, work.waiting,
+           own.in_progress, own.due,
+           work.paused_jobs + own.workable - CASE
+               WHEN work.is_paused THEN 0
+               ELSE greatest(least(own.workable, work.concurrency - work.in_progress), 0) END,
+           CASE WHEN work.is_paused THEN own.in_progress
+                ELSE greatest(own.in_progress, least(
+                    own.in_progress + own.workable + own.due, work.concurrency - other.in_progress)) END,
+           work.oldest_pending_age_seconds, work.unhandled
+    FROM "forge_jobs".work
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(pinned.pending), 0)::bigint AS pending, coalesce(sum(pinned.due), 0)::bigint AS due,
+               coalesce(sum(pinned.in_progress), 0)::bigint AS in_progress
+        FROM "forge_jobs".pinned_work AS pinned
+        WHERE pinned.queue_id = work.queue_id AND pinned.version <> wanted) AS other
+    CROSS JOIN LATERAL (
+        SELECT greatest(work.workable - other.pending, 0) AS workable, greatest(work.due - other.due, 0) AS due,
+               greatest(work.in_progress - other.in_progress, 0) AS in_progress) AS own
+$$;
 
 
 -- The rows that are there from the beginning
