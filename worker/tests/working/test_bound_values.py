@@ -15,7 +15,7 @@ KEY = os.urandom(32)
 
 @pytest.fixture(autouse=True)
 def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
+    monkeypatch.setattr(plain, "_codecs", dict(plain._BUILT_IN))
     register("sealed", sealed(keys={"new": KEY}))
     yield
 

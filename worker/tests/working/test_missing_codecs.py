@@ -17,7 +17,7 @@ OLD, NEW = os.urandom(32), os.urandom(32)
 
 @pytest.fixture(autouse=True)
 def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
+    monkeypatch.setattr(plain, "_codecs", dict(plain._BUILT_IN))
     yield
 
 
