@@ -118,6 +118,21 @@ print(json.dumps(imported()))
     )
 
 
+def test_the_command_line_imports_no_library_that_few_commands_need(tmp_path: Path) -> None:
+    names = said("import sys, forge_jobs.cli; print(*sys.modules)", tmp_path).split()
+
+    assert set(names) & ((LIBRARIES - {"click", "sqlite3"}) | {"email", "importlib.metadata"}) == set()
+
+
+@pytest.mark.parametrize("before", ["enable", "disable"])
+def test_garbage_is_looked_for_after_the_import_of_the_command_line_if_it_was_before(
+    tmp_path: Path, before: str
+) -> None:
+    program = f"import gc; gc.{before}(); import forge_jobs.cli; print(gc.isenabled())"
+
+    assert said(program, tmp_path) == f"{before == 'enable'}\n"
+
+
 def rooms() -> Iterator[tuple[str, ast.Module]]:
     """Yield the packages that offer names which are imported when they are asked for, with their code."""
     for file in sorted(PACKAGE.rglob("__init__.py")):

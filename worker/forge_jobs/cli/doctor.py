@@ -1,8 +1,5 @@
 """`forge-jobs doctor`: what is wrong with the database, and how it is mended."""
 
-import platform
-from importlib.metadata import version
-
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import forge_of, require_file
 from forge_jobs.cli.options import CommandGroup
@@ -21,6 +18,9 @@ def register(app: CommandGroup) -> None:
 
 async def doctor(call: Call) -> Report:
     """Look at the database as a worker meets it: migrations, rights, pooler, clock, LISTEN, workers. Exit code 1 when something is wrong."""
+    import platform  # both here, since no other command needs them
+    from importlib.metadata import version
+
     forge = forge_of(call)
     versions = f"forge-jobs {version('forge-jobs')}, Python {platform.python_version()}, {platform.system()}"
     checkups = [Checkup("versions", Health.FINE, versions)]

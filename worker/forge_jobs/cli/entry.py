@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import click
 from click.shell_completion import shell_complete
@@ -87,6 +86,8 @@ def _common(
 
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # which brings half of the modules for e-mail
+
         click.echo(f"forge-jobs {version('forge-jobs')}")
         ctx.exit()
 

@@ -23,6 +23,7 @@ from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
+from forge_jobs.rooms import unsearched
 from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings
 from forge_jobs.storage.outage import Outage, unless
@@ -286,7 +287,8 @@ async def _ask_for_new_queues(forge: Forge, queues: Sequence[str]) -> None:
 
 def run_plan(plan: WorkerOptions) -> None:
     """Run one worker in this process until it is stopped."""
-    from forge_jobs.worker.worker import Worker  # which few commands need
+    with unsearched():
+        from forge_jobs.worker.worker import Worker  # which few commands need
 
     forge = program.load(plan.app)
     worker = Worker(
