@@ -10,6 +10,7 @@ import pytest
 
 from forge_jobs.model.job import State
 from forge_jobs.model.signal import NewSignal, NewWait, Recipient, Signalled
+from forge_jobs.model.step import JobStep
 from forge_jobs.storage.interface.storage import Storage
 from tests.storage.factories import claim, enqueue_many, parked, worker
 
@@ -58,12 +59,15 @@ async def race(storages: Sequence[Storage], count: int, *, seed: int, window: fl
     await asyncio.gather(*lookers, return_exceptions=True)
     await storage.schedule.make_pending()
 
-    woken = []
+    woken: list[int] = []
+    brought: dict[int, Sequence[JobStep] | None] = {}
     while taken := await claim(storage, me):
         woken += [one.job_id for one in taken]
+        brought |= {one.job_id: one.steps for one in taken}
     assert sorted(woken) == sorted(ids), "each goes on, once"
     for job_id in ids:
         [step] = await storage.steps.of_job(job_id)
+        assert brought[job_id] == [step], "its claim says what ended the wait"
         [signal] = await storage.signals.of_job(job_id)
         ended_by_signal = (step.signal, step.result, signal.step) == ("approved", b"1", "approval")
         timed_out = (step.signal, step.result, signal.step) == (None, None, None)
