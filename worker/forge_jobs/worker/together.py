@@ -19,6 +19,7 @@ from forge_jobs.worker.queues_aside import is_away
 from forge_jobs.worker.served_queue import LARGEST_ROOM, Pauses, ServedQueue, mean_size
 
 CAUTION = 16  # payloads of a queue that nothing is known of are not larger, on average, than so many of those of the others
+SPARE = 2  # times the jobs that are wanted, which are expected of the queues that are asked
 MOST_TOGETHER = 500  # queues in one statement
 APART = 10.0  # seconds in which each queue is asked by itself, after it failed to ask several together: that shows which it is
 
@@ -37,13 +38,15 @@ class Together:
         self._mean: float = LARGE_PAYLOAD  # bytes of payloads in the last claims
 
     def first_of(self, due: Sequence[ServedQueue], start: int, share: int, wanted: int) -> list[ServedQueue]:
-        """Return those from `start` on that may be asked together for `share` jobs each, until there are likely to be `wanted`."""
+        """Return those from `start` on that may be asked together for `share` jobs each, until they are likely to have
+        `wanted`, though some have fewer than the last time.
+        """
         now, expected = time.monotonic(), 0
         together: list[ServedQueue] = []
         if now < self._apart_until:
             return together
         for queue in due[start : start + MOST_TOGETHER]:
-            if expected >= wanted or not _is_plain(queue, now):
+            if expected >= SPARE * wanted or not _is_plain(queue, now):
                 break
             together.append(queue)
             if queue.is_unknown:
