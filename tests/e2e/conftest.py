@@ -61,6 +61,7 @@ ALONE = (
     "namespace_deleted",
     "footprint",
     "watched_namespaces",
+    "two_releases",
     "upgrade_uninstall",
 )
 

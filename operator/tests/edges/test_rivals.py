@@ -2,12 +2,11 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from forge_jobs import Forge
 from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_operator.cluster.api import CRONS, DEPLOYMENTS, QUEUES, Kube
 from forge_operator.cluster.events import EventRecorder
@@ -15,6 +14,7 @@ from forge_operator.loop.halt import OutOfDate
 from forge_operator.loop.rivals import PATIENCE, Rivals
 from forge_operator.state.keys import CRON, Key
 from tests.edges.api_server import ApiServer
+from tests.edges.conftest import migrated
 from tests.edges.stage import MAIL, Stage, staged, workers
 
 FIRST, SECOND = "default/forge-jobs-operator", "other/forge-jobs-operator"
@@ -32,13 +32,10 @@ class Clock:
 
 
 @pytest.fixture
-async def other_url(postgres: LocalPostgres) -> AsyncIterator[str]:
+def other_url(postgres: LocalPostgres) -> Iterator[str]:
     """The URL of the second operator's database."""
     name = f"forge_test_{secrets.token_hex(4)}"
-    url = postgres.create_database(name)
-    async with Forge(url, schema="forge_jobs"):
-        pass
-    yield url
+    yield postgres.create_database(name, template=migrated(postgres))
     postgres.drop_database(name)
 
 
