@@ -31,6 +31,7 @@ def register(jobs: CommandGroup) -> None:
     command(jobs, "fail")(fail)
     command(jobs, "change")(change)
     command(jobs, "unpin")(unpin)
+    command(jobs, "repin")(repin)
     command(jobs, "history")(history)
 
 
@@ -99,6 +100,21 @@ async def unpin(call: Call, ids: SomeIds) -> Report:
     """Let any version of the program go on with jobs that another one has begun and is pinned to, say since it is gone."""
     async with opened(call) as forge:
         return await each(forge, ids, _unpin)
+
+
+async def repin(
+    call: Call,
+    version: Annotated[str, Argument(help="The version that they are pinned to.", metavar="VERSION")],
+    to: Annotated[str | None, Option(metavar="VERSION", help="The version that goes on with them.")] = None,
+    queue: Annotated[str | None, Option(metavar="NAME", help="Only jobs of this queue.")] = None,
+    kind: Annotated[str | None, Option(metavar="NAME", help="Only jobs of this kind.")] = None,
+) -> Report:
+    """Let another version go on with all jobs that one has begun and that are pinned to it; without --to, any version."""
+    async with opened(call) as forge:
+        moved = await forge.jobs.repin_all(version, to, queue=queue, kind=kind)
+    goes_on = "any version" if to is None else f"version {to}"
+    jobs = "1 job goes" if moved == 1 else f"{moved:,} jobs go"
+    return Report({"repinned": moved}, [f"{jobs} on with {goes_on}."])
 
 
 async def _unpin(forge: Forge, id: int) -> tuple[str, str]:

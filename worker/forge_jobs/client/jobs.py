@@ -211,6 +211,26 @@ class Jobs:
         """The job, once no attempt runs, goes on with any version of the program; False when it was not pinned to one. Raises JobNotFound."""
         return await self._storage.pins.remove(names.job_id(job_id), by=who_acts())
 
+    async def repin_all(
+        self, version: str, to: str | None = None, *, queue: str | None = None, kind: str | None = None
+    ) -> int:
+        """The jobs that are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
+
+        Those of a version that an operator runs go on with any only. Each is a transaction of its own. Raises InvalidInput.
+        """
+        target = None if to is None else names.label_part(to, "to")
+        check_filters(queue, kind)
+        pins, by, after, moved = self._storage.pins, who_acts(), 0, 0
+        while ids := await pins.of_version(
+            names.line(version, "version"), queue=queue, kind=kind, after=after
+        ):
+            for id in ids:
+                with suppress(JobNotFound):  # it has gone meanwhile
+                    done = pins.remove(id, by=by) if target is None else pins.put(id, target, by=by)
+                    moved += await done
+            after = ids[-1]
+        return moved
+
     async def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.
 

@@ -18,6 +18,7 @@ class Deed(StrEnum):
     CHANGED = "changed"
     DELETED = "deleted"
     UNPINNED = "unpinned"
+    PINNED = "pinned"  # to another version of the program
     MOVED = "moved"
     REPRIORITISED = "reprioritised"
     REMOVED = "removed"  # by its key

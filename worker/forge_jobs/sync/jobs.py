@@ -107,6 +107,15 @@ class SyncJobs(SyncNoun[Jobs]):
         """The job, once no attempt runs, goes on with any version of the program; False when it was not pinned to one. Raises JobNotFound."""
         return self._do(self._noun.unpin(job_id))
 
+    def repin_all(
+        self, version: str, to: str | None = None, *, queue: str | None = None, kind: str | None = None
+    ) -> int:
+        """The jobs that are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
+
+        Those of a version that an operator runs go on with any only. Each is a transaction of its own. Raises InvalidInput.
+        """
+        return self._do(self._noun.repin_all(version, to, queue=queue, kind=kind))
+
     def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.
 

@@ -340,3 +340,25 @@ async def test_versions_that_claim_at_once_never_keep_what_is_pinned_to_the_othe
 
     assert ran["1.0"] | ran["2.0"] == mine["1.0"] | mine["2.0"] | plain
     assert mine["1.0"] <= ran["1.0"] and mine["2.0"] <= ran["2.0"]
+
+
+async def test_all_jobs_of_a_version_are_pinned_to_another_one_or_to_none(storage):
+    taken = []
+    for kind in ("a", "b"):
+        me = await worker(storage, version="old", kinds=(kind,))
+        job_id = await enqueue(storage, kind=kind)
+        [one] = await claim(storage, me)
+        assert await storage.pins.add(one)
+        taken.append(job_id)
+    first, second = taken
+
+    assert list(await storage.pins.of_version("old")) == taken
+    assert list(await storage.pins.of_version("old", kind="b")) == [second]
+    assert list(await storage.pins.of_version("old", queue="mail")) == []
+    assert list(await storage.pins.of_version("old", after=first)) == [second]
+    assert await storage.pins.put(first, "new", by="ada")
+    assert not await storage.pins.put(first, "new", by="ada")
+    assert (await storage.pins.of_job(first)).version == "new"
+    assert (await storage.pins.of_job(second)).version == "old"
+    [note] = await storage.interventions.of_job(first)
+    assert (note.what.value, note.by, note.note) == ("pinned", "ada", "to version new")

@@ -205,3 +205,33 @@ async def test_a_worker_without_a_version_warns_when_it_begins_that_it_pins_jobs
 
     await Worker(forge, queues=["default"], version="2").run(until_empty=True)
     assert len(events.of(PinUnversioned)) == 1
+
+
+async def test_another_version_goes_on_with_all_jobs_that_were_pinned_to_one(
+    forge: Forge, database: Database
+) -> None:
+    did: list[str] = []
+
+    def handler(version: str) -> Callable[..., object]:
+        async def onboard(ctx: Context) -> None:
+            await ctx.step("begin", step)
+            did.append(version)
+            if version == "1":
+                raise RuntimeError("not here")
+
+        return onboard
+
+    async def step() -> None: ...
+
+    async with Forge(storage=database.storage()) as old:
+        job = await old.handler(pin="version")(handler("1")).enqueue()
+        await Worker(old, queues=["default"], version="1").run(until_empty=True)
+    forge.handler(pin="version")(handler("2"))
+    assert await forge.jobs.repin_all("1", "2", kind="another") == 0
+    assert await forge.jobs.repin_all("1", "2") == 1
+    await forge.jobs.run_now(job)
+    await Worker(forge, queues=["default"], version="3").run(until_empty=True)
+    assert did == ["1"]
+    await Worker(forge, queues=["default"], version="2").run(until_empty=True)
+    assert did == ["1", "2"]
+    assert await forge.jobs.repin_all("1") == 0

@@ -25,5 +25,21 @@ class Pins(Protocol):
         An attempt that is in progress goes on where it is. What is done `by` somebody is noted.
         """
 
+    async def put(self, job_id: int, name: str, *, by: str | None = None) -> bool:
+        """The job goes on with the version of this name, which no operator runs; its queue is looked at. False when it was not pinned to
+        another one that no operator runs.
+        """
+
+    async def of_version(
+        self,
+        name: str,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Sequence[int]:
+        """Return the ids of jobs that are pinned to a version, of this name or id, in their order."""
+
     async def counts(self) -> Sequence[PinnedJobs]:
         """Return how many jobs of each queue are pinned to each version."""

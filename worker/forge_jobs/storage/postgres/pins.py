@@ -56,6 +56,20 @@ SELECT (SELECT state FROM {{schema}}.jobs WHERE id = $1) AS state, EXISTS (SELEC
        (SELECT count({{schema}}.wake(queue_id)) FROM unlinked)
 """
 
+PUT = """
+WITH put AS (
+    UPDATE {schema}.pin SET version = $2 WHERE job_id = $1 AND pool IS NULL AND version <> $2 RETURNING job_id
+)
+SELECT (SELECT state FROM {schema}.jobs WHERE id = $1) AS state, EXISTS (SELECT FROM put) AS is_put,
+       (SELECT count({schema}.wake(job.queue_id)) FROM put JOIN {schema}.job ON job.id = put.job_id)
+"""
+
+OF_VERSION = """
+SELECT pin.job_id FROM {schema}.pin JOIN {schema}.job ON job.id = pin.job_id JOIN {schema}.queue ON queue.id = job.queue_id
+WHERE $1 IN (pin.version, pin.version_id) AND ($2::text IS NULL OR queue.name = $2) AND ($3::text IS NULL OR job.kind = $3)
+  AND pin.job_id > $4 ORDER BY pin.job_id LIMIT $5
+"""
+
 COUNTS = """
 SELECT queue.name AS queue, pin.version, pin.pool, pin.version_id, count(*) AS jobs,
        count(*) FILTER (WHERE claimed.job_id IS NULL AND blocked.job_id IS NULL AND waiting.job_id IS NULL
@@ -101,6 +115,27 @@ class PostgresPins:
                 state = record["state"]
                 await interventions.note(self._database, connection, job_id, Deed.UNPINNED, by, state, state)
         return bool(record["was_pinned"])
+
+    async def put(self, job_id: int, name: str, *, by: str | None = None) -> bool:
+        async with self._database.transaction() as connection:
+            record = await self._database.fetchrow(PUT, job_id, name, connection=connection)
+            assert record is not None
+            if record["is_put"] and by is not None:
+                facts = job_id, Deed.PINNED, by, record["state"], record["state"], f"to version {name}"
+                await interventions.note(self._database, connection, *facts)
+        return bool(record["is_put"])
+
+    async def of_version(
+        self,
+        name: str,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Sequence[int]:
+        records = await self._database.fetch(OF_VERSION, name, queue, kind, after, limit)
+        return [record["job_id"] for record in records]
 
     async def counts(self) -> Sequence[PinnedJobs]:
         return [PinnedJobs(**record) for record in await self._database.fetch(COUNTS)]

@@ -74,6 +74,16 @@ WHERE pin.job_id IN (SELECT value FROM json_each(?))
 """
 
 
+PUT = "UPDATE pin SET version = ? WHERE job_id = ? AND pool IS NULL AND version <> ?"
+
+OF_VERSION = """
+SELECT pin.job_id FROM pin JOIN job ON job.id = pin.job_id JOIN queue ON queue.id = job.queue_id
+WHERE :version IN (pin.version, pin.version_id) AND (:queue IS NULL OR queue.name = :queue)
+  AND (:kind IS NULL OR job.kind = :kind) AND pin.job_id > :after
+ORDER BY pin.job_id LIMIT :limit
+"""
+
+
 class SqlitePins:
     """`Pins` in SQLite."""
 
@@ -112,6 +122,31 @@ class SqlitePins:
             return True
 
         return await self._database.write(remove)
+
+    async def put(self, job_id: int, name: str, *, by: str | None = None) -> bool:
+        def put(transaction: Transaction) -> bool:
+            if not transaction.changed(PUT, (name, job_id, name)):
+                return False
+            transaction.tell("queue", transaction.value("SELECT queue_id FROM job WHERE id = ?", (job_id,)))
+            state = State(transaction.value("SELECT state FROM jobs WHERE id = ?", (job_id,)))
+            to = f"to version {name}"
+            interventions.note(transaction, [job_id], Deed.PINNED, by, state, state, note=to)
+            return True
+
+        return await self._database.write(put)
+
+    async def of_version(
+        self,
+        name: str,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Sequence[int]:
+        asked = {"version": name, "queue": queue, "kind": kind, "after": after, "limit": limit}
+        rows = await self._database.read(lambda transaction: transaction.rows(OF_VERSION, asked))
+        return [job_id for (job_id,) in rows]
 
     async def counts(self) -> Sequence[PinnedJobs]:
         rows = await self._database.read(
