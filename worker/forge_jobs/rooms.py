@@ -38,9 +38,11 @@ def offering(room: str, *files: str) -> Callable[[str], Any]:
 
 @contextmanager
 def unsearched() -> Iterator[None]:
-    """Python looks for no garbage in the block, and afterwards does if it did before.
+    """Python looks for no garbage in the block, and never again among what is there after it.
 
-    What is imported stays: to pass over it again and again takes a fifth of a worker's start.
+    What is imported stays: to pass over it in each full search, and once more when the interpreter
+    ends, takes a third of the processor time of a short command (measured with CPython 3.11).
+    Where Python did not look for garbage before, all of that is left as it is.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -48,4 +50,5 @@ def unsearched() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            gc.freeze()
             gc.enable()
