@@ -2,7 +2,8 @@
 
 The first that sees an object writes its name into the status, and keeps the object while it lives. Another one
 leaves it alone and writes its own name beside that, as a question: an operator that lives takes that away again at
-its next look at everything, and what nobody takes away for ten minutes was asked of one that is gone.
+its next look at everything, and what nobody takes away for ten minutes was asked of one that is gone. Of several
+that would, the one whose question stands asks for all: who wrote over it would keep it from ever being old enough.
 """
 
 import logging
@@ -44,6 +45,7 @@ class Rivals:
         self._kube, self._recorder, self._identity = kube, recorder, identity
         self._may_write, self._clock = may_write, clock
         self._asked_at: dict[str, float] = {}  # by uid of objects of others
+        self._asked_by: dict[str, tuple[str, float]] = {}  # which third operator asks, since when; by uid
 
     async def ours(self, key: Key, found: Object) -> Object | None:
         """Return the object as it is, now that it is ours; None when it is another operator's.
@@ -66,16 +68,30 @@ class Rivals:
             message = f"Operator {holder} has not answered for ten minutes: {self._identity} manages it now."
             await self._say(key, found, "Normal", "TakenOver", message)
             return taken
-        if asked_at is None or now - asked_at >= PATIENCE:
+        if rival is not None and self._may_hope(uid, rival, now):
+            return None
+        if rival is not None or asked_at is None or now - asked_at >= PATIENCE:
             await self._written(key, found, {RIVAL: self._identity})
             self._asked_at[uid] = now
-            message = f"Operator {holder} manages this object, so operator {self._identity} leaves it alone."
+            message = (
+                f"Operator {holder} manages this object, so operator {self._identity} leaves it alone, "
+                "unless that one does not answer for ten minutes."
+            )
             await self._say(key, found, "Warning", "AnotherOperator", message)
         return None
 
     def forget(self, uid: str) -> None:
         """The object of this uid is ours, or gone."""
         self._asked_at.pop(uid, None)
+        self._asked_by.pop(uid, None)
+
+    def _may_hope(self, uid: str, rival: str, now: float) -> bool:
+        """Whether the other operator that asks may still get the object; one that asks for too long is gone itself."""
+        asks, since = self._asked_by.get(uid, ("", now))
+        if asks != rival:
+            since = now
+            self._asked_by[uid] = rival, since
+        return now - since < 2 * PATIENCE
 
     async def _written(self, key: Key, found: Object, status: dict[str, Any]) -> Object:
         if not self._may_write():

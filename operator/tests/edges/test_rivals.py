@@ -18,6 +18,7 @@ from tests.edges.conftest import migrated
 from tests.edges.stage import MAIL, Stage, staged, workers
 
 FIRST, SECOND = "default/forge-jobs-operator", "other/forge-jobs-operator"
+THIRD = "third/forge-jobs-operator"
 NIGHTLY = Key(CRON, "default", "nightly")
 
 
@@ -137,3 +138,34 @@ async def test_only_one_of_two_operators_that_see_a_new_object_at_once_gets_it(
     assert present is not None
     assert await two.ours(MAIL, present) is None
     assert said(api) == (FIRST, SECOND)
+
+
+async def test_one_of_two_operators_that_wait_for_an_object_gets_it(api: ApiServer, kube: Kube) -> None:
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {}, "status": {"operator": FIRST}})
+    clock = Clock()
+    others = [Rivals(kube, EventRecorder(kube, name), name, clock=clock) for name in (SECOND, THIRD)]
+
+    for _ in range(12):
+        for other in others:
+            present = api.get(QUEUES, "mail")
+            assert present is not None
+            await other.ours(MAIL, present)
+            clock.ahead += 30
+    assert said(api) in {(SECOND, None), (SECOND, THIRD)}
+
+
+async def test_an_operator_that_waits_for_an_object_and_is_gone_keeps_it_from_nobody(
+    api: ApiServer, kube: Kube
+) -> None:
+    api.put(
+        QUEUES, {"metadata": {"name": "mail"}, "spec": {}, "status": {"operator": FIRST, "rival": SECOND}}
+    )
+    clock = Clock()
+    third = Rivals(kube, EventRecorder(kube, THIRD), THIRD, clock=clock)
+
+    for _ in range(32):
+        present = api.get(QUEUES, "mail")
+        assert present is not None
+        await third.ours(MAIL, present)
+        clock.ahead += 60
+    assert said(api) == (THIRD, None)
