@@ -112,7 +112,8 @@ class _StandingPermits:
         if self._clock.pace:
             return await self._permits.reserve(wanted)
         at_once = [msgspec.structs.replace(request, patience=timedelta(0)) for request in wanted]
-        return [replace(permit, time_stands_still=True) for permit in await self._permits.reserve(at_once)]
+        permits = await self._permits.reserve(at_once)
+        return [msgspec.structs.replace(permit, time_stands_still=True) for permit in permits]
 
 
 class _InlineJobs:
