@@ -51,7 +51,7 @@ def test_help_shows_arguments_and_defaults(cli: CommandLine):
 
 COMPLETED = {
     "forge-jobs jo": {"jobs"},
-    "forge-jobs jobs re": {"retry", "rerun", "remove", "reprioritise"},
+    "forge-jobs jobs re": {"retry", "rerun", "repin", "remove", "reprioritise"},
     "forge-jobs jobs list --sta": {"--state"},
     "forge-jobs jobs list --state de": {"dead"},
     "forge-jobs completion ": {"bash", "zsh", "fish"},

@@ -1,6 +1,7 @@
 """A signal ends the wait that it meets, is kept for one that comes later, and never does both."""
 
 import contextlib
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -482,7 +483,7 @@ async def test_a_rerun_from_a_step_has_the_values_of_the_waits_before_it(storage
     rerun = await storage.steps.rerun(job(rerun_of=first.job_id), before=4)
 
     assert [step.name for step in await storage.steps.of_job(rerun.id)] == [WAIT, "ship"]
-    assert (await storage.steps.of_job(rerun.id))[0] == taken
+    assert (await storage.steps.of_job(rerun.id))[0] == dataclasses.replace(taken, done_by=first.job_id)
 
 
 async def test_a_job_that_waits_is_not_run_before_its_time(storage):

@@ -186,7 +186,7 @@ def test_a_connection_that_nobody_used_for_long_is_made_anew(
             forge.sync.jobs.counts()
             [[pid]] = looking.execute(
                 "SELECT pid FROM pg_stat_activity WHERE application_name = 'forge-jobs' AND datname = current_database() "
-                "ORDER BY backend_start DESC LIMIT 1"
+                "ORDER BY query_start DESC LIMIT 1"
             ).fetchall()
             return int(pid)
 

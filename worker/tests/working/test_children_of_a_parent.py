@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forge_jobs import Forge
 from forge_jobs.worker import processes
-from forge_jobs.worker.processes import ASKING_PIPE, PARENT_PIPE, run_processes
+from forge_jobs.worker.processes import ASKING_PIPE, PARENT_PIPE, TURN_PIPE, run_processes
 from tests.working.processes import Fleet
 
 
@@ -45,12 +45,12 @@ async def test_a_process_whose_variables_name_no_open_descriptor_has_no_parent()
 async def test_a_parent_bears_what_is_no_word_of_its_children(tmp_path: Path) -> None:
     child = python(
         f"""
-        import os, pathlib, signal
+        import os, pathlib
         if not os.path.exists("{tmp_path}/was here"):
             pathlib.Path("{tmp_path}/was here").touch()
             said = b"what is this\\n\\n7\\nx y\\n\\xff \\xff\\n%d worn so it is\\n" % os.getpid()
             os.write(int(os.environ["{ASKING_PIPE}"]), said)
-            signal.pause()
+            os.read(int(os.environ["{TURN_PIPE}"]), 1)
         """
     )
     said = list[str]()
