@@ -65,8 +65,11 @@ class Rivals:
             if now - self._asked_at.setdefault(uid, now) < PATIENCE:
                 return None
             taken = await self._written(key, found, ours)
-            message = f"Operator {holder} has not answered for ten minutes: {self._identity} manages it now."
-            await self._say(key, found, "Normal", "TakenOver", message)
+            message = (
+                f"Operator {holder} has not answered for ten minutes: {self._identity} manages it now. "
+                f"If {holder} has a database of its own, jobs that wait there get no workers any more."
+            )
+            await self._say(key, found, "Warning", "TakenOver", message)
             return taken
         if rival is not None and self._may_hope(uid, rival, now):
             return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from forge_jobs.testing.local_postgres import LocalPostgres
-from forge_operator.cluster.api import CRONS, DEPLOYMENTS, QUEUES, Kube
+from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, QUEUES, Kube
 from forge_operator.cluster.events import EventRecorder
 from forge_operator.loop.halt import OutOfDate
 from forge_operator.loop.rivals import PATIENCE, Rivals
@@ -119,6 +119,8 @@ async def test_an_operator_that_does_not_answer_any_more_is_followed(
     await second.settle()
     assert said(api) == (SECOND, None)
     assert "TakenOver" in second.reasons()
+    [message] = [event["message"] for event in api.all(EVENTS) if event["reason"] == "TakenOver"]
+    assert f"If {FIRST} has a database of its own, jobs that wait there get no workers" in message
     assert (await second.forge.queues.get("mail")).managed_by == "ForgeQueue default/mail"
     api.requests.clear()
     await first.look()
