@@ -1,7 +1,12 @@
 """The row of a rate limit is locked no longer, and for nobody else, than it has to be."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
 
+import pytest
+
+from forge_jobs.errors import StorageBusy
 from forge_jobs.model.permit import PermitRequest
 from forge_jobs.storage.postgres import tokens
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -20,6 +25,36 @@ async def test_a_key_is_used_while_a_lease_is_under_way(database: PostgresDataba
             [permit] = await PostgresPermits(database).reserve([PermitRequest("api", "ann")])
 
     assert not permit.wait
+
+
+@pytest.fixture
+async def impatient(url: str) -> AsyncIterator[PostgresDatabase]:
+    """The database for one that waits for nothing long."""
+    database = PostgresDatabase(url, command_timeout=timedelta(seconds=1))
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def test_jobs_that_have_paid_pay_no_second_time_when_what_another_one_asked_with_them_is_locked(
+    database: PostgresDatabase, impatient: PostgresDatabase
+) -> None:
+    await PostgresSchema(database).migrate()
+    await PostgresLimits(database).set("api", capacity=5, refill=1e-6)
+    permits = PostgresPermits(impatient)
+    requests = [PermitRequest("api", f"key {number}", job_id=number) for number in range(1, 21)]
+    await permits.keep(list(zip(requests[:1], await permits.reserve(requests[:1]), strict=True)))
+
+    async with database.transaction() as connection:
+        await database.execute("SELECT FROM {schema}.permit FOR UPDATE", connection=connection)
+        for _ in range(2):
+            with pytest.raises(StorageBusy):
+                await permits.reserve(requests)
+    granted = await permits.reserve(requests)
+
+    assert not any(permit.wait for permit in granted)
+    spent = {use.key: round(use.spent) for use in await permits.hottest("api", limit=100)}
+    assert spent == {request.key: 1 for request in requests}
 
 
 async def test_the_permits_of_a_rate_limit_are_looked_up(database: PostgresDatabase) -> None:

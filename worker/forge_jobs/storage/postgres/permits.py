@@ -1,10 +1,11 @@
 """Permits in PostgreSQL: one row for each key of a rate limit that is in use."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import cast
 
-from forge_jobs.errors import RateLimited
+from forge_jobs.errors import ForgeError, RateLimited
 from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -271,7 +272,15 @@ class PostgresPermits:
         rest = [number for number, permit in enumerate(permits) if permit is None]
         self._is_scarce = 2 * len(rest) > len(wanted)
         if rest:
-            later = await self._reserve([wanted[number] for number in rest])
+            try:
+                later = await self._reserve([wanted[number] for number in rest])
+            except ForgeError:  # all of them ask again, and those that have paid would pay once more
+                spent = zip(wanted, permits, strict=True)
+                with suppress(ForgeError):
+                    await self.keep(
+                        [(one, permit) for one, permit in spent if permit and one.job_id is not None]
+                    )
+                raise
             for number, permit in zip(rest, later, strict=True):
                 permits[number] = permit
         return cast(list[Permit], permits)
