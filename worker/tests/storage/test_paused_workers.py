@@ -1,8 +1,10 @@
 """A paused worker claims nothing, until it is resumed; its operator's cordon is nobody else's."""
 
+from datetime import timedelta
+
 import pytest
 
-from tests.storage.factories import claim_ids, enqueue, running, worker
+from tests.storage.factories import claim_ids, declare_lost, enqueue, running, worker
 
 
 async def open_and_cordoned(storage, worker_id):
@@ -57,3 +59,21 @@ async def test_pausing_twice_is_pausing_once(storage):
 
     assert await storage.workers.pause([me], True) == {me}
     assert await open_and_cordoned(storage, me) == (False, True)
+
+
+async def test_a_paused_worker_that_was_given_up_begins_anew_paused_though_ended_jobs_are_not_kept(
+    storage, clock
+):
+    me = await worker(storage)
+    await storage.workers.pause([me], True)
+    await storage.queues.set("default", {"done_retention": timedelta(), "dead_retention": timedelta()})
+    await clock.advance(seconds=3600)
+    assert me in await declare_lost(storage)
+    await clock.advance(seconds=60)
+    found = await storage.leadership.get()
+    assert found is not None
+    await storage.history.sweep(epoch=found.epoch)
+
+    me_again = await worker(storage, follows=me)
+
+    assert await open_and_cordoned(storage, me_again) == (False, True)

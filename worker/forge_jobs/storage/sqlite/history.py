@@ -11,6 +11,7 @@ from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FIRES_KEPT = timedelta(days=30)
+LABELS_KEPT = timedelta(days=60)  # at least: they say whether a process is paused, which may begin anew late
 
 
 class SqliteHistory:
@@ -83,8 +84,8 @@ def _sweep_traces(transaction: Transaction) -> None:
     transaction.execute(
         """
         DELETE FROM worker_label
-        WHERE at < ? - (SELECT max(max(done_retention, dead_retention)) FROM queue)
+        WHERE at < ? - (SELECT max(?, max(max(done_retention, dead_retention))) FROM queue)
           AND worker_id NOT IN (SELECT id FROM worker) AND worker_id NOT IN (SELECT worker_id FROM claimed)
         """,
-        (transaction.now,),
+        (transaction.now, micros(LABELS_KEPT)),
     )
