@@ -222,13 +222,13 @@ class Reconciler:
             return done, self._sooner(key, done, None)
         del self._kept[key]
         self._leave(kept.uid)
+        self._rivals.forget(key)
         self._metrics.forget_pool(f"{key.namespace}/{key.name}")
         return done, None
 
     def _leave(self, uid: str) -> None:
         """The object of this uid is gone; none was looked at when there is no uid."""
         self._gatherer.forget(uid)
-        self._rivals.forget(uid)
         if uid:
             self.departed.add(uid)
 

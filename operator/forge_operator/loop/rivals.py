@@ -44,25 +44,25 @@ class Rivals:
     ) -> None:
         self._kube, self._recorder, self._identity = kube, recorder, identity
         self._may_write, self._clock = may_write, clock
-        self._asked_at: dict[str, float] = {}  # by uid of objects of others
-        self._asked_by: dict[str, tuple[str, float]] = {}  # which third operator asks, since when; by uid
+        self._asked_at: dict[Key, float] = {}  # of objects of others
+        self._asked_by: dict[Key, tuple[str, float]] = {}  # which third operator asks, since when
 
     async def ours(self, key: Key, found: Object) -> Object | None:
         """Return the object as it is, now that it is ours; None when it is another operator's.
 
         Raises OutOfDate, KubeError, NotLeading.
         """
-        status, uid = found.get("status") or {}, found["metadata"]["uid"]
+        status = found.get("status") or {}
         holder, rival = status.get(HOLDER), status.get(RIVAL)
         if holder == self._identity and rival is None:
-            self.forget(uid)
+            self.forget(key)
             return found
         ours = {HOLDER: self._identity, RIVAL: None}
         if holder in (None, self._identity):
             return await self._written(key, found, ours)
-        now, asked_at = self._clock(), self._asked_at.get(uid)
+        now, asked_at = self._clock(), self._asked_at.get(key)
         if rival == self._identity:  # it has not answered yet
-            if now - self._asked_at.setdefault(uid, now) < PATIENCE:
+            if now - self._asked_at.setdefault(key, now) < PATIENCE:
                 return None
             taken = await self._written(key, found, ours)
             message = (
@@ -71,11 +71,11 @@ class Rivals:
             )
             await self._say(key, found, "Warning", "TakenOver", message)
             return taken
-        if rival is not None and self._may_hope(uid, rival, now):
+        if rival is not None and self._may_hope(key, rival, now):
             return None
         if rival is not None or asked_at is None or now - asked_at >= PATIENCE:
             await self._written(key, found, {RIVAL: self._identity})
-            self._asked_at[uid] = now
+            self._asked_at[key] = now
             message = (
                 f"Operator {holder} manages this object, so operator {self._identity} leaves it alone, "
                 "unless that one does not answer for ten minutes."
@@ -83,17 +83,17 @@ class Rivals:
             await self._say(key, found, "Warning", "AnotherOperator", message)
         return None
 
-    def forget(self, uid: str) -> None:
-        """The object of this uid is ours, or gone."""
-        self._asked_at.pop(uid, None)
-        self._asked_by.pop(uid, None)
+    def forget(self, key: Key) -> None:
+        """The object is ours, or gone."""
+        self._asked_at.pop(key, None)
+        self._asked_by.pop(key, None)
 
-    def _may_hope(self, uid: str, rival: str, now: float) -> bool:
+    def _may_hope(self, key: Key, rival: str, now: float) -> bool:
         """Whether the other operator that asks may still get the object; one that asks for too long is gone itself."""
-        asks, since = self._asked_by.get(uid, ("", now))
+        asks, since = self._asked_by.get(key, ("", now))
         if asks != rival:
             since = now
-            self._asked_by[uid] = rival, since
+            self._asked_by[key] = rival, since
         return now - since < 2 * PATIENCE
 
     async def _written(self, key: Key, found: Object, status: dict[str, Any]) -> Object:
