@@ -9,6 +9,7 @@ import pytest
 from forge_jobs import Context, Forge, InvalidInput, NotUnique, Reschedule, State, Unique, Worker
 from forge_jobs.model.job import Enqueued
 from tests.storage.clock import Clock
+from tests.working.eventually import eventually
 
 HOUR = timedelta(hours=1)
 DAY = date(2026, 1, 1)
@@ -158,16 +159,21 @@ async def test_while_one_runs_the_latest_waits_until_it_has_ended(forge: Forge) 
     worker = asyncio.create_task(run(forge))
     await began.wait()
     answers = [await index.enqueue(page=1, version=version) for version in (2, 3, 4)]
-    waits = (await forge.jobs.get(answers[0])).state
+    await eventually(
+        lambda: _is_blocked(forge, answers[0].id)
+    )  # keyed jobs join their group when they are due
     other = await index.enqueue(page=2, version=9)
     await forge.wait(other, timeout=30)
     go_on.set()
     await worker
 
-    assert waits is State.BLOCKED
     assert answers[0].supersedes == first.id and len({answer.id for answer in answers}) == 1
     assert ran == [1, 9, 4]
     assert (await forge.jobs.get(first)).state is State.DEAD
+
+
+async def _is_blocked(forge: Forge, job_id: int) -> bool:
+    return (await forge.jobs.get(job_id)).state is State.BLOCKED
 
 
 async def test_a_debounced_job_may_wait_for_the_one_that_runs_too(forge: Forge) -> None:
