@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs.codecs import plain
 from forge_jobs.codecs.plain import codecs, decode, encode, register
 from forge_jobs.errors import InvalidInput, InvalidPayload
 from forge_jobs.handlers.arguments import Arguments
@@ -78,12 +77,6 @@ class Talking:
 
     def decode(self, payload: bytes) -> Any:
         raise InvalidPayload("Never.")
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Codecs that a test registers are gone after it."""
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
 
 
 def refusal(function: Any, payload: Any, codec: str = "json", *, skip: int = 0) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Dead, Retries, Retry
-from forge_jobs.codecs import plain
-from forge_jobs.codecs.plain import decode
+from forge_jobs.codecs.plain import decode, register
 from forge_jobs.model.decision import ItemsLeft
 from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, Postponement, State
 from forge_jobs.model.queue import QueueConfig
@@ -115,10 +114,8 @@ class Plain:
         return json.loads(payload)
 
 
-def test_a_codec_of_a_program_keeps_what_is_done_and_only_results_that_it_knows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(plain, "_codecs", {**plain._BUILT_IN, "own": Plain()})
+def test_a_codec_of_a_program_keeps_what_is_done_and_only_results_that_it_knows() -> None:
+    register("own", Plain())
 
     with pytest.raises(ItemsLeft) as raised:
         judged(read(b"[1,2,3,4]", "own"), ["a", {7}, Dead("never"), ValueError()], 1)

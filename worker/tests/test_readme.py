@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forge_jobs.codecs import new_key, plain
+from forge_jobs.codecs import new_key
 from forge_jobs.settings import database_file
 from forge_jobs.settings.environment import KNOWN
 from forge_jobs.testing.local_postgres import LocalPostgres
@@ -133,7 +133,6 @@ def test_every_python_block_of_a_page_runs(
     monkeypatch.setenv("FORGE_DATABASE_URL", f"sqlite:///{tmp_path}/queue.sqlite")
     monkeypatch.chdir(tmp_path)  # where they leave files
     monkeypatch.setenv("SEALING_KEYS", f"2026-11:{new_key()}")
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
     for block in blocks(document):
         if block.language == "python" and not block.quoted:  # of a program that is run as a whole
             exec(compile(block.text, str(document), "exec"), {"__name__": document.stem})

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from forge_jobs import Forge, InvalidInput, KeyLimit
-from forge_jobs.codecs import new_key, plain, register, sealed
+from forge_jobs.codecs import new_key, register, sealed
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.model.error_text import LONGEST_ERROR, describe, kept, sentence
 from forge_jobs.model.mask import LONGEST, MOST, Mask, masking
@@ -201,10 +201,9 @@ def test_a_function_may_say_what_of_a_redacted_argument_is_seen() -> None:
     assert handler.redact == ("to",)
 
 
-def test_a_sealed_kind_has_no_cron_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sealed_kind_has_no_cron_with_arguments() -> None:
     from forge_jobs import Cron
 
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
     register("sealed", sealed(keys={"a": new_key()}))
     forge = Forge()
 

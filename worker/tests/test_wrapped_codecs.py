@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forge_jobs.codecs import Wrapping, compressed, new_key, plain, register, sealed
+from forge_jobs.codecs import Wrapping, compressed, new_key, register, sealed
 from forge_jobs.codecs.plain import decode, encode, hides
 from forge_jobs.codecs.seal import key_id_of
 from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
@@ -23,8 +23,7 @@ SECRET = "4111 1111 1111 1111"
 
 
 @pytest.fixture(autouse=True)
-def own_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
+def registered(own_codecs: None) -> None:
     register("packed", compressed())
     register("packed-zstd", compressed(method="zstd"))
     register("sealed", sealed(keys={"new": NEW, "old": OLD}))

@@ -1,12 +1,11 @@
 """Sealed values are what they were sealed as: who may write to the database cannot give a job those of another one."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from forge_jobs import Context, Flow, Forge, InvalidPayload, State, Worker
-from forge_jobs.codecs import plain, register, sealed
+from forge_jobs.codecs import register, sealed
 from forge_jobs.codecs.sealing import Sealed
 from tests.storage.databases import Database
 
@@ -14,10 +13,8 @@ KEY = os.urandom(32)
 
 
 @pytest.fixture(autouse=True)
-def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._BUILT_IN))
+def registered(own_codecs: None) -> None:
     register("sealed", sealed(keys={"new": KEY}))
-    yield
 
 
 async def run(forge: Forge) -> None:

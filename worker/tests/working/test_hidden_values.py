@@ -1,7 +1,6 @@
 """What handlers of sealed and redacted kinds read besides their arguments, and what no error, log or event shows of it."""
 
 import os
-from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
@@ -37,10 +36,8 @@ class Pin(Enum):
 
 
 @pytest.fixture(autouse=True)
-def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
+def registered(own_codecs: None) -> None:
     register("sealed", sealed(keys={"new": os.urandom(32)}))
-    yield
 
 
 async def run(forge: Forge) -> None:

@@ -1,9 +1,6 @@
 """Jobs that a worker cannot read, since it lacks a codec or a key: they wait for one that has it, and lose nothing."""
 
 import os
-from collections.abc import Iterator
-
-import pytest
 
 from forge_jobs import Context, Forge, Reason, State, Worker
 from forge_jobs.codecs import compressed, plain, register, sealed
@@ -13,12 +10,6 @@ from tests.working.eventually import eventually
 from tests.working.running import working
 
 OLD, NEW = os.urandom(32), os.urandom(32)
-
-
-@pytest.fixture(autouse=True)
-def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._BUILT_IN))
-    yield
 
 
 async def run(forge: Forge) -> None:

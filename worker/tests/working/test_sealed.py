@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,11 +34,9 @@ SECRET = "4111-1111-1111-1111"
 
 
 @pytest.fixture(autouse=True)
-def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
+def registered(own_codecs: None) -> None:
     register("sealed", sealed(keys={"new": NEW, "old": OLD}))
     register("packed", compressed())
-    yield
 
 
 async def run(forge: Forge) -> None:

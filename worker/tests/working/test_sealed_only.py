@@ -1,7 +1,6 @@
 """Jobs that everybody could have written: kinds that take sealed ones only refuse them, and reruns seal what was open."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +14,9 @@ KEY = os.urandom(32)
 
 
 @pytest.fixture(autouse=True)
-def own_codecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plain, "_codecs", dict(plain._BUILT_IN))
+def registered(own_codecs: None) -> None:
     register("sealed", sealed(keys={"new": KEY}))
     register("packed", compressed())
-    yield
 
 
 async def run(forge: Forge) -> None:
