@@ -18,6 +18,7 @@ PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class"
 WAL = "SELECT (pg_current_wal_lsn() - '0/0')::int8"
 # counted as they are made, so that it does not matter when autovacuum comes by
 LEFT_BEHIND = "SELECT coalesce(sum(n_dead_tup), 0)::int8 FROM pg_stat_user_tables"
+SIZE = "SELECT pg_database_size(current_database())"
 DEAD = "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::int8 FROM pg_stat_user_tables"
 
 
@@ -48,6 +49,9 @@ class Place(Protocol):
 
     async def dead(self) -> int | None:
         """Return how many dead rows there are now, as the server guesses; None where nobody can tell."""
+
+    async def size(self) -> int | None:
+        """Return how many bytes the database has on the disk now, without its log; None where nobody can tell."""
 
     def server_seconds(self) -> float | None:
         """Return the processor time of the server so far, without that of our own questions."""
@@ -80,6 +84,9 @@ class OnPostgres:
     async def dead(self) -> int | None:
         return int(await self._connection.fetchval(LEFT_BEHIND))
 
+    async def size(self) -> int | None:
+        return int(await self._connection.fetchval(SIZE))
+
     def server_seconds(self) -> float | None:
         return self._server.cpu_seconds(self._ours)
 
@@ -110,6 +117,9 @@ class OnSqlite:
 
     async def dead(self) -> int | None:
         return None
+
+    async def size(self) -> int | None:
+        return Path(self.url).stat().st_size
 
     def server_seconds(self) -> float | None:
         return None

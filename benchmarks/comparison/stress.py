@@ -33,7 +33,7 @@ MOST_AT_ONCE = 1_000_000  # jobs that one run of an adapter enqueues
 STILL = 0.9  # of the processor time of two seconds: less is taken for falling
 SURE_LOOKS = 3  # in a row in which it did not fall
 SAMPLES = 60  # of a soak
-NOTED = 100  # of so many jobs of a soak one is looked at
+NOTED = 1000  # of so many jobs of a soak one is looked at, so that the notes do not pass for a leak of memory
 ELSEWHERE = "elsewhere"  # the queue of workers that have nothing to do
 
 
@@ -169,7 +169,10 @@ async def soak(subject: Subject, server: Server, rate: float) -> Result:
     """Enqueue `rate` jobs a second for the seconds of the run; return what became of pickup, memory and dead rows."""
     samples: list[dict[str, Any]] = []
     async with fresh(subject.described["database"], server) as place:
-        await run(subject.peer, "prepare", url=place.url, settings=subject.given())
+        given: dict[str, Any] = {"url": place.url, "settings": subject.given()}
+        await run(subject.peer, "prepare", **given)
+        if subject.peer.situations == "all":
+            await run(subject.peer, "situation", name="kept", jobs=0, **given)
         began = time.monotonic()
 
         async def look(working: Workers) -> None:
@@ -181,6 +184,7 @@ async def soak(subject: Subject, server: Server, rate: float) -> Result:
                         "begun": working.started,
                         "resident": sum(filter(None, map(resident_bytes, working.pids))),
                         "dead": await place.dead(),
+                        "size": await place.size(),
                     }
                 )
 

@@ -12,6 +12,8 @@ from benchmarks.report import number
 
 Key = tuple[str, str]  # queue and sort of settings
 WRONG = ("lost", "repeated")
+LINES = 12  # of the table of a soak
+SOAK = Column(What.SOAK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,46 @@ def markdown(found: Found, title: str, headings: Sequence[Heading], keys: Sequen
     return "\n".join(lines)
 
 
+def soaks(found: Found, keys: Sequence[Key]) -> Iterator[str]:
+    """Give a table for each soak: what it was like from one stretch of the run to the next."""
+    for key in keys:
+        for soak in found.rounds(key, SOAK):
+            if samples := soak.get("samples"):
+                yield "\n".join(_stretches(key, soak, samples))
+
+
+def _stretches(key: Key, soak: Result, samples: Sequence[Result]) -> Iterator[str]:
+    """Give the lines of a soak's table. A pickup is the median of the stretch, its p99 the worst of it."""
+    yield f"| A soak of {key[0]}, until minute | jobs/s | pickup p50, ms | p99, ms | memory, MB | dead rows | database, MB |"
+    yield f"|{' ---: |' * 7}"
+    before: Result = {"at": 0.0, "begun": 0}
+    over_time = soak["over_time"]
+    for line in range(LINES):
+        part = slice(len(samples) * line // LINES, len(samples) * (line + 1) // LINES)
+        if not samples[part]:
+            continue
+        last = samples[part][-1]
+        times = [
+            found
+            for found in over_time[len(over_time) * line // LINES : len(over_time) * (line + 1) // LINES]
+            if found
+        ]
+        cells = [
+            last["at"] / 60,
+            (last["begun"] - before["begun"]) / (last["at"] - before["at"]),
+            *(
+                (statistics.median(one["p50"] for one in times), max(one["p99"] for one in times))
+                if times
+                else (None, None)
+            ),
+            last["resident"] / 1e6,
+            last["dead"],
+            None if last.get("size") is None else last["size"] / 1e6,
+        ]
+        yield f"| {' | '.join('' if cell is None else number(cell) for cell in cells)} |"
+        before = last
+
+
 def _cell(found: Found, key: Key, heading: Heading, known: Range) -> str:
     shown = str(replace(known, samples=[heading.scale(sample) for sample in known.samples]))
     beside = found.range(key, heading.beside, heading.value) if heading.beside else None
@@ -196,6 +238,7 @@ def tables(results: Mapping[str, Result], databases: Mapping[str, Any]) -> str:
         if keys:
             parts += [f"#### On {name}"]
             parts += filter(None, (markdown(found, *table, keys) for table in TABLES.items()))
+            parts += soaks(found, keys)
     notes = [f"* {' '.join(key)}: {wrong}" for key in found.keys if (wrong := found.wrong(key))]
     if any(result.get("disturbed") for result in results.values()):
         notes.append(

@@ -24,6 +24,7 @@ SELECT (SELECT count(*) FROM forge_jobs.job) - (SELECT count(*) FROM forge_jobs.
 DAY = 86_400
 SPREAD = 20  # jobs of a queue in one call, where there are many queues
 FILL = 100_000  # scheduled jobs in one call
+KEPT = 600  # seconds that done jobs are kept in a soak: a queue of so many would not keep them for a day
 
 
 def queues(settings: Settings) -> Sequence[str]:
@@ -67,7 +68,7 @@ async def situation(url: str, settings: Settings, name: str, jobs: int) -> None:
                 payloads = [{"i": -1, "pad": PAD}] * min(FILL, jobs - start)
                 await forge.enqueue_many(KIND, payloads, delay=DAY)
         else:
-            await forge.queues.set(QUEUE, done_retention=0)
+            await forge.queues.set(QUEUE, done_retention=KEPT if name == "kept" else 0)
 
 
 class ForgeProducer:

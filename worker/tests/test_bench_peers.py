@@ -32,7 +32,7 @@ from benchmarks.comparison.measure import (
 from benchmarks.comparison.process import AdapterFailed, run
 from benchmarks.comparison.results import OtherRun, Results
 from benchmarks.comparison.rounds import Rounds, shown, shuffled
-from benchmarks.comparison.table import Found, Range, tables
+from benchmarks.comparison.table import LINES, Found, Range, soaks, tables
 from benchmarks.processor import busy_seconds, tree_seconds
 from benchmarks.server import Server
 
@@ -184,7 +184,12 @@ async def test_a_soak_says_what_became_of_memory_and_latency(ours: Subject) -> N
 
     assert (found["jobs"], found["lost"], found["repeated"]) == (1000, 0, 0)
     assert len(found["over_time"]) == stress.SAMPLES
-    assert all(sample["resident"] > 0 for sample in found["samples"])
+    assert all(sample["resident"] > 0 and sample["size"] > 0 for sample in found["samples"])
+    lines = "\n".join(
+        soaks(Found({"forge-jobs.best.soak-nothing-1.1": found}), [("forge-jobs", "best")])
+    ).splitlines()
+    assert lines[0].startswith("| A soak of forge-jobs, until minute | jobs/s |")
+    assert len(lines) == 2 + LINES
 
 
 def test_percentiles_over_time_are_of_stretches_of_the_run() -> None:
