@@ -10,15 +10,11 @@ from forge_jobs import Forge, Worker
 
 @contextmanager
 def a_worker_of(forge: Forge) -> Iterator[None]:
-    """A worker runs meanwhile, in a thread with an event loop of its own."""
+    """A worker runs meanwhile, in a thread with an event loop of its own. It opens the database, and waits for one that goes away at that."""
     worker = Worker(forge, queues=["default"])
 
-    async def run() -> None:
-        async with forge:
-            await worker.run()
-
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(asyncio.run, run())
+        running = thread.submit(asyncio.run, worker.run())
         try:
             yield
         finally:
