@@ -28,6 +28,7 @@ FOLDER = ROOT / "build" / "bench-peers"
 SOURCES = ("worker/forge_jobs", "benchmarks/peers", "benchmarks/comparison/measure.py")
 QUICK_SECONDS = 1.0
 SORTS = ("defaults", "best")
+MEASURED = (*cells.COLUMN_NAMES, *(column.name for column in cells.under(stress.SITUATIONS)))
 
 
 def source() -> str:
@@ -46,8 +47,7 @@ def show(console: Console, peers: Mapping[str, Peer]) -> None:
     for peer in peers.values():
         packages = ", ".join([*peer.python, *peer.node]) or "this folder's own source"
         console.print(f"{peer.name}: {peer.missing or packages}", highlight=False, soft_wrap=True)
-    columns = ", ".join(column.name for column in cells.COLUMNS)
-    console.print(f"measured: {columns}", highlight=False, soft_wrap=True)
+    console.print(f"measured: {', '.join(MEASURED)}", highlight=False, soft_wrap=True)
 
 
 async def describe(peers: Mapping[str, Peer], console: Console) -> tuple[dict[str, Any], dict[str, str]]:
@@ -137,7 +137,7 @@ def main(
     console = Console() if sys.stdout.isatty() else Console(width=130)
     peers = catalogue.peers()
     words = [word for words in only or () for word in words.split(",")]
-    known = [*peers, *What, *SORTS, *cells.COLUMN_NAMES]
+    known = [*peers, *What, *SORTS, *MEASURED]
     if unknown := [word for word in words if word not in known]:
         console.print(f"--only is {unknown[0]!r}, allowed are {', '.join(known)}", style="red", markup=False)
         raise typer.Exit(2)

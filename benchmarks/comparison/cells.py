@@ -74,11 +74,15 @@ ASKED = (What.STRESS, What.SOAK)
 """What is measured only if it is named, since it takes long."""
 
 
+def under(situations: Collection[str]) -> Sequence[Column]:
+    """Return what is measured in these situations."""
+    return [Column(What.STRESS, situation) for situation in situations]
+
+
 def columns(settings: str, database: str, situations: Collection[str] = ()) -> Sequence[Column]:
     """Return what is measured of a queue on that database with those settings, in those situations."""
     if situations and settings == "best":
-        under = [Column(What.STRESS, situation) for situation in situations]
-        return [*columns(settings, database), *under, Column(What.SOAK)]
+        return [*columns(settings, database), *under(situations), Column(What.SOAK)]
     if settings == "defaults":
         return BY_DEFAULT
     return COLUMNS if database == "postgres" else ON_SQLITE
@@ -102,7 +106,8 @@ def cells(
     The queues of `alone` are not measured with two worker processes; `situations` are those that a queue can be put in.
     Of `bare` loops only the throughput is measured.
     """
-    named = set(only) & {*What, *COLUMN_NAMES}
+    hard = {column.name for some in (situations or {}).values() for column in under(some)}
+    named = set(only) & {*What, *COLUMN_NAMES, *hard}
     for turn in range(1, rounds + 1):
         for peer in chosen(only, databases):
             for settings in chosen(only, ("defaults", "best")):

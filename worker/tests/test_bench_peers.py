@@ -241,6 +241,13 @@ def test_what_takes_long_is_measured_only_if_it_is_named() -> None:
     assert named == [Column(What.STRESS, "clean"), Column(What.STRESS, "waiting-1m")]
 
 
+def test_one_situation_can_be_named() -> None:
+    situations = {"other": ["clean", "waiting-1m"]}
+    named = [cell.column for cell in cells(DATABASES, 1, ["stress-waiting-1m-1"], situations=situations)]
+
+    assert named == [Column(What.STRESS, "waiting-1m")]
+
+
 def test_a_queue_is_put_only_in_situations_that_its_adapter_can_make() -> None:
     assert set(stress.of(peers()["forge-jobs"])) == set(stress.SITUATIONS)
     assert "scheduled-1m" not in stress.of(peers()["graphile-worker"])
