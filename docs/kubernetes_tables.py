@@ -1,4 +1,4 @@
-"""Writes the tables of docs/kubernetes.md: fields, columns, conditions and reasons, from what declares them.
+"""Writes the tables of the pages about Kubernetes: fields, columns, conditions and reasons, from what declares them.
 
     python docs/kubernetes_tables.py
 
@@ -14,13 +14,14 @@ from forge_operator.conditions import OF_CRONS, OF_QUEUES, REASONS, Condition, C
 from forge_operator.crds.cron import cron_definition
 from forge_operator.crds.queue import queue_definition
 
-PAGE = Path(__file__).with_name("kubernetes.md")
+PAGES = sorted(Path(__file__).parent.glob("kubernetes*.md"))
 TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    """The page is as `renewed` says."""
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """The pages are as `renewed` says."""
+    for page in PAGES:
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def renewed(page: str) -> str:

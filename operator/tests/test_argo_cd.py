@@ -1,15 +1,15 @@
-"""The health checks of docs/kubernetes.md, run as Argo CD runs them, over what the operator says."""
+"""The health checks of docs/kubernetes-argo-cd.md, run as Argo CD runs them, over what the operator says."""
 
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import lupa.lua51
 import pytest
 import yaml
 
-from docs.kubernetes_tables import PAGE
 from forge_jobs import CronConfig
 from forge_operator.conditions import REASONS, Condition, ConditionReason, Truth
 from forge_operator.plan import actions as act
@@ -19,6 +19,7 @@ from forge_operator.specs.section import read
 from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
 from tests.world import START, World, autoscaled, workers
 
+PAGE = Path(__file__).parents[2] / "docs" / "kubernetes-argo-cd.md"
 AWAY = Unknown("ConnectionFailed", "The database cannot be reached.")
 (ARGOCD_CM,) = [
     yaml.safe_load(block)

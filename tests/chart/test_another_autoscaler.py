@@ -1,4 +1,4 @@
-"""KEDA and HorizontalPodAutoscalers can scale a ForgeQueue as the examples and docs/kubernetes.md say."""
+"""KEDA and HorizontalPodAutoscalers can scale a ForgeQueue as the examples and docs/kubernetes-scaling.md say."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def example(name: str) -> dict[str, dict[str, Any]]:
 
 def adapter_rule() -> dict[str, Any]:
     """Return the rule for prometheus-adapter."""
-    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "kubernetes-scaling.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(rules:\n.*?)^```", page, re.MULTILINE | re.DOTALL)
     (rule,) = yaml.safe_load(block)["rules"]["external"]
     assert isinstance(rule, dict)

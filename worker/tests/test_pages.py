@@ -31,6 +31,15 @@ RUN_BY = {
     ("docs/configuration.md", "toml"): "test_the_configuration_files_in_the_documents_are_allowed",
     ("docs/cron.md", "crontab"): "test_every_command_of_a_page_is_accepted",
     ("docs/kubernetes.md", "yaml"): "test_the_objects_of_the_page_are_allowed",
+    ("docs/kubernetes-argo-cd.md", "yaml"): "test_argo_cd_shows_how_a_queue_is",
+    (
+        "docs/kubernetes-nodes.md",
+        "yaml",
+    ): "test_what_the_page_says_of_disruptions_may_be_said_and_its_marks_are_those_that_are_written",
+    (
+        "docs/kubernetes-scaling.md",
+        "yaml",
+    ): "test_the_adapters_rule_gives_the_workload_once_whoever_else_tells_of_the_queue",
     ("docs/metrics.md", "promql"): "test_every_metric_that_a_question_of_the_document_uses_exists",
     ("docs/metrics.md", "yaml"): "test_what_the_page_tells_prometheus_to_ask_is_what_four_processes_serve",
     ("docs/operating.md", "ini"): "test_systemd_has_nothing_to_say_against_the_unit",
@@ -44,7 +53,7 @@ ELSEWHERE = {
     "docker": "tests/images and tests/e2e",
     "helm": "tests/e2e",
     "kind": "tests/e2e",
-    "kubectl": "tests/e2e, and operator/tests/test_kubernetes_page.py",
+    "kubectl": "tests/e2e, and operator/tests/test_kubernetes_pages.py",
 }
 """Programs that no test here has, and what runs them."""
 

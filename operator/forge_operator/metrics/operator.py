@@ -1,4 +1,4 @@
-"""The operator's numbers for Prometheus. docs/kubernetes.md lists every metric."""
+"""The operator's numbers for Prometheus. docs/kubernetes-operator.md lists every metric."""
 
 import asyncio
 import time

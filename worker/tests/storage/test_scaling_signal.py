@@ -265,7 +265,7 @@ async def test_a_deployment_of_an_old_version_is_scaled_to_nothing_while_another
 
 
 async def test_a_role_that_scales_one_version_needs_no_more_than_the_page_says(postgres, storage):
-    page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "kubernetes-scaling.md").read_text()
     grants = [line for line in page.splitlines() if line.startswith("GRANT") and line.endswith("TO keda;")]
     assert len(grants) == 3
     connection = await asyncpg.connect(postgres.url)

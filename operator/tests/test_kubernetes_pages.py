@@ -1,4 +1,4 @@
-"""docs/kubernetes.md says what the code says."""
+"""The pages about Kubernetes say what the code says."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ from forge_operator.specs.section import read
 from forge_operator.state.memory import ScalerMemory
 from tests import custom_resources
 
-PAGE = tables.PAGE.read_text(encoding="utf-8")
+PAGE = "\n".join(page.read_text(encoding="utf-8") for page in tables.PAGES)
 SOURCES = Path(naming.__file__).parent
 
 
@@ -29,21 +29,21 @@ def test_the_tables_are_those_of_the_definitions_and_conditions() -> None:
     assert tables.renewed(PAGE) == PAGE, "run: python docs/kubernetes_tables.py"
 
 
-def test_every_table_is_on_the_page() -> None:
+def test_every_table_is_on_a_page() -> None:
     assert {found["name"] for found in tables.TABLE.finditer(PAGE)} == tables.TABLES.keys()
 
 
-def test_every_condition_and_reason_is_on_the_page() -> None:
+def test_every_condition_and_reason_is_on_a_page() -> None:
     missing = [each.value for each in (*Condition, *ConditionReason) if f"`{each.value}`" not in PAGE]
     assert not missing
 
 
-def test_every_annotation_that_people_write_is_on_the_page() -> None:
+def test_every_annotation_that_people_write_is_on_a_page() -> None:
     written = (naming.PROMOTE, naming.AUTOSCALING, naming.PAUSED, naming.FORCE_DELETE)
     assert [each for each in written if each not in PAGE] == []
 
 
-def test_every_event_is_on_the_page() -> None:
+def test_every_event_is_on_a_page() -> None:
     told: set[str] = set()
     for source in SOURCES.rglob("*.py"):
         told |= set(re.findall(r'EmitEvent\(\s*"(?:Normal|Warning)",\s*"(\w+)"', source.read_text()))
@@ -70,7 +70,7 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
-def test_every_metric_of_the_operator_is_on_the_page() -> None:
+def test_every_metric_of_the_operator_is_on_a_page() -> None:
     named = {each.name for each in OperatorMetrics().registry.collect() if each.name.startswith("forge_")}
     assert {"forge_operator_leader", "forge_queue_pending_jobs", "forge_autoscaler_decision_info"} <= named
     assert sorted(each for each in named if f"`{each}" not in PAGE) == []
@@ -131,12 +131,12 @@ def test_the_decision_on_the_page_is_one_that_is_made() -> None:
     assert explained(decision) in PAGE.replace("\n", " ")
 
 
-def test_every_reason_for_a_decision_is_on_the_page() -> None:
+def test_every_reason_for_a_decision_is_on_a_page() -> None:
     by_load = set(ScalingReason) - {ScalingReason.DEFAULT, ScalingReason.FIXED}
     assert sorted(each for each in by_load if f"`{each}`" not in PAGE) == []
 
 
-def test_every_variable_of_the_operator_is_on_the_page() -> None:
+def test_every_variable_of_the_operator_is_on_a_page() -> None:
     read = set(re.findall(r'"(FORGE_[A-Z_]+)"', (SOURCES / "environment.py").read_text(encoding="utf-8")))
     assert "FORGE_OPERATOR_TICK_SECONDS" in read
 
