@@ -42,6 +42,7 @@ class Node:
         ] = {}  # where it says itself what the death of one means on which it depends
         self.is_callback = False  # it gets nothing of those on which it depends
         self.chooser: Node | None = None  # the branch that leads to it
+        self.route = ""  # the one of that branch which it begins
         self.is_joint = (
             False  # it gets what one of those returned on which it depends, the one that was not skipped
         )
@@ -152,7 +153,8 @@ class Flow:
                 f"Node {node.name!r} folds with a function that takes {', '.join(free) or 'nothing'}, "
                 "allowed is one that takes what was folded so far, and an item."
             )
-        node.plan = replace(node.plan, role=Role.FOLD, into=(free[0],), item=free[1], initial=initial)
+        node.arguments = {**arguments, free[0]: initial}  # among them it is sealed where they are
+        node.plan = replace(node.plan, role=Role.FOLD, into=(free[0],), item=free[1])
         return self._chained(node)
 
     def repeat(
@@ -200,7 +202,8 @@ class Flow:
                 last = self._new(taken, route, OnDead.FAIL, {})
                 first = [last]
             for node in first:
-                node.after, node.chooser, node.is_joint = [*before, chooser], chooser, chooser.is_joint
+                node.after, node.chooser, node.route = [*before, chooser], chooser, route
+                node.is_joint = chooser.is_joint
             ends.append(last)
         self._tail = ends
         return self
@@ -366,7 +369,7 @@ class Flow:
                 node.on_dead,
                 node.delay,
             )
-            copy.is_joint, copy.is_callback = node.is_joint, node.is_callback
+            copy.is_joint, copy.is_callback, copy.route = node.is_joint, node.is_callback, node.route
             copy.chooser = None if node.chooser is None else copies[node.chooser]
             copy.after = [copies[before] for before in node.after]
             copy.edges = {copies[before]: rule for before, rule in node.edges.items()}

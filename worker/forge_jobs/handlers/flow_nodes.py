@@ -24,6 +24,10 @@ def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]
     handler, plan = node.handler, node.plan
     if node.after and plan.collects is None and plan.role is not Role.FOLD:
         plan = replace(plan, into=tuple(inputs_of(node).values()))
+    if plan.role is Role.BRANCH:
+        begin = [one for one in node.flow.nodes if one.chooser is node]
+        routes = {one.route: tuple(two.name for two in begin if two.route == one.route) for one in begin}
+        plan = replace(plan, routes=routes)
     arguments = dict(node.arguments)
     if start is not None:
         wanted = [plan.item] if plan.role in OF_ITEMS else node.free()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -70,15 +70,19 @@ class NodePlan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a worker does with a node, stored with it."""
 
     role: Role = Role.CALL
-    into: tuple[str, ...] = ()  # the parameters that get what its predecessors returned, in their order
+    into: tuple[
+        str, ...
+    ] = ()  # the parameters that get what its predecessors returned; of FOLD, what was folded so far
     collects: str | None = None  # the parameter that gets all of it, as a list
     item: str | None = None  # of MAP and FOLD: the parameter that gets the item
     on_dead: OnDead = OnDead.FAIL  # of MAP: what a dead item means
-    initial: Any = None  # of FOLD
     iteration: int = 1  # of REPEAT: how often it is called with this one
     most: int | None = None  # of REPEAT: how often it is called at most; None: no limit
     every: float = 0.0  # of REPEAT: seconds between two calls
     number: int = 0  # of nodes that others made: which one it is
+    routes: dict[
+        str, tuple[str, ...]
+    ] = {}  # of BRANCH: the names of the nodes that each of its routes begins with
 
 
 CALLED = NodePlan()

@@ -25,6 +25,7 @@ from forge_jobs.model.flow import (
     Role,
 )
 from forge_jobs.model.job import Claim, End, NewJob, State
+from forge_jobs.rules.returned import KeptResult
 from forge_jobs.rules.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -73,14 +74,22 @@ class NodeRun:
         plan = self._node.plan
         changes = self._changes
         if plan.role is Role.BRANCH:
-            changes = FlowChanges(taken=self._taken(result))
-        elif plan.role is Role.REPEAT and result is None:
+            changes = FlowChanges(taken=self._taken(self._plain(result)))
+        elif plan.role is Role.REPEAT and self._plain(result) is None:
             changes = self._again(plan)
         flow = None if context is None else context.told_flow
         if flow is not None and flow.added is not None:
             changes = self._with_added(flow, changes)
         end.changes = changes
         return verdict
+
+    def _plain(self, result: Any) -> Any:
+        """Return what the function returned, also one in a process of its own, whose result comes encoded; what cannot be kept, as a note."""
+        if type(result) is not KeptResult:
+            return result
+        if result.encoded is None:
+            return result.note
+        return decode(result.encoded, self._claim.codec, what="result", of=result_of(self._claim.job_id))
 
     def _received(self) -> dict[str, Any]:
         """Return what the nodes before it returned, by the arguments that get it."""
@@ -100,7 +109,8 @@ class NodeRun:
             self.result = values if plan.role is Role.COLLECT else [one for one in values if one is not None]
             return
         items = self._items(plan)
-        static = {name: value for name, value in self._given.items() if name != plan.item}
+        received = (plan.item, *plan.into)
+        static = {name: value for name, value in self._given.items() if name not in received}
         if plan.role is Role.FOLD:
             self._fold(plan, items, static)
         else:
@@ -138,13 +148,13 @@ class NodeRun:
         assert plan.item is not None
         [so_far] = plan.into
         if not items:
-            self.result = plan.initial
+            self.result = self._given[so_far]
             return
         nodes = []
         for number, item in enumerate(items):
             name = f"{self._node.name}[{number}]"
             if number == 0:
-                job = self._job({**static, so_far: plan.initial, plan.item: item})
+                job = self._job({**static, so_far: self._given[so_far], plan.item: item})
                 nodes.append(NewNode(name, job, NodePlan(number=number)))
             else:
                 job = self._raw_job({**static, plan.item: item})
@@ -163,12 +173,18 @@ class NodeRun:
         return FlowChanges((node,), successor=0)
 
     def _taken(self, result: Any) -> tuple[str, ...]:
-        names = result if isinstance(result, list | tuple) else [result]
-        for name in names:
-            if name not in self._node.successors:
-                allowed = ", ".join(self._node.successors)
-                raise Dead(f"{self._node.name} leads to {name!r}, allowed is one of {allowed}")
-        return tuple(names)
+        """Return the names of the nodes that it leads to: the first ones of the routes that were chosen, and those that wait for it anyhow."""
+        waiting = self._node.successors
+        routes = self._node.plan.routes or {name: (name,) for name in waiting}
+        taken: list[str] = []
+        for route in result if isinstance(result, list | tuple) else [result]:
+            if not isinstance(route, str) or route not in routes:
+                is_hidden = self._handler.arguments.hidden(self._claim.codec) is True
+                shown = "what is not shown" if is_hidden else repr(route)
+                raise Dead(f"{self._node.name} leads to {shown}, allowed is one of {', '.join(routes)}")
+            taken += routes[route]
+        first = {name for names in routes.values() for name in names}
+        return (*taken, *(name for name in waiting if name not in first))
 
     def _with_added(self, flow: ContextFlow, changes: FlowChanges | None) -> FlowChanges:
         assert flow.added is not None

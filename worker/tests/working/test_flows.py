@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,6 +187,86 @@ async def test_a_branch_leads_to_one_of_its_routes(forge: Forge, steps: Any, num
 
 async def _same(number: int) -> int:
     return number
+
+
+def choose_in_a_process(number: int) -> str:
+    return "small" if number < 5 else "large"
+
+
+def count_in_a_process(file: str) -> int | None:
+    with open(file, "a+", encoding="utf-8") as calls:
+        calls.write("x")
+        calls.seek(0)
+        number = len(calls.read())
+    return number if number == 3 else None
+
+
+async def test_a_function_in_a_process_may_say_which_route_is_taken_and_when_it_is_not_called_again(
+    forge: Forge, steps: Any, tmp_path: Path
+) -> None:
+    in_a_process: Any = forge.handler(executor="process", max_attempts=1)
+    choose, count = in_a_process(choose_in_a_process), in_a_process(count_in_a_process)
+    flow = Flow("f").and_then(steps["double"])
+
+    assert await result(forge, flow.branch(choose, {"small": steps["add"], "large": steps["shown"]}), 1) == {
+        "small": 3
+    }
+    assert await result(forge, Flow("g").repeat(count, most=5), str(tmp_path / "calls")) == {
+        "count_in_a_process#3": 3
+    }
+
+
+async def test_the_routes_that_a_branch_does_not_take_never_run_and_what_else_waits_for_it_does(
+    forge: Forge, steps: Any
+) -> None:
+    did: list[str] = []
+
+    async def choose(number: int) -> str:
+        return "small"
+
+    async def ship(number: int) -> int:
+        did.append(f"ship {number}")
+        return number
+
+    async def refund(number: int) -> int:
+        did.append(f"refund {number}")
+        return number
+
+    async def over() -> str:
+        did.append("over")
+        return "over"
+
+    both, shipped = Flow("both"), forge.handler(ship)
+    both.node(steps["total"]).collects(*(both.node(shipped, name=name) for name in ("one", "two")))
+    flow = (
+        Flow("f")
+        .and_then(steps["double"])
+        .branch(forge.handler(choose), {"large": forge.handler(refund), "small": both})
+    )
+    alone = flow.and_then(steps["shown"]).on_complete(forge.handler(over))
+    started = await alone.start(1)
+    await run(forge)
+
+    assert await forge.flows.wait(started, timeout=10) == {"over": "over"}
+    assert sorted(did) == ["over", "ship 2", "ship 2"]
+    nodes = {node.name: node.state for node in await forge.flows.nodes(started.id)}
+    assert (nodes["large"], nodes["shown"]) == ("skipped", "done")
+
+
+async def test_a_flow_with_a_branch_is_a_node_of_another_one(forge: Forge, steps: Any) -> None:
+    async def choose(number: int) -> str:
+        return "add" if number < 5 else "show"
+
+    inner = (
+        Flow("inner")
+        .and_then(steps["double"])
+        .branch(forge.handler(choose), {"add": steps["add"], "show": steps["add"]})
+        .and_then(steps["shown"])
+    )
+
+    assert await result(forge, Flow("outer").and_then(steps["add"]).and_then(inner), 1) == {
+        "inner.shown": "<5>"
+    }
 
 
 async def test_a_branch_that_leads_nowhere_is_dead(forge: Forge, steps: Any) -> None:

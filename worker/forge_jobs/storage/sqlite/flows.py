@@ -61,6 +61,13 @@ UPDATE flow_edge SET taken = (
 WHERE from_job = :job_id
 """
 
+# What a route gets besides from the node before the branch leads to it no more than the branch does.
+_NOT_TAKEN = "(SELECT to_job FROM flow_edge WHERE from_job = :job_id AND NOT taken)"
+LEAD_NOWHERE = (
+    f"UPDATE flow_edge SET taken = 0 WHERE to_job IN {_NOT_TAKEN}",
+    f"UPDATE flow_node SET fed = 0 WHERE job_id IN {_NOT_TAKEN}",
+)
+
 COLUMNS = (
     *("id", "name", "state", "created_at", "nodes", "done", "dead", "skipped", "deadline"),
     *("cancel_requested_at", "ended_at"),
@@ -239,6 +246,8 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
         if changes.taken is not None:  # before its heir has its edges
             names = json.dumps(changes.taken)
             transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
+            for statement in LEAD_NOWHERE:
+                transaction.execute(statement, {"job_id": end.claim.job_id})
         if changes.successor is not None:
             heir = (ids[changes.successor], end.claim.job_id)
             transaction.execute("UPDATE flow_edge SET from_job = ? WHERE from_job = ?", heir)
