@@ -16,7 +16,7 @@ def state_of(job_id: int) -> str:
 
 def kept_for_key(kind: str, key: str) -> str:
     """Return what the state is that is saved for a key."""
-    return f"state of {kind} {key}"
+    return f"state for a key of {kind} {key}"
 
 
 def step_of(job_id: int, name: str) -> str:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 
+from forge_jobs.codecs.bound import is_payload
 from forge_jobs.codecs.wrapping import Wrapping
 from forge_jobs.errors import InvalidInput, InvalidPayload, MissingCodec, UnfitPayload
 from forge_jobs.model.error_text import sentence
@@ -23,6 +24,8 @@ from forge_jobs.model.job import MAX_PAYLOAD
 
 NO_ARGUMENTS = b"{}"
 """The payload of a job without arguments, which is never sealed: who enqueues it needs no key."""
+
+NOT_SHOWN = ", at a place that is not shown"
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 
@@ -67,26 +70,31 @@ def encode(
     limit: int = MAX_PAYLOAD,
     what: str = "payload",
     of: str = "",
+    hidden: bool = False,
 ) -> bytes:
     """Return `value`, which is `what` in errors, as bytes, at most `limit` of them; codecs that bind values bind it to what it is `of`, as `bound` says.
 
     JSON and MessagePack take what JSON has, and datetimes, UUIDs, Decimals, enums, sets,
     dataclasses, msgspec Structs and pydantic models. Raises InvalidPayload, naming the place
     and type that cannot be written or would not be there when read (a float that is no number
-    in JSON, keys that are one there), or the size and the limit.
+    in JSON, keys that are one there), or the size and the limit. Where the codec hides values, or this one is to be `hidden`, no
+    place is named: keys of mappings are values, too.
     """
     encoder = _codec(codec)
     if isinstance(encoder, Wrapping):
-        inside = encode(value, innermost(codec), limit=sys.maxsize, what=what)
+        is_hidden = hidden or hides(codec)
+        inside = encode(value, innermost(codec), limit=sys.maxsize, what=what, hidden=is_hidden)
         return wrapped(inside, codec, limit=limit, what=what, of=of)
     try:
         payload = encoder.encode(value)
     except Exception as error:  # codecs and pydantic models are a program's own code
-        raise InvalidPayload(_unencodable(value, codec, encoder, error, what)) from error
+        is_hidden = hidden or hides(codec)
+        said = _unencodable(value, codec, encoder, error, what, hidden=is_hidden)
+        raise InvalidPayload(said) from (None if is_hidden else error)
     if not isinstance(payload, bytes):
         raise InvalidPayload(f"The codec {codec!r} made {type_name(payload)}, allowed is bytes.")
     if not _is_flat(value, _EXACT) and codec in _BUILT_IN:
-        _require_whole(value, payload, codec, what)
+        _require_whole(value, payload, codec, what, hidden=hidden)
     if len(payload) > limit:
         raise InvalidPayload(f"The {what} has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
     return payload
@@ -101,12 +109,14 @@ def decode(payload: bytes, codec: str = "json", *, what: str = "payload", of: st
         raise
     except Exception as error:  # codecs are a program's own code
         why = type(error).__name__ if hides(codec) else sentence(error)
-        raise InvalidPayload(f"The {what} cannot be read as {inner}: {why}.") from error
+        raise InvalidPayload(f"The {what} cannot be read as {inner}: {why}.") from (
+            None if hides(codec) else error
+        )
 
 
 def opened(payload: bytes, codec: str, *, what: str = "payload", of: str = "") -> tuple[bytes, str]:
     """Return what is in all wrappings of a payload, and the codec that reads that. Raises InvalidPayload, MissingCodec."""
-    if payload == NO_ARGUMENTS and hides(codec):
+    if payload == NO_ARGUMENTS and hides(codec) and is_payload(of):
         return payload, "json"
     while isinstance(wrapping := _reader(codec, what), Wrapping):
         try:
@@ -216,7 +226,7 @@ def _is_flat(value: Any, plain: frozenset[type]) -> bool:
     return True
 
 
-def _require_whole(value: Any, payload: bytes, codec: str, what: str) -> None:
+def _require_whole(value: Any, payload: bytes, codec: str, what: str, *, hidden: bool) -> None:
     """Raise InvalidPayload when a part of `value` is not in `payload`, though the codec, a built-in one, did not mind."""
     # Without a null no float has to be looked at.
     plain = _EXACT if codec == "json" and b"null" in payload else _SCALARS
@@ -245,9 +255,8 @@ def _require_whole(value: Any, payload: bytes, codec: str, what: str) -> None:
         else:
             inner = _fields(part)
         if problem is not None:
-            raise InvalidPayload(
-                f"The {what} cannot be written as {codec}: {type_name(part)} at {_path(place)} ({problem})."
-            )
+            where = NOT_SHOWN if hidden else f" at {_path(place)} ({problem})"
+            raise InvalidPayload(f"The {what} cannot be written as {codec}: {type_name(part)}{where}.")
         waiting.extend([(value, (place, name)) for name, value in inner])
 
 
@@ -272,11 +281,12 @@ def _path(place: _Place) -> str:
     return "".join(["$", *reversed(names)])
 
 
-def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception, what: str) -> str:
+def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception, what: str, *, hidden: bool) -> str:
     if isinstance(error, RecursionError):
         return f"The {what} cannot be written as {codec}: it is nested too deeply, or holds itself."
     place, culprit = _culprit(value, "$", encoder)
-    return f"The {what} cannot be written as {codec}: {type_name(culprit)} at {place}{_reason(error)}."
+    where = NOT_SHOWN if hidden else f" at {place}{_reason(error)}"
+    return f"The {what} cannot be written as {codec}: {type_name(culprit)}{where}."
 
 
 def _culprit(value: Any, place: str, encoder: Codec) -> tuple[str, Any]:

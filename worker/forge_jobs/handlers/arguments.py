@@ -142,13 +142,20 @@ class Arguments:
             return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
         return arguments
 
-    def check(self, arguments: dict[str, Any], codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
-        """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload."""
+    def check(
+        self,
+        arguments: dict[str, Any],
+        codec: str = "json",
+        *,
+        limit: int = MAX_PAYLOAD,
+        hidden: bool = False,
+    ) -> bytes:
+        """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload, which names no place in them if they are `hidden`."""
         decoder = self._decoders.get(codec)
         if decoder is None and (inner := innermost(codec)) != codec:
-            inside = self.check(arguments, inner, limit=sys.maxsize)
+            inside = self.check(arguments, inner, limit=sys.maxsize, hidden=hidden or hides(codec))
             return wrapped(inside, codec, limit=limit, of=self.kind)
-        payload = encode(arguments, codec, limit=limit)
+        payload = encode(arguments, codec, limit=limit, hidden=hidden)
         try:
             if decoder is not None:
                 decoder(payload)

@@ -98,7 +98,9 @@ class ItemArguments(Arguments):
         decoder = self._items.get(codec)
         return msgspec.convert(stored, self._of, dec_hook=from_plain) if decoder is None else decoder(stored)
 
-    def check(self, arguments: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
+    def check(
+        self, arguments: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, hidden: bool = False
+    ) -> bytes:
         """Return the items, given as the argument or as a list, as a payload that `decode` has accepted. Raises InvalidPayload."""
         [name] = self.names
         if isinstance(arguments, Mapping):
@@ -113,7 +115,7 @@ class ItemArguments(Arguments):
             raise UnfitPayload(
                 f"The payload of {self.function} is refused: {name} is {given}, allowed is a list with at least one item."
             )
-        payload = encode(list(arguments), codec, limit=limit, of=self.kind)
+        payload = encode(list(arguments), codec, limit=limit, of=self.kind, hidden=hidden)
         self.decode(payload, codec)
         return payload
 

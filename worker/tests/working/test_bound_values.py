@@ -5,7 +5,7 @@ import os
 import pytest
 
 from forge_jobs import Context, Flow, Forge, InvalidPayload, State, Worker
-from forge_jobs.codecs import register, sealed
+from forge_jobs.codecs import bound, register, sealed
 from forge_jobs.codecs.sealing import Sealed
 from tests.storage.databases import Database
 
@@ -171,3 +171,21 @@ def test_a_payload_is_never_read_as_anything_else(monkeypatch: pytest.MonkeyPatc
         codec.unwrap_for(codec.wrap_for(b"1", "pay"), "result of job 1")
     with pytest.raises(ValueError, match="for another kind of job"):
         codec.unwrap_for(codec.wrap_for(b"1", ""), "pay")
+
+
+async def test_an_open_mapping_is_no_result_of_a_sealed_job(forge: Forge, database: Database) -> None:
+    @forge.handler(codec="sealed")
+    async def rights(user: int) -> dict[str, bool]:
+        return {"is_blocked": True}
+
+    job = await rights.enqueue(user=1)
+    await run(forge)
+    empty = "'{}'::bytea" if database.kind == "postgres" else "CAST('{}' AS BLOB)"
+    await database.run(f"UPDATE finished SET result = {empty} WHERE job_id = {job.id}")
+
+    with pytest.raises(InvalidPayload, match="cannot be read as sealed: it is not sealed, or damaged"):
+        await forge.wait(job, timeout=30)
+
+
+def test_the_state_of_a_job_is_not_bound_as_that_of_a_key() -> None:
+    assert bound.state_of(7) != bound.kept_for_key("job", "7")

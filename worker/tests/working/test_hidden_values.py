@@ -11,6 +11,8 @@ from forge_jobs import (
     BatchJob,
     Context,
     Encoded,
+    Flow,
+    FlowDead,
     Forge,
     InvalidInput,
     Retry,
@@ -27,6 +29,7 @@ from tests.working.events import Events
 from tests.working.test_sealed import everything
 
 SECRET = "4111-1111-1111-1111"
+NUMBER = 41_111_111
 
 HIDING: list[dict[str, Any]] = [{"redact": True}, {"codec": "sealed"}]
 
@@ -239,4 +242,63 @@ async def test_a_program_without_the_codec_sends_sealed_jobs_no_values(
     assert "are sealed, and the value of signal " in str(error.value)
     assert "is json; allowed is the codec " in str(error.value)
     assert await forge.signal("approved", job=job) is Signalled.KEPT
+    assert SECRET not in await everything(database)
+
+
+async def test_what_a_sealed_job_cannot_write_is_not_described_in_plain(
+    forge: Forge, database: Database
+) -> None:
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def returns(ctx: Context) -> Any:
+        return {SECRET: object()}
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def keeps(ctx: Context) -> None:
+        await ctx.step("read", unwritable)
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def saves(ctx: Context) -> None:
+        await ctx.save({"cards": {NUMBER: 1, str(NUMBER): 2}})
+
+    @forge.handler(codec="sealed", max_attempts=1)
+    async def enqueues(ctx: Context, cards: Any = None) -> None:
+        await enqueues.enqueue(cards={SECRET: object()})
+
+    async def unwritable() -> Any:
+        return {SECRET: object()}
+
+    handlers: list[Any] = [returns, keeps, saves, enqueues]
+    jobs = [await handler.enqueue() for handler in handlers]
+    await run(forge)
+
+    errors = [(await forge.jobs.get(job)).error or "" for job in jobs]
+    assert "The result cannot be written as json: object, at a place that is not shown." in errors[0]
+    for error, what in zip(errors[1:], ("object", "dict", "object"), strict=True):
+        assert f"cannot be written as json: {what}, at a place that is not shown." in error
+    rows = await everything(database)
+    assert SECRET not in rows and str(NUMBER) not in rows
+
+
+async def test_a_flow_of_sealed_nodes_shows_neither_what_it_folds_nor_what_a_branch_returned(
+    forge: Forge, database: Database
+) -> None:
+    @forge.handler(codec="sealed")
+    async def numbers() -> list[int]:
+        return [1, 2]
+
+    @forge.handler(codec="sealed")
+    async def add(so_far: str, number: int) -> str:
+        return f"{so_far} {number}"
+
+    @forge.handler(codec="sealed")
+    async def choose(numbers: list[int]) -> str:
+        return SECRET
+
+    folded = await Flow("folds").and_then(numbers).fold(add, SECRET).start()
+    led = await Flow("leads").and_then(numbers).branch(choose, {"here": numbers, "there": numbers}).start()
+    await run(forge)
+
+    assert await forge.flows.wait(folded, timeout=30) == {"add[1]": f"{SECRET} 1 2"}
+    with pytest.raises(FlowDead, match="choose leads to what is not shown, allowed is one of"):
+        await forge.flows.wait(led, timeout=30)
     assert SECRET not in await everything(database)
