@@ -45,6 +45,10 @@ def asked_by() -> str:
         user = getpass.getuser()
     except (ImportError, KeyError, OSError):  # a user without a name, as in a container
         user = "somebody"
-    name = f"{user}@{socket.gethostname()}"[:LONGEST_NAME]
+    return as_a_name(f"{user}@{socket.gethostname()}")
+
+
+def as_a_name(text: str) -> str:
+    """Return a text that another system has for somebody as a name of who acts, in which all can be printed."""
     # The names that a system has may be bytes of no text: a database refuses them, and with them what is done.
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST_NAME]) or "somebody"

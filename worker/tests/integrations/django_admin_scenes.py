@@ -4,6 +4,7 @@ import html
 import io
 import re
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -177,6 +178,69 @@ def models_read_only() -> Any:
     return [job.pk == waiting, job.tags, recent.count(), list(later) == [scheduled], refused]
 
 
+def querysets_write_nothing() -> Any:
+    three_jobs()
+    mail, jobs = Queue.objects.filter(name="mail"), Job.objects.filter(state="pending")
+    refused = []
+    for change in (
+        mail.delete,
+        partial(mail.update, paused=True),
+        partial(Queue.objects.bulk_create, [Queue(name="x", paused=False)]),
+        partial(Queue.objects.bulk_update, list(mail), ["paused"]),
+        jobs.delete,
+        partial(jobs.update, priority=7),
+    ):
+        try:
+            change()
+        except NotImplementedError as error:
+            refused.append(str(error))
+    there = [(queue.name, queue.paused) for queue in sync().queues.list() if queue.name in ("mail", "x")]
+    return [refused, there, {job.priority for job in sync().jobs.list()} == {0}]
+
+
+def querysets_of_two_databases() -> Any:
+    ids = three_jobs()
+    with showing("beside"):
+        sync().queues.ensure("beside")
+        job = sync().enqueue("shop.beside", queue="beside")
+    ours, kept = Job.objects.all(), Job.objects.only("kind").get(key="order-7")
+    with showing("beside"):
+        theirs = Job.objects.filter(state="pending")
+        kinds = list(Job.objects.values_list("kind", flat=True))
+        kept.refresh_from_db()
+        state = kept.state  # which is read just now
+        used = Queue.objects.using("jobs").filter(name__in=Job.objects.using("jobs").values("queue"))
+        named = list(used.order_by("name").values_list("name", flat=True))
+    found = [sorted(ours.values_list("pk", flat=True)) == ids, ours.count(), theirs.count(), theirs.get().pk]
+    with showing("beside"):
+        sync().jobs.cancel(job)
+        sync().jobs.delete_all(state="dead")
+    return [[*found[:3], found[3] == job.id], kinds, [kept.kind, state], named]
+
+
+def parts_of_moments_are_asked_for() -> Any:
+    three_jobs()
+    today = timezone.localdate()
+    asked: list[dict[str, Any]] = [
+        {"created_at__date": today},
+        {"created_at__date__lt": today},
+        {"created_at__year": today.year},
+        {"created_at__year__lt": today.year},
+        {"created_at__month": today.month, "finished_at__isnull": True},
+    ]
+    return [Job.objects.filter(**lookups).count() for lookups in asked]
+
+
+def who_did_it_is_noted() -> Any:
+    [waiting, _, _] = three_jobs()
+    boss = all_may("ada")
+    boss.post(f"{QUEUES}mail/change/", {"pause": "Pause", "for": "", "why": "no mail"})
+    boss.post(f"{QUEUES}mail/change/", {"resume": "Resume"})
+    boss.post(JOBS, {"action": "cancel_chosen", "_selected_action": [waiting], "index": 0})
+    of_queue = [(one.what, one.by) for one in sync().interventions.list(subject="queue mail", limit=2)]
+    return [of_queue, [entry.by.split()[0] for entry in sync().jobs.history(waiting) if entry.by]]
+
+
 def migrations_make_nothing_twice() -> Any:
     def tables() -> list[str]:
         return [
@@ -267,5 +331,9 @@ scenes = [
     only_who_may,
     queues_are_paused,
     models_read_only,
+    querysets_write_nothing,
+    querysets_of_two_databases,
+    parts_of_moments_are_asked_for,
+    who_did_it_is_noted,
     migrations_make_nothing_twice,
 ]

@@ -83,3 +83,27 @@ def test_models_are_read_by_django_and_never_written(project: Project) -> None:
 
 def test_migrations_of_the_app_make_and_drop_no_table(project: Project) -> None:
     assert project.scene("migrations_make_nothing_twice") == [True, "No changes detected", False, True]
+
+
+def test_querysets_write_no_jobs_and_no_queues(project: Project) -> None:
+    refused, queues, is_as_it_was = project.scene("querysets_write_nothing")
+
+    of_queues, of_jobs = [
+        f"{those} are not written by Django, allowed is to read them." for those in ("Queues", "Jobs")
+    ]
+    assert refused == [of_queues] * 4 + [of_jobs] * 2
+    assert (queues, is_as_it_was) == ([["mail", False]], True)
+
+
+def test_querysets_of_two_databases_read_each_its_own_whichever_was_made_first(project: Project) -> None:
+    answer = project.scene("querysets_of_two_databases")
+
+    assert answer == [[True, 3, 1, True], ["shop.beside"], ["shop.ship", "pending"], ["default", "mail"]]
+
+
+def test_what_is_done_in_the_admin_is_noted_as_done_by_the_user_of_django(project: Project) -> None:
+    assert project.scene("who_did_it_is_noted") == [[["resumed", "ada"], ["paused", "ada"]], ["ada"]]
+
+
+def test_jobs_are_found_by_the_date_and_the_year_of_a_moment(project: Project) -> None:
+    assert project.scene("parts_of_moments_are_asked_for") == [3, 0, 3, 0, 2]

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
+from forge_jobs.client.acting import acting_as, as_a_name
 from forge_jobs.errors import ForgeError, InvalidInput, JobNotFound, UnknownQueue
 from forge_jobs.integrations.django.changelist import (
     JobRows,
@@ -73,9 +74,11 @@ class Shown(admin.ModelAdmin):  # type: ignore[misc]  # which has no types here
         raise NotImplementedError
 
     def do(self, request: Any, move: Move, row: Any) -> None:
-        """The row is moved, or it is said why not; Django's log has it."""
+        """The row is moved, or it is said why not; Django's log has it, and so has the history of what was done by hand."""
+        who = as_a_name(request.user.get_username())
         try:
-            became = move(row.pk)
+            with acting_as(who):
+                became = move(row.pk)
         except ForgeError as error:
             messages.error(request, str(error))
             return

@@ -13,6 +13,22 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
+class AsDjangoReads(models.Transform):  # type: ignore[misc]  # which has no types here
+    """A moment as Django's own functions for its date, its year and so on read it: in SQLite they take a text."""
+
+    output_field = models.DateTimeField()
+
+    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, Any]:
+        """Return it as it is."""
+        sql, parameters = compiler.compile(self.lhs)
+        return sql, parameters
+
+    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, Any]:
+        """Return it as a text."""
+        sql, parameters = compiler.compile(self.lhs)
+        return f"datetime({sql} / 1000000, 'unixepoch')", parameters
+
+
 class Moment(models.DateTimeField):  # type: ignore[misc]  # which has no types here
     """A moment: in SQLite a number of microseconds since the epoch."""
 
@@ -34,6 +50,11 @@ class Moment(models.DateTimeField):  # type: ignore[misc]  # which has no types 
         if moment is not None and connection.vendor == "sqlite":
             return (moment - EPOCH) // MICROSECOND
         return moment
+
+    def get_transform(self, lookup_name: str) -> Any:
+        """Return what takes a part of the moment, such as its date; None for what it does not have."""
+        part = super().get_transform(lookup_name)
+        return None if part is None else lambda moment: part(AsDjangoReads(moment))
 
 
 class Tags(models.Field):  # type: ignore[misc]  # which has no types here

@@ -10,6 +10,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+from django.db.models.sql import Query
+from django.db.models.sql.datastructures import BaseTable
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.integrations.django.backend import ForgeBackend, backends
@@ -59,22 +61,58 @@ def databases() -> dict[str, list[str]]:
     return {aliases[0]: aliases for aliases in shared.values()}
 
 
+class TableOfOurs(BaseTable):  # type: ignore[misc]  # which has no types here
+    """The table of a model in a query: each database has it in a schema of its own, or in none."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Return it as it is written in the database that is asked."""
+        sql, parameters = super().as_sql(compiler, connection)
+        plain = connection.ops.quote_name(self.table_name)
+        backend = compiler.query.backend_in(connection.alias)
+        there = plain if backend is None else connection.ops.quote_name(backend.table(self.table_name))
+        return there + sql.removeprefix(plain), parameters
+
+
+class Reading(Query):  # type: ignore[misc]  # which has no types here
+    """A query of the tables of one backend, whichever one's are read before it is run."""
+
+    base_table_class = TableOfOurs
+    made_for: str | None = None  # the alias of the backend
+
+    def backend_in(self, database: str) -> ForgeBackend | None:
+        """Return the backend whose tables are meant in a database of Django's: the one that the query is for, else the first one there."""
+        ours = list(backends())
+        wanted = next((backend for backend in ours if backend.alias == self.made_for), None)
+        if wanted is not None and wanted.database == database:
+            return wanted
+        return next((backend for backend in ours if backend.database == database), wanted)
+
+
+class Rows(models.QuerySet):  # type: ignore[misc]  # which has no types here
+    """Rows that are read: a queue that Django deleted would leave its jobs behind, and no worker would hear of what it changed."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        those = str(self.model._meta.verbose_name_plural).capitalize()
+        raise NotImplementedError(f"{those} are not written by Django, allowed is to read them.")
+
+    bulk_create = bulk_update = delete = update = _refuse
+
+
 class Readers(models.Manager):  # type: ignore[misc]  # which has no types here
     """Reads from the database that has the jobs, whichever alias that has."""
 
     def get_queryset(self) -> Any:
-        """Return all rows."""
-        return self.of(shown_backend())
+        """Return all rows; of the database of a row where that is read once more."""
+        row = self._hints.get("instance")
+        database = self._db or (None if row is None else row._state.db)
+        rows = self.of(shown_backend())
+        return rows if database is None else rows.using(database)
 
     def of(self, backend: ForgeBackend) -> Any:
-        """Return all rows of the database of this backend, to be read before those of another one are asked for."""
-        meta = self.model._meta
-        table = backend.table(meta.original_attrs["db_table"])
-        if meta.db_table != table:
-            meta.db_table = table
-            for field in meta.fields:
-                vars(field).pop("cached_col", None)  # which names the table, too
-        return super().get_queryset().using(backend.database)
+        """Return all rows of the database of this backend."""
+        query = Reading(self.model)
+        query.made_for = backend.alias
+        return Rows(self.model, query, using=backend.database, hints=self._hints)
 
 
 class ReadOnly(models.Model):  # type: ignore[misc]  # which has no types here
@@ -86,6 +124,7 @@ class ReadOnly(models.Model):  # type: ignore[misc]  # which has no types here
         """It has no table of its own."""
 
         abstract = True
+        base_manager_name = "objects"  # which knows the tables, for what is read of a row later on
 
     def save(self, *_: Any, **__: Any) -> None:
         """Refused."""
