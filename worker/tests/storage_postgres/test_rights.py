@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from forge_jobs import Context, Forge, Reschedule, Retry, Settings, Signalled, Worker
+from forge_jobs import Context, Forge, Reschedule, Retry, Settings, Signalled, Worker, acting_as
 from forge_jobs.errors import ForgeError, StorageUnusable
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, NewJob
@@ -383,6 +383,8 @@ async def test_who_may_only_signal_sends_signals_in_every_way(tables: asyncpg.Co
         assert await sender.signal("tag", tag="day") == {}
         assert await sender.signal_by_token(token) is Signalled.KEPT
         assert await sender.signal("late", job=4711) is Signalled.UNKNOWN
+        with acting_as("ada"):
+            assert await sender.signal("by hand", tag="night") == {job.id: Signalled.KEPT}
     connection = await asyncpg.connect(as_role(url, "messenger"))
     async with connection.transaction():
         assert await sender.signal("connection", job=job, connection=connection) is Signalled.KEPT
@@ -393,7 +395,9 @@ async def test_who_may_only_signal_sends_signals_in_every_way(tables: asyncpg.Co
 
     assert answer == "kept"
     names = [name for (name,) in await tables.fetch("SELECT name FROM forge_jobs.signal ORDER BY id")]
-    assert names == ["approved", "key", "tag", "token", "connection", "sql"]
+    assert names == ["approved", "key", "tag", "token", "by hand", "connection", "sql"]
+    noted = "SELECT job_id, by_whom, role, note FROM forge_jobs.intervention"
+    assert [tuple(row) for row in await tables.fetch(noted)] == [(job.id, "ada", "messenger", "by hand")]
 
 
 async def test_who_may_only_signal_may_do_nothing_else(tables: asyncpg.Connection, url: str) -> None:
@@ -416,6 +420,11 @@ async def test_who_may_only_signal_may_do_nothing_else(tables: asyncpg.Connectio
         lambda: fetch("SELECT value FROM {schema}.signal"),
         lambda: fetch("INSERT INTO {schema}.signal (job_id, name, codec, at) VALUES (1, 'x', 'json', now())"),
         lambda: fetch("DELETE FROM {schema}.signal"),
+        lambda: fetch("DELETE FROM {schema}.intervention"),
+        lambda: fetch("SELECT by_whom FROM {schema}.intervention"),
+        lambda: fetch(
+            "INSERT INTO {schema}.intervention (at, what, by_whom, role) VALUES (now(), 'paused', 'x', 'y')"
+        ),
         lambda: fetch("UPDATE {schema}.step SET result = NULL"),
         lambda: fetch("UPDATE {schema}.job SET replaced = 7"),
         lambda: fetch("SELECT * FROM {schema}.remove('work', 'one')"),

@@ -16,6 +16,20 @@ WITH trimmed AS (
 INSERT INTO {schema}.intervention (job_id, at, what, by_whom, was, becomes, note) VALUES ($1, now(), $2, $3, $4, $5, $6)
 """.replace("{most}", str(MOST_OF_ONE - 1))
 
+# Who may only send signals may add to these, and take nothing away.
+NOTE_ALL = """
+INSERT INTO {schema}.intervention (job_id, at, what, by_whom, note)
+SELECT one, now(), $2, $3, $4 FROM unnest($1::bigint[]) AS one
+RETURNING has_table_privilege('{schema_text}.intervention', 'DELETE')
+"""
+
+TRIM_ALL = """
+DELETE FROM {schema}.intervention USING unnest($1::bigint[]) AS given (job_id)
+WHERE intervention.job_id = given.job_id AND intervention.operation_id IS NULL AND intervention.id <= (
+    SELECT older.id FROM {schema}.intervention AS older
+    WHERE older.job_id = given.job_id AND older.operation_id IS NULL ORDER BY older.id DESC OFFSET {most} LIMIT 1)
+""".replace("{most}", str(MOST_OF_ONE))
+
 NOTE_OF = """
 INSERT INTO {schema}.intervention (at, what, by_whom, subject, note) SELECT now(), $2, $3, one, $4 FROM unnest($1::text[]) AS one
 """
@@ -95,6 +109,17 @@ async def note(
 ) -> None:
     """It is noted, as a part of this transaction, who did this to the job."""
     await database.execute(NOTE, job_id, deed.value, by, was, becomes, note, connection=connection)
+
+
+async def note_all(
+    database: PostgresDatabase, connection: Any, job_ids: Sequence[int], deed: Deed, by: str, note: str
+) -> None:
+    """It is noted, as a part of this transaction, who did this to each of the jobs, whatever states they are in."""
+    if job_ids:
+        ids = list(job_ids)
+        may_trim = await database.fetchval(NOTE_ALL, ids, deed.value, by, note, connection=connection)
+        if may_trim:
+            await database.execute(TRIM_ALL, ids, connection=connection)
 
 
 async def note_of(

@@ -104,6 +104,7 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
     Purpose.READER: dict.fromkeys((*_WORKED_ON, *_LOOKED_AT), "SELECT"),
     Purpose.SIGNALLER: {
         "finished": "SELECT (job_id)",
+        "intervention": "INSERT (job_id, at, what, by_whom, note)",
         "job": "SELECT (id, kind, codec, replaced)",
         "job_key": "SELECT (job_id, kind, key)",
         "job_tag": "SELECT (job_id, tag)",

@@ -103,10 +103,13 @@ class PostgresSignals:
             return await self._sent(to, signal, connection is not None, connection)
         async with self._database.transaction(connection) as transaction:
             answers = await self._sent(to, signal, connection is not None, transaction)
-            for job_id, answer in answers:
-                if job_id is not None and answer in (Signalled.WOKEN, Signalled.KEPT):
-                    facts = job_id, Deed.SIGNALLED, by, None, None, signal.name
-                    await interventions.note(self._database, transaction, *facts)
+            reached = [
+                job_id
+                for job_id, answer in answers
+                if job_id is not None and answer in (Signalled.WOKEN, Signalled.KEPT)
+            ]
+            facts = reached, Deed.SIGNALLED, by, signal.name
+            await interventions.note_all(self._database, transaction, *facts)
         return answers
 
     async def _sent(
