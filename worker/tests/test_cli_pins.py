@@ -1,5 +1,7 @@
 """Jobs that are pinned to a version of the program are let go on with another one by the command line."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,37 @@ def test_one_of_them_goes_on_with_any_version(cli: CommandLine) -> None:
 
 
 def test_all_of_one_version_go_on_with_another(cli: CommandLine) -> None:
-    assert (
-        cli("jobs", "repin", "1", "--to", "2", "--queue", "another").out == "0 jobs go on with version 2.\n"
-    )
-    assert cli("jobs", "repin", "1", "--to", "2", "--kind", "onboard").out == "3 jobs go on with version 2.\n"
+    to_2 = ("jobs", "repin", "1", "--to", "2")
+    assert cli(*to_2, "--queue", "another", "--yes").out == "0 jobs go on with version 2.\n"
+    assert cli(*to_2, "--dry-run").out == "3 jobs would go on with version 2. Nothing was changed.\n"
+    assert pinned_to(cli, 1) == "1"
+    assert cli(*to_2, "--kind", "onboard", "--yes").out == "3 jobs go on with version 2.\n"
     assert pinned_to(cli, 1) == "2"
 
-    assert cli.fine("jobs", "repin", "2") == {"repinned": SLEEPERS}
+    assert cli.fine("jobs", "repin", "2", "--yes") == {"repinned": SLEEPERS}
     assert pinned_to(cli, 1) is None
+
+
+def test_nothing_goes_on_elsewhere_without_a_word(cli: CommandLine) -> None:
+    answer = cli("jobs", "repin", "1")
+
+    assert (answer.code, "pass --yes, or preview with --dry-run" in answer.error) == (2, True)
+    assert pinned_to(cli, 1) == "1"
+
+
+def test_a_version_that_an_operator_runs_hands_its_jobs_to_any_version_only(cli: CommandLine) -> None:
+    with closing(sqlite3.connect(cli.folder / "queue.sqlite")) as database, database:
+        database.execute("UPDATE pin SET pool = 'shop', version_id = '1id'")
+    answer = cli("jobs", "repin", "1", "--to", "2", "--yes")
+
+    assert answer.code != 0
+    assert answer.error.endswith(
+        "Version '1' is run by an operator and to is '2', allowed is none: any version goes on with its jobs.\n"
+    )
+    assert cli("jobs", "repin", "1", "--yes").out == "3 jobs go on with any version.\n"
+
+
+def test_a_version_is_not_repinned_to_itself(cli: CommandLine) -> None:
+    answer = cli("jobs", "repin", "1", "--to", "1", "--yes")
+
+    assert answer.error.endswith("to is '1', allowed is another version than that of the jobs.\n")

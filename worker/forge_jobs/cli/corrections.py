@@ -5,11 +5,13 @@ from functools import partial
 from typing import Annotated
 
 from forge_jobs.cli import values
+from forge_jobs.cli.asking import DECLINED, DryRun, Yes, require_a_word, require_yes
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.jobs import each
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
+from forge_jobs.cli.progress import progress
 from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
 from forge_jobs.forge import Forge
@@ -17,7 +19,7 @@ from forge_jobs.model.job import FAILED_BY_USER, LAST_ATTEMPT, State
 from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules.checks import MAX_ID
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
-from forge_jobs.rules.words import first_line, to_the_second
+from forge_jobs.rules.words import count, first_line, to_the_second
 
 SomeIds = Annotated[
     list[int],
@@ -108,13 +110,31 @@ async def repin(
     to: Annotated[str | None, Option(metavar="VERSION", help="The version that goes on with them.")] = None,
     queue: Annotated[str | None, Option(metavar="NAME", help="Only jobs of this queue.")] = None,
     kind: Annotated[str | None, Option(metavar="NAME", help="Only jobs of this kind.")] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> Report:
-    """Let another version go on with all jobs that one has begun and that are pinned to it; without --to, any version."""
-    async with opened(call) as forge:
-        moved = await forge.jobs.repin_all(version, to, queue=queue, kind=kind)
+    """Let another version go on with all jobs that one has begun and that are pinned to it; without --to, any version. Interrupted, run it again."""
+    require_a_word(call, "forge-jobs jobs repin", yes=yes, dry_run=dry_run)
     goes_on = "any version" if to is None else f"version {to}"
-    jobs = "1 job goes" if moved == 1 else f"{moved:,} jobs go"
-    return Report({"repinned": moved}, [f"{jobs} on with {goes_on}."])
+    async with opened(call) as forge:
+        all_of_it = partial(forge.jobs.repin_all, version, to, queue=queue, kind=kind)
+        if not yes:
+            meant = await all_of_it(dry_run=True)
+            jobs = count(meant, "job")
+            if dry_run:
+                sentence = f"{jobs} would go on with {goes_on}. {DECLINED}"
+                return Report({"dry_run": True, "jobs": meant}, [sentence])
+            if meant:
+                require_yes(f"Let {jobs} go on with {goes_on}?")
+        with progress(as_json=call.as_json) as tell:
+            moved = await all_of_it(
+                progress=lambda so_far: tell(_gone_on(so_far, goes_on), {"repinned": so_far})
+            )
+    return Report({"repinned": moved}, [_gone_on(moved, goes_on)])
+
+
+def _gone_on(jobs: int, goes_on: str) -> str:
+    return f"{count(jobs, 'job')} {'goes' if jobs == 1 else 'go'} on with {goes_on}."
 
 
 async def _unpin(forge: Forge, id: int) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.client.changes import check_attempts, timeout_of
 from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
+from forge_jobs.client.repinned import repinned
 from forge_jobs.client.reruns import Encode, like, number_of
 from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.encoded import Payload
@@ -212,24 +213,22 @@ class Jobs:
         return await self._storage.pins.remove(names.job_id(job_id), by=who_acts())
 
     async def repin_all(
-        self, version: str, to: str | None = None, *, queue: str | None = None, kind: str | None = None
+        self,
+        version: str,
+        to: str | None = None,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], object] | None = None,
     ) -> int:
         """The jobs that are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
 
-        Those of a version that an operator runs go on with any only. Each is a transaction of its own. Raises InvalidInput.
+        Each is a transaction of its own, and `progress` is told now and then how many there were so far. Who is interrupted calls
+        again, for the rest. With `dry_run` nothing changes. Raises InvalidInput, also when an operator runs the version and `to` is said.
         """
-        target = None if to is None else names.label_part(to, "to")
-        check_filters(queue, kind)
-        pins, by, after, moved = self._storage.pins, who_acts(), 0, 0
-        while ids := await pins.of_version(
-            names.line(version, "version"), queue=queue, kind=kind, after=after
-        ):
-            for id in ids:
-                with suppress(JobNotFound):  # it has gone meanwhile
-                    done = pins.remove(id, by=by) if target is None else pins.put(id, target, by=by)
-                    moved += await done
-            after = ids[-1]
-        return moved
+        facts = version, to, queue, kind
+        return await repinned(self._storage, *facts, dry_run=dry_run, progress=progress)
 
     async def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.

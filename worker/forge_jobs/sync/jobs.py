@@ -1,6 +1,6 @@
 """`forge.sync.jobs`: what `forge.jobs` does, without an event loop. Written by worker/tests/test_sync_nouns.py."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,7 +8,16 @@ from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.model.history import HistoryEntry
-from forge_jobs.model.job import FAILED_BY_USER, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
+from forge_jobs.model.job import (
+    FAILED_BY_USER,
+    Cancelled,
+    Counts,
+    Enqueued,
+    Job,
+    Removed,
+    State,
+    Unhandled,
+)
 from forge_jobs.model.unset import UNSET, Unset
 from forge_jobs.rules.why import Why
 from forge_jobs.sync.noun import SyncNoun
@@ -108,13 +117,23 @@ class SyncJobs(SyncNoun[Jobs]):
         return self._do(self._noun.unpin(job_id))
 
     def repin_all(
-        self, version: str, to: str | None = None, *, queue: str | None = None, kind: str | None = None
+        self,
+        version: str,
+        to: str | None = None,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], object] | None = None,
     ) -> int:
         """The jobs that are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
 
-        Those of a version that an operator runs go on with any only. Each is a transaction of its own. Raises InvalidInput.
+        Each is a transaction of its own, and `progress` is told now and then how many there were so far. Who is interrupted calls
+        again, for the rest. With `dry_run` nothing changes. Raises InvalidInput, also when an operator runs the version and `to` is said.
         """
-        return self._do(self._noun.repin_all(version, to, queue=queue, kind=kind))
+        return self._do(
+            self._noun.repin_all(version, to, queue=queue, kind=kind, dry_run=dry_run, progress=progress)
+        )
 
     def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.

@@ -126,6 +126,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{"purpose": Purpose.WORKER, "result": b"1", "reports": [ProgressReport(on.claim, 0.5)]},
         **{"operation": OPERATIONS[Move.CANCEL], "operation_id": on.operation_ids[Move.CANCEL]},
         **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
+        "of_pools": True,
     }
     by_noun: dict[tuple[str, str], Any] = {
         **{("queues", "name"): "default", ("removals", "name"): "default"},

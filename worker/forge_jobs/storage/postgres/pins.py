@@ -67,7 +67,7 @@ SELECT (SELECT state FROM {schema}.jobs WHERE id = $1) AS state, EXISTS (SELECT 
 OF_VERSION = """
 SELECT pin.job_id FROM {schema}.pin JOIN {schema}.job ON job.id = pin.job_id JOIN {schema}.queue ON queue.id = job.queue_id
 WHERE $1 IN (pin.version, pin.version_id) AND ($2::text IS NULL OR queue.name = $2) AND ($3::text IS NULL OR job.kind = $3)
-  AND pin.job_id > $4 ORDER BY pin.job_id LIMIT $5
+  AND ($4::boolean OR pin.pool IS NULL) AND pin.job_id > $5 ORDER BY pin.job_id LIMIT $6
 """
 
 COUNTS = """
@@ -131,10 +131,11 @@ class PostgresPins:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        of_pools: bool = True,
         after: int = 0,
         limit: int = 1000,
     ) -> Sequence[int]:
-        records = await self._database.fetch(OF_VERSION, name, queue, kind, after, limit)
+        records = await self._database.fetch(OF_VERSION, name, queue, kind, of_pools, after, limit)
         return [record["job_id"] for record in records]
 
     async def counts(self) -> Sequence[PinnedJobs]:

@@ -79,7 +79,7 @@ PUT = "UPDATE pin SET version = ? WHERE job_id = ? AND pool IS NULL AND version 
 OF_VERSION = """
 SELECT pin.job_id FROM pin JOIN job ON job.id = pin.job_id JOIN queue ON queue.id = job.queue_id
 WHERE :version IN (pin.version, pin.version_id) AND (:queue IS NULL OR queue.name = :queue)
-  AND (:kind IS NULL OR job.kind = :kind) AND pin.job_id > :after
+  AND (:kind IS NULL OR job.kind = :kind) AND (:of_pools OR pin.pool IS NULL) AND pin.job_id > :after
 ORDER BY pin.job_id LIMIT :limit
 """
 
@@ -141,10 +141,14 @@ class SqlitePins:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        of_pools: bool = True,
         after: int = 0,
         limit: int = 1000,
     ) -> Sequence[int]:
-        asked = {"version": name, "queue": queue, "kind": kind, "after": after, "limit": limit}
+        asked = {
+            **{"version": name, "queue": queue, "kind": kind},
+            **{"of_pools": of_pools, "after": after, "limit": limit},
+        }
         rows = await self._database.read(lambda transaction: transaction.rows(OF_VERSION, asked))
         return [job_id for (job_id,) in rows]
 
