@@ -557,11 +557,9 @@ def test_an_operation_is_begun_looked_at_waited_for_and_cancelled(cli: CommandLi
 
     second = cli.fine("jobs", "retry", "--all", "--yes", "--no-wait", "--rate", "2.5")
     assert second["rate"] == 2.5
-    assert cli.fine("operations", "cancel", str(second["id"]))["state"] == "cancelled"
+    assert cli.fine("operations", "cancel", str(second["id"]), "--by", "ada")["state"] == "cancelled"
     answer = cli("operations", "wait", str(second["id"]))
-    assert (
-        f"Operation {second['id']} was not done: Somebody cancelled it. 0 jobs were retried." in answer.error
-    )
+    assert f"Operation {second['id']} was not done: Cancelled by ada. 0 jobs were retried." in answer.error
     assert "There is no operation 99." in cli("operations", "show", "99").error
 
 

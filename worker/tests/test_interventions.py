@@ -132,3 +132,32 @@ async def test_a_subject_that_cannot_be_is_refused(forge: Forge) -> None:
         InvalidInput, match="subject is 'mail', allowed is one of queue, kind, group, worker, flow"
     ):
         await forge.interventions.list(subject="mail")
+
+
+async def test_who_cancelled_an_operation_is_said_by_it(forge: Forge) -> None:
+    operation = await forge.operations.start("cancelled", kind="work")
+    with acting_as("ada"):
+        assert await forge.operations.cancel(operation.id)
+        assert not await forge.operations.cancel(operation.id)
+
+    assert (await forge.operations.get(operation.id)).error == "Cancelled by ada."
+    assert await done(forge, f"operation {operation.id}") == [("cancelled", "ada", None)]
+
+
+async def test_of_signals_by_hand_the_newest_hundred_are_kept(forge: Forge) -> None:
+    job = await forge.enqueue("work", tags=["t"])
+    with acting_as("ada"):
+        for number in range(102):
+            await forge.signal(f"s{number}", tag="t")
+
+    noted = [one.note for one in await forge.storage.interventions.of_job(job.id)]
+    assert noted == [f"s{number}" for number in range(2, 102)]
+
+
+async def test_who_gave_up_a_worker_is_noted(forge: Forge) -> None:
+    await forge.storage.workers.register(WorkerInfo(7, "w-7", "host", 1, "1", ("mail",), (), 1))
+    with acting_as("ada"):
+        assert len(await forge.workers.give_up(["w-7"], dry_run=True)) == 1
+        assert [one.worker.id for one in await forge.workers.give_up([7])] == [7]
+
+    assert await done(forge, "worker w-7") == [("given up", "ada", None)]

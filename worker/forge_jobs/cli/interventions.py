@@ -15,7 +15,7 @@ Of = Annotated[
     Option(
         "--of",
         metavar="SUBJECT",
-        help="Only what was done to this: 'queue NAME', 'kind NAME', 'group NAME', 'worker LABEL' or 'flow ID'.",
+        help="Only what was done to this: 'queue NAME', 'kind NAME', 'group NAME', 'worker LABEL', 'flow ID' or 'operation ID'.",
     ),
 ]
 Limit = Annotated[

@@ -9,7 +9,7 @@ from forge_jobs.rules.checks import whole
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
-SUBJECTS = ("queue", "kind", "group", "worker", "flow")
+SUBJECTS = ("queue", "kind", "group", "worker", "flow", "operation")
 
 
 class Interventions:
@@ -21,7 +21,7 @@ class Interventions:
     async def list(self, *, subject: str | None = None, limit: int = 100) -> Sequence[Intervention]:
         """Return what was done, the newest first, `limit` at most.
 
-        `subject` is to what, like "queue mail", "kind send_email", "group customer:42", "worker LABEL" or "flow 7"; None: to
+        `subject` is to what, like "queue mail", "kind send_email", "group customer:42", "worker LABEL", "flow 7" or "operation 7"; None: to
         whatever, jobs included. Raises InvalidInput.
         """
         if subject is not None and subject.partition(" ")[0] not in SUBJECTS:

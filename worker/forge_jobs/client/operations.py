@@ -120,7 +120,7 @@ class Operations:
 
     async def cancel(self, operation_id: int) -> bool:
         """No further step is made; what was done stays done. False: it had ended. Raises UnknownOperation, InvalidInput."""
-        return await self._storage.operations.cancel(_id(operation_id))
+        return await self._storage.operations.cancel(_id(operation_id), by=who_acts())
 
     async def finish(
         self, operation_id: int, *, progress: Callable[[Operation], object] | None = None

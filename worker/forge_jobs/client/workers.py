@@ -111,5 +111,5 @@ class Workers:
         if dry_run or not each:
             return each
         seen = {worker.id: worker.beat_at for worker in workers if worker.beat_at is not None}
-        gone = await self._storage.workers.give_up(seen)
+        gone = await self._storage.workers.give_up(seen, by=who_acts())
         return [one for one in each if one.worker.id in gone]

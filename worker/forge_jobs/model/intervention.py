@@ -25,6 +25,7 @@ class Deed(StrEnum):
     SIGNALLED = "signalled"
     PAUSED = "paused"
     RESUMED = "resumed"
+    GIVEN_UP = "given up"  # a worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Operation:
     locked: int  # jobs that another transaction keeps locked, so they stay as they are
     next_at: datetime  # when the next step is made, if any is left
     ended_at: datetime | None
-    error: str | None  # why the last step could not be made
+    error: str | None  # why the last step could not be made; of a cancelled one, who did that, or why
 
 
 class Position(msgspec.Struct, frozen=True):

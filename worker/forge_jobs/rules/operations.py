@@ -26,6 +26,11 @@ MOST_A_SECOND = 10_000.0
 """The highest rate of an operation, in jobs per second."""
 
 
+def cancelled_by(who: str) -> str:
+    """Return why an operation ended that somebody cancelled."""
+    return f"Cancelled by {who}."
+
+
 def step_size(operation: Operation, limit: int) -> int:
     """Return how many jobs one step looks at: with a rate those of about one second."""
     return limit if operation.rate is None else max(1, min(limit, round(operation.rate)))

@@ -43,5 +43,5 @@ class Operations(Protocol):
     async def failed(self, operation_id: int, error: str) -> bool:
         """It is noted why the last step could not be made; the next one is due a second later. False: it was noted before."""
 
-    async def cancel(self, operation_id: int) -> bool:
-        """No further step is made; what was done stays done. False: none was left. Raises UnknownOperation."""
+    async def cancel(self, operation_id: int, *, by: str | None = None) -> bool:
+        """No further step is made; what was done stays done. False: none was left. Who did it is noted. Raises UnknownOperation."""

@@ -66,10 +66,10 @@ class Workers(Protocol):
         labels, by id. A worker that has beaten since stays, and all do when `epoch` no longer leads.
         """
 
-    async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
+    async def give_up(self, seen: Mapping[int, datetime], *, by: str | None = None) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, as by `declare_lost`, whoever leads.
 
-        A worker that has beaten since stays. Return the labels of those that are gone, by id.
+        A worker that has beaten since stays. Return the labels of those that are gone, by id. What is done `by` somebody is noted.
         """
 
     async def pause(self, worker_ids: Sequence[int], paused: bool, *, by: str | None = None) -> set[int]:

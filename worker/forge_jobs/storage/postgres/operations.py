@@ -8,6 +8,7 @@ import msgspec
 
 from forge_jobs.errors import StorageBusy, UnknownOperation
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import ENDED, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState, Position
@@ -15,6 +16,7 @@ from forge_jobs.rules.operations import (
     MOST_WALKS,
     after_batch,
     after_state,
+    cancelled_by,
     next_queue,
     step_size,
     without_queue,
@@ -59,7 +61,8 @@ WHERE id = $1
 """
 
 CANCEL = """
-UPDATE {schema}.operation SET state = 'cancelled', ended_at = now() WHERE id = $1 AND state = 'working' RETURNING id
+UPDATE {schema}.operation SET state = 'cancelled', ended_at = now(), error = coalesce($2, error)
+WHERE id = $1 AND state = 'working' RETURNING id
 """
 
 FAILED = """
@@ -120,9 +123,14 @@ class PostgresOperations:
     async def failed(self, operation_id: int, error: str) -> bool:
         return bool(await self._database.fetchval(FAILED, operation_id, error))
 
-    async def cancel(self, operation_id: int) -> bool:
-        if await self._database.fetchval(CANCEL, operation_id) is not None:
-            return True
+    async def cancel(self, operation_id: int, *, by: str | None = None) -> bool:
+        said = None if by is None else cancelled_by(by)
+        async with self._database.transaction() as connection:
+            gone = await self._database.fetchval(CANCEL, operation_id, said, connection=connection)
+            if gone is not None:
+                subjects = [f"operation {operation_id}"]
+                await interventions.note_of(self._database, connection, subjects, Deed.CANCELLED, by)
+                return True
         await self.get(operation_id)
         return False
 

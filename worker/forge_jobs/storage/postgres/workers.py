@@ -110,7 +110,14 @@ WITH gone AS (
 SELECT id, label FROM gone
 """.replace("{kept}", kept("gone.record", silent=True))
 DECLARE_LOST = _DECLARE_LOST.replace("{leads}", LEADS.replace("{epoch}", "$3"))
-GIVE_UP = _DECLARE_LOST.replace(" AND {leads}", "")
+GIVE_UP = _DECLARE_LOST.replace(" AND {leads}", "").replace(
+    "SELECT id, label FROM gone",
+    """, noted AS (
+    INSERT INTO {schema}.intervention (at, what, by_whom, subject)
+    SELECT now(), 'given up', $3::text, 'worker ' || label FROM gone WHERE $3::text IS NOT NULL
+)
+SELECT id, label FROM gone""",
+)
 
 FREE_SLOTS = """
 WITH freed AS (
@@ -238,9 +245,9 @@ class PostgresWorkers(Workers):
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
         return await self._removed(DECLARE_LOST, silent, epoch)
 
-    async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
+    async def give_up(self, seen: Mapping[int, datetime], *, by: str | None = None) -> dict[int, str]:
         """The same, by somebody who does not lead."""
-        return await self._removed(GIVE_UP, seen)
+        return await self._removed(GIVE_UP, seen, by)
 
     async def _removed(self, statement: str, seen: Mapping[int, datetime], *more: object) -> dict[int, str]:
         gone = await self._database.liveness.fetch(statement, list(seen), list(seen.values()), *more)

@@ -17,6 +17,7 @@ from forge_jobs.rules.operations import (
     MOST_WALKS,
     after_batch,
     after_state,
+    cancelled_by,
     next_queue,
     step_size,
     without_queue,
@@ -53,7 +54,9 @@ SET state = :state, position = :position, changed = :changed, skipped = :skipped
 WHERE id = :id
 """
 
-CANCEL = "UPDATE operation SET state = 'cancelled', ended_at = ? WHERE id = ? AND state = 'working'"
+CANCEL = """
+UPDATE operation SET state = 'cancelled', ended_at = ?, error = coalesce(?, error) WHERE id = ? AND state = 'working'
+"""
 
 FAILED = "UPDATE operation SET error = ?, next_at = max(next_at, ?) WHERE id = ? AND state = 'working'"
 
@@ -95,9 +98,11 @@ class SqliteOperations:
 
         return await self._database.write(failed)
 
-    async def cancel(self, operation_id: int) -> bool:
+    async def cancel(self, operation_id: int, *, by: str | None = None) -> bool:
         def cancel(transaction: Transaction) -> bool:
-            if transaction.changed(CANCEL, (transaction.now, operation_id)):
+            said = None if by is None else cancelled_by(by)
+            if transaction.changed(CANCEL, (transaction.now, said, operation_id)):
+                interventions.note_of(transaction, [f"operation {operation_id}"], Deed.CANCELLED, by)
                 return True
             _found(transaction, operation_id)
             return False

@@ -185,8 +185,14 @@ class SqliteWorkers:
             lambda transaction: _removed(transaction, silent if leads(transaction, epoch) else {})
         )
 
-    async def give_up(self, seen: Mapping[int, datetime]) -> dict[int, str]:
-        return await self._database.write(lambda transaction: _removed(transaction, seen))
+    async def give_up(self, seen: Mapping[int, datetime], *, by: str | None = None) -> dict[int, str]:
+        def give_up(transaction: Transaction) -> dict[int, str]:
+            gone = _removed(transaction, seen)
+            subjects = [f"worker {label}" for label in gone.values()]
+            interventions.note_of(transaction, subjects, Deed.GIVEN_UP, by)
+            return gone
+
+        return await self._database.write(give_up)
 
     async def pause(self, worker_ids: Sequence[int], paused: bool, *, by: str | None = None) -> set[int]:
         """Those of the workers that no operator runs may claim nothing more, or may again; they are told."""
