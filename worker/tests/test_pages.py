@@ -85,7 +85,7 @@ def test_each_block_of_each_page_is_run_or_says_why_not() -> None:
     for block in of_all():
         page = str(block.page.relative_to(ROOT))
         if block.language == OTHERS_CODE:
-            is_covered = page.startswith("docs/coming-from-")
+            is_covered = page.startswith("docs/coming-from-") and "forge_jobs" not in block.text
         elif block.language == "python" and block.page.parent != ROOT / "docs":
             is_covered = bool(block.quoted or block.file_name)  # which the commands of README run
         elif block.language in (*RUN_HERE, PROSE):
@@ -98,6 +98,72 @@ def test_each_block_of_each_page_is_run_or_says_why_not() -> None:
     assert wrong == []
     there = {(str(block.page.relative_to(ROOT)), block.language) for block in of_all()}
     assert RUN_BY.keys() - there == set()
+
+
+LIKE_A_FENCE = re.compile(r"[\s>*+-]*(?:`{3,}|~{3,})[^`]*$")
+LIKE_A_COMMAND = re.compile(
+    r"\s*(?:[$>%] |>>> |(?:forge-jobs|make|pip|python|docker|helm|kubectl|import|from|SELECT) )"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_is_written_in_a_way_in_which_the_tests_do_not_see_it(page: Path) -> None:
+    """A fence is three backticks at the beginning of a line, and what is behind them is a language; nothing else makes a block."""
+    unseen: list[str] = []
+    fences, before = 0, ""
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if LIKE_A_FENCE.match(line):
+            fences += 1
+            is_seen = re.fullmatch(r" *```[a-z]*", line) is not None
+        else:
+            is_seen = fences % 2 == 1 or bool(before.strip()) or re.match(r" {4}|\t", line) is None
+        if not is_seen:
+            unseen.append(f"{page.relative_to(ROOT)}:{number}")
+        before = line
+
+    assert unseen == []
+    assert fences == 2 * len(blocks(page))
+
+
+def test_what_is_printed_or_drawn_is_nothing_to_be_typed() -> None:
+    told = [
+        block.place
+        for block in of_all(PROSE)
+        if any(LIKE_A_COMMAND.match(line) for line in block.text.splitlines())
+    ]
+
+    assert told == []
+
+
+def test_a_program_that_is_told_to_be_run_is_one_that_a_test_runs() -> None:
+    by_readme = {str(block.file_name) for block in blocks(README, "python") if block.file_name}
+    by_page: dict[Path, set[str]] = {README: by_readme, ROOT / "docs" / "django.md": {"manage.py"}}
+    told = [
+        (page, shlex.split(command)[1])
+        for page in TOLD
+        for command in commands(page)
+        if command[:7] == "python "
+    ]
+
+    assert len(told) > 4
+    for page, file in told:
+        is_example = file.startswith("examples/") and (ROOT / file).is_file()
+        assert is_example or file in by_page.get(page, set()), file
+    typed = "\n".join(commands(README))
+    assert [name for name in by_readme if not re.search(rf"\b{name.removesuffix('.py')}\b", typed)] == []
+
+
+def test_names_in_blocks_are_known_also_where_no_test_calls_what_has_them(tmp_path: Path) -> None:
+    for block in of_all("python"):
+        if not block.quoted:
+            file = tmp_path / f"{block.page.stem}-{block.line}.py"
+            file.write_text(block.text, encoding="utf-8")
+    rules = ["--isolated", "--no-cache", "--select", "F821,F822,F823", "--output-format", "concise"]
+    checked = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", *rules, str(tmp_path)], capture_output=True, text=True
+    )
+
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_a_block_that_quotes_a_file_is_a_part_of_it() -> None:
