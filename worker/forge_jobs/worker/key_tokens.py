@@ -2,8 +2,9 @@
 
 What handlers ask for at one moment is one statement: while it is on its way, the next one gathers.
 
-A token belongs to the job that it was granted to. A job that is no longer in hand and has not begun keeps it in the
-database, where it finds it when it is claimed again, by whomever. No token of a job goes back to its bucket.
+A token belongs to the job that it was granted to. A job that is no longer in hand and has not begun, or could not get all
+the tokens that it asked for, keeps it in the database, where it finds it when it is claimed again, by whomever. No token of
+a job goes back to its bucket.
 """
 
 import asyncio
@@ -73,10 +74,11 @@ class Gathering:
 
 
 class Advance(msgspec.Struct, eq=False):
-    """What was asked for a job before it begins."""
+    """What was asked for a job that has not used it: before it begins, or when it did not get all."""
 
-    tokens: Sequence[tuple[str, str, float]]
+    tokens: Sequence[tuple[str, str, float]]  # none if it did not get all: what it lacks is asked for anew
     answers: list[Answer]
+    taken: Sequence[Granted] = ()  # what it got before, and would pay again in another run
 
     async def answered(self) -> None:
         """The database has said when the job may have each of the tokens, or that it cannot say."""
@@ -84,8 +86,11 @@ class Advance(msgspec.Struct, eq=False):
             await waiting[0].told.wait()
 
     def granted(self) -> list[Granted]:
-        """Return what it was given at once."""
-        return [(answer.request, permit) for answer in self.answers if (permit := answer.granted) is not None]
+        """Return what it was given at once, and what it has got before."""
+        at_once = [
+            (answer.request, permit) for answer in self.answers if (permit := answer.granted) is not None
+        ]
+        return [*self.taken, *at_once]
 
     def drop(self) -> None:
         """Nobody wants to hear the answers."""
@@ -102,7 +107,7 @@ class KeyTokens:
         self._gathered: deque[Gathering] = deque()  # what is to be asked, in this order
         self._asking: asyncio.Task[None] | None = None
         self.advances: dict[int, Advance] = {}
-        """What was asked for jobs that have not begun, by job."""
+        """What was asked for jobs that have not used it, by job."""
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
         """The job, which was claimed and will soon begin, has its tokens asked for."""
@@ -121,8 +126,8 @@ class KeyTokens:
         return True
 
     async def keep(self, job_ids: Iterable[int]) -> None:
-        """Of these jobs, which will not begin here, those that were granted tokens find them when they ask again; those that
-        are not answered soon are none of them, since outcomes wait for this.
+        """Of these jobs, which do not go on here, those that were granted tokens and have not used them find them when they ask
+        again; those that are not answered soon are none of them, since outcomes wait for this.
 
         May be called again, until they are forgotten. Raises StorageUnavailable.
         """
@@ -156,43 +161,56 @@ class KeyTokens:
         AwaitsTurn when some come later: then all are kept for the job, the taken ones as well, so that
         it pays none of them twice.
         """
-        answers = await self._answered_before(job_id, tokens) if self.advances and not taken else None
+        answers = await self._answered_before(job_id, tokens) if self.advances else None
         if answers is None:
             answers = [self._ask_for(request) for request in _requests(tokens, patience, job_id, taken)]
         try:
             granted = [(answer.request, await answer.permit()) for answer in answers]
-        except BaseException:
-            for answer in answers:
-                answer.drop()
+            last = max([permit for _, permit in granted], key=lambda permit: permit.at)
+            if last.time_stands_still:
+                patience = AT_ONCE
+            if last.wait > patience:
+                self._leave(job_id, answers, taken)
+                raise AwaitsTurn(last.at, f"rate limit {last.scope!r} has a token for {last.key!r} then")
+            if last.wait:
+                await asyncio.sleep(last.wait.total_seconds())
+        except AwaitsTurn:
             raise
-        permits = [permit for _, permit in granted]
-        last = max(permits, key=lambda permit: permit.at)
-        if last.time_stands_still:
-            patience = timedelta(0)
-        if last.wait > patience:
-            taken = [*taken, *(one for one in granted if one[1].wait <= patience)]
-            if taken:
-                await self._permits.keep(taken)
-            raise AwaitsTurn(last.at, f"rate limit {last.scope!r} has a token for {last.key!r} then")
+        except BaseException:
+            self._leave(job_id, answers)
+            raise
         taken.extend(granted)
-        if last.wait:
-            await asyncio.sleep(last.wait.total_seconds())
+
+    def _leave(self, job_id: int, answers: list[Answer], taken: Sequence[Granted] = ()) -> None:
+        """The job, which does not get all that it asked for, is kept what it was granted of it if it runs again."""
+        if taken or any(answer.outcome is None or answer.granted is not None for answer in answers):
+            self.advances[job_id] = Advance((), answers, list(taken))
 
     async def _answered_before(
         self, job_id: int, tokens: Sequence[tuple[str, str, float]]
     ) -> list[Answer] | None:
-        """Return what was asked for the job, if it is what it asks for. Until that is answered it has not begun."""
+        """Return what was asked for the job, if it is what it asks for, and keep it for the job otherwise. Until that is
+        answered it has not begun.
+        """
         advance = self.advances.get(job_id)
         if advance is None:
             return None
         await advance.answered()
         if self.advances.get(job_id) is not advance:  # the job was taken from here meanwhile
             return None
-        del self.advances[job_id]
-        if advance.tokens == tokens:
-            return advance.answers
-        advance.drop()
-        return None
+        is_wanted = advance.tokens == tokens
+        if not is_wanted:
+            advance.taken = ()  # this run has it
+            await self._keep(advance.granted())
+        self.advances.pop(job_id, None)
+        return advance.answers if is_wanted else None
+
+    async def _keep(self, granted: Sequence[Granted]) -> None:
+        if granted:
+            try:
+                await self._permits.keep(granted)
+            except StorageUnavailable as error:
+                raise _as_decision(error, granted[0][0]) from error
 
     def void(self, scope: str) -> None:
         """The buckets of the rate limit were emptied: for jobs that have not begun their tokens are asked for anew."""

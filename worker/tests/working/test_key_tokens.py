@@ -9,6 +9,7 @@ import pytest
 from forge_jobs import Context, Forge, InvalidInput, Job, KeyLimit, RateLimited, State
 from forge_jobs.errors import StorageUnavailable, UnknownScope
 from forge_jobs.maintenance import leader
+from forge_jobs.model.decision import AwaitsTurn
 from forge_jobs.model.job import Reason
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.working.eventually import eventually
@@ -340,3 +341,51 @@ async def test_whoever_waits_for_an_answer_when_the_worker_ends_is_told(
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(waiting, 30)
+
+
+LONG = 10 * 365 * 86_400  # seconds in which next to nothing flows back
+
+
+async def test_a_job_of_which_one_limit_is_not_there_pays_the_others_once_however_often_it_is_tried(
+    forge: Forge,
+) -> None:
+    await forge.limits.set("user", capacity=10, per=LONG)
+    await forge.queues.set("default", backoff_enabled=False)
+
+    @forge.handler(limits=[KeyLimit("user", by="user"), KeyLimit("model", by="user")], max_attempts=50)
+    async def call(user: str) -> None: ...
+
+    job = await call.enqueue(user="ann")
+    async with working(forge):
+        await eventually(lambda: has_attempts(forge, job.id, 4))
+        await forge.limits.set("model", capacity=10, per=LONG)
+        await forge.wait(job.id, timeout=30)
+
+    assert [round((await forge.limits.hottest(scope))[0].spent) for scope in ("user", "model")] == [1, 1]
+
+
+async def has_attempts(forge: Forge, job_id: int, attempts: int) -> bool:
+    return (await forge.jobs.get(job_id)).attempt >= attempts
+
+
+async def test_a_handler_that_asks_again_in_one_run_pays_for_what_it_got_once(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forge.limits.set("user", capacity=10, per=LONG)
+    await forge.limits.set("model", capacity=1, per=LONG)
+    tokens, both = KeyTokens(forge.storage.permits, forge.telemetry), [("user", "ann", 1.0), ("model", "ann", 1.0)]
+    await forge.limits.reserve("model", "ann")
+    for _ in range(3):
+        with pytest.raises(AwaitsTurn):
+            await tokens.take(both, timedelta(0), 7, [])
+    await forge.limits.set("model", capacity=10, refill=100)
+    await eventually(lambda: is_free(forge, "model"))
+
+    await tokens.take(both, timedelta(0), 7, [])
+
+    assert [use.key for use in await forge.limits.hottest("user") if round(use.spent) == 1] == ["ann"]
+    assert not tokens.advances
+
+
+async def is_free(forge: Forge, scope: str) -> bool:
+    return not await forge.limits.hottest(scope)

@@ -284,6 +284,27 @@ async def test_a_job_that_is_stopped_while_it_asks_for_its_tokens_keeps_them(
     assert await spent(forge) == {"ann": 2}
 
 
+async def test_a_job_that_is_stopped_while_it_waits_for_its_tokens_keeps_them(forge: Forge) -> None:
+    await forge.limits.set("slow", capacity=1, refill=0.02)
+    await forge.limits.reserve("slow", "ann")
+    claim = await running(forge.storage, await worker(forge.storage))
+    tokens, slow = KeyTokens(forge.storage.permits, forge.telemetry), [("slow", "ann", 1.0)]
+    taking = asyncio.create_task(tokens.take(slow, timedelta(seconds=60), claim.job_id, []))
+    await eventually(lambda: _is_spent(forge, 1.5))
+
+    taking.cancel()
+    await asyncio.wait([taking])
+    await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
+
+    with pytest.raises(AwaitsTurn):
+        await tokens.take(slow, timedelta(0), claim.job_id, [])
+    assert not await _is_spent(forge, 2.5), "it has paid once"
+
+
+async def _is_spent(forge: Forge, tokens: float) -> bool:
+    return any(use.spent > tokens for use in await forge.limits.hottest("slow"))
+
+
 async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(forge: Forge) -> None:
     await forge.limits.set("other", capacity=10, per=LONG)
     tokens = KeyTokens(forge.storage.permits, forge.telemetry)

@@ -327,19 +327,21 @@ class PostgresPermits:
 
     @tried_again
     async def _reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
-        records = await self._database.fetch(
-            RESERVE,
-            [request.job_id for request in wanted],
-            [request.scope for request in wanted],
-            [request.key for request in wanted],
-            [request.cost for request in wanted],
-            [request.patience for request in wanted],
-            [request.take for request in wanted],
-        )
-        for record in records:
-            if record["at"] is None:
-                refused = wanted[record["number"] - 1]
-                await self._refuse(refused.scope, refused.cost)
+        while True:
+            records = await self._database.fetch(
+                RESERVE,
+                [request.job_id for request in wanted],
+                [request.scope for request in wanted],
+                [request.key for request in wanted],
+                [request.cost for request in wanted],
+                [request.patience for request in wanted],
+                [request.take for request in wanted],
+            )
+            refused = [wanted[record["number"] - 1] for record in records if record["at"] is None]
+            if not refused:
+                break
+            for request in refused:
+                await self._refuse(request.scope, request.cost)
         return [
             Permit(request.scope, request.key, request.cost, record["at"], record["wait"], record["full_at"])
             for request, record in zip(wanted, records, strict=True)
@@ -372,7 +374,7 @@ class PostgresPermits:
 
     @tried_again
     async def spend_more(self, scope: str, key: str, cost: float) -> None:
-        if not await self._database.fetchval(SPEND_MORE, scope, key, cost):
+        while not await self._database.fetchval(SPEND_MORE, scope, key, cost):
             await self._refuse(scope, 0)
 
     @tried_again
@@ -405,8 +407,9 @@ class PostgresPermits:
         return permits >= limit or keys >= limit
 
     async def _refuse(self, scope: str, cost: float) -> None:
-        """Raise the reason why the rate limit gives no permit for `cost` tokens."""
+        """Raise the reason why the rate limit gives no permit for `cost` tokens, unless it was changed meanwhile and does."""
         known = await self._database.fetchrow(KNOWN, scope)
         if known is None:
             raise await unknown_scope(self._database, scope)
-        raise refusals.no_permit(scope, cost, known["capacity"], known["refill"])
+        if not (known["refill"] > 0 and cost <= known["capacity"]):
+            raise refusals.no_permit(scope, cost, known["capacity"], known["refill"])
