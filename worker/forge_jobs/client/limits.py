@@ -93,15 +93,19 @@ class Limits:
             scope, names.key(key), checked_cost(cost, "cost"), longest
         )
 
-    async def settle(self, permit: Permit, actual: float) -> None:
+    async def settle(self, permit: Permit, actual: float) -> bool:
         """`actual` tokens were used in place of the permit's `cost`: what was used beyond it is spent, and what is left
-        is given back. To be called when its `wait` is over. Raises UnknownScope, InvalidInput.
+        is given back. To be called when its `wait` is over.
+
+        False when the permit was settled before, which stays as it was said then: after an outage it may be called again. Raises
+        UnknownScope, InvalidInput.
         """
+        if not isinstance(permit, Permit) or permit.id is None:
+            raise InvalidInput(
+                f"permit is {names.shown(permit)}, allowed is one that forge.limits.reserve has returned."
+            )
         more = checked_cost(actual, "actual", least=0) - permit.cost
-        if more > 0:
-            await self._storage.permits.spend_more(permit.scope, permit.key, more)
-        elif more:
-            await self._storage.permits.give_back(permit, -more)
+        return await self._storage.permits.settle(permit, more)
 
     async def hottest(self, scope: str, *, limit: int = 20) -> Sequence[KeyUse]:
         """Return the keys of which the most is spent at this moment, the most first. Raises UnknownScope, InvalidInput."""

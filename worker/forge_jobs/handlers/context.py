@@ -29,7 +29,7 @@ from forge_jobs.rules.returned import kept_result
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
     from forge_jobs.handlers.flow_context import ContextFlow
-    from forge_jobs.model.permit import Granted
+    from forge_jobs.model.permit import Taken
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -115,7 +115,7 @@ class Context(WaitingContext):
         self.told_flow: ContextFlow | None = None  # of which its job is a node
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
-        self._taken: list[Granted] | None = None  # tokens of keys
+        self._taken: Taken | None = None  # tokens of keys
         self.completion: Completion | None = (
             None  # what the handler wrote of the job in a transaction of its own
         )
@@ -185,7 +185,7 @@ class Context(WaitingContext):
     ) -> None:
         """These tokens are spent, and may be used now. Raises AwaitsTurn when some come later than `wait`."""
         if self._taken is None:
-            self._taken = []
+            self._taken = self._tokens.taken()
         await self._tokens.take_of_keys(tokens, wait=wait, job_id=self.claim.job_id, taken=self._taken)
 
     @property

@@ -9,7 +9,7 @@ from forge_jobs.rules.cost import checked_cost
 
 if TYPE_CHECKING:
     from forge_jobs.handlers.context import Context
-    from forge_jobs.model.permit import Granted
+    from forge_jobs.model.permit import Taken
 
 
 class ProcessTokens(Protocol):
@@ -24,9 +24,12 @@ class ProcessTokens(Protocol):
         *,
         wait: timedelta | float | None,
         job_id: int,
-        taken: "list[Granted]",
+        taken: "Taken",
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
+
+    def taken(self) -> "Taken":
+        """Return what a run has taken that begins now: nothing."""
 
     def has_paid(self, job_id: int) -> bool:
         """Whether all tokens of keys that the job, which begins now, needs to begin were taken ahead; they are spent then."""

@@ -1,5 +1,7 @@
 """Permits: leave to spend tokens of one key of a rate limit, now or at a moment."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -31,10 +33,39 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
     wait: timedelta
     full_at: float  # how many tokens will have flowed towards the key when all is refilled that was spent up to this
     time_stands_still: bool = False  # whoever waits gets none, until somebody moves the clock
+    id: int | None = None  # of one that is for no job, by which it is settled once
 
+
+SETTLED = timedelta(hours=1)
+"""For how long it is known that a permit was settled, after its tokens have flowed back."""
 
 Granted = tuple[PermitRequest, Permit]
 """What somebody asked for, and got."""
+
+
+MOST_TAKEN = 1000
+"""How many of the permits that a run has used are kept for the next one, which would pay for them again."""
+
+
+class Taken:
+    """What one run of a job has taken: how often of each key, and the last permits."""
+
+    __slots__ = ("_times", "last")
+
+    def __init__(self) -> None:
+        self._times: dict[tuple[str, str], int] = {}
+        self.last: deque[Granted] = deque(maxlen=MOST_TAKEN)
+
+    def times(self, scope: str, key: str) -> int:
+        """Return how often it has taken tokens of the key."""
+        return self._times.get((scope, key), 0)
+
+    def add(self, granted: Sequence[Granted]) -> None:
+        """It has used these, too."""
+        for request, _ in granted:
+            of_key = request.scope, request.key
+            self._times[of_key] = self._times.get(of_key, 0) + 1
+        self.last.extend(granted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ TABLES = (
         "intervention",
     ),
     *("scheduled", "blocked", "waiting", "ready", "claimed", "finished", "failure"),
-    *("rate_key", "permit", "job_group", "paused_group", "paused_kind", "occupant"),
+    *("rate_key", "permit", "settled_permit", "job_group", "paused_group", "paused_kind", "occupant"),
     *("flow", "flow_node", "flow_edge", "tenant_weight", "tenant_turn", "tenant_clock", "operation", "fire"),
     *("tally", "handed_in", "minute_statistic", "worker_label"),
 )

@@ -70,11 +70,14 @@ class SyncLimits(SyncNoun[Limits]):
         """
         return self._do(self._noun.reserve(scope, key, cost, within=within))
 
-    def settle(self, permit: Permit, actual: float) -> None:
+    def settle(self, permit: Permit, actual: float) -> bool:
         """`actual` tokens were used in place of the permit's `cost`: what was used beyond it is spent, and what is left
-        is given back. To be called when its `wait` is over. Raises UnknownScope, InvalidInput.
+        is given back. To be called when its `wait` is over.
+
+        False when the permit was settled before, which stays as it was said then: after an outage it may be called again. Raises
+        UnknownScope, InvalidInput.
         """
-        self._do(self._noun.settle(permit, actual))
+        return self._do(self._noun.settle(permit, actual))
 
     def hottest(self, scope: str, *, limit: int = 20) -> Sequence[KeyUse]:
         """Return the keys of which the most is spent at this moment, the most first. Raises UnknownScope, InvalidInput."""

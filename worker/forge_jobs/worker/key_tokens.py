@@ -19,7 +19,7 @@ import msgspec
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
-from forge_jobs.model.permit import Granted, Permit, PermitRequest
+from forge_jobs.model.permit import Granted, Permit, PermitRequest, Taken
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -111,7 +111,7 @@ class KeyTokens:
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
         """The job, which was claimed and will soon begin, has its tokens asked for."""
-        wanted = _requests(tokens, AT_ONCE, job_id, ())
+        wanted = _requests(tokens, AT_ONCE, job_id, None)
         self.advances[job_id] = Advance(tokens, [self._ask_for(request) for request in wanted])
 
     def has_paid(self, job_id: int) -> bool:
@@ -153,7 +153,7 @@ class KeyTokens:
         tokens: Sequence[tuple[str, str, float]],
         patience: timedelta,
         job_id: int,
-        taken: list[Granted],
+        taken: Taken,
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, may be used now, and are among the `taken`.
 
@@ -170,7 +170,7 @@ class KeyTokens:
             if last.time_stands_still:
                 patience = AT_ONCE
             if last.wait > patience:
-                self._leave(job_id, answers, taken)
+                self._leave(job_id, answers, taken.last)
                 raise AwaitsTurn(last.at, f"rate limit {last.scope!r} has a token for {last.key!r} then")
             if last.wait:
                 await asyncio.sleep(last.wait.total_seconds())
@@ -179,7 +179,7 @@ class KeyTokens:
         except BaseException:
             self._leave(job_id, answers)
             raise
-        taken.extend(granted)
+        taken.add(granted)
 
     def _leave(self, job_id: int, answers: list[Answer], taken: Sequence[Granted] = ()) -> None:
         """The job, which does not get all that it asked for, is kept what it was granted of it if it runs again."""
@@ -276,18 +276,14 @@ def _requests(
     tokens: Sequence[tuple[str, str, float]],
     patience: timedelta,
     job_id: int,
-    taken: Sequence[Granted],
+    taken: Taken | None,
 ) -> list[PermitRequest]:
     """Return what a job asks for that has taken the `taken`."""
-    if len(tokens) == 1 and not taken:
-        scope, key, cost = tokens[0]
-        return [PermitRequest(scope, key, cost, job_id, 1, patience)]
     wanted: list[PermitRequest] = []
     for scope, key, cost in tokens:
-        take = 1
-        if taken or wanted:
-            before = (*(request for request, _ in taken), *wanted)
-            take += sum((one.scope, one.key) == (scope, key) for one in before)
+        take = 1 if taken is None else 1 + taken.times(scope, key)
+        if wanted:
+            take += sum((one.scope, one.key) == (scope, key) for one in wanted)
         wanted.append(PermitRequest(scope, key, cost, job_id, take, patience))
     return wanted
 

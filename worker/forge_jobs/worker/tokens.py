@@ -18,7 +18,7 @@ from datetime import timedelta
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
-from forge_jobs.model.permit import Granted
+from forge_jobs.model.permit import Taken
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.tokens import Tokens
@@ -95,6 +95,7 @@ class LeasedTokens:
         self._tokens = tokens
         self.of_keys = KeyTokens(permits, telemetry)
         self.has_paid = self.of_keys.has_paid
+        self.taken = Taken
         self.take_ahead = self.of_keys.take_ahead
         self._telemetry = telemetry
         self._slices: dict[str, Slice] = {}
@@ -136,7 +137,7 @@ class LeasedTokens:
         *,
         wait: timedelta | float | None,
         job_id: int,
-        taken: list[Granted],
+        taken: Taken,
     ) -> None:
         """See `ProcessTokens.take_of_keys`."""
         patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)

@@ -17,6 +17,7 @@ from forge_jobs.model.job import Hold, Postponement, Reason, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
+from forge_jobs.model.permit import Permit
 from forge_jobs.model.progress import ProgressReport
 from forge_jobs.model.signal import NewSignal, Recipient
 from forge_jobs.model.statistics import Minute
@@ -115,6 +116,7 @@ async def fill(database: Database) -> None:
         epoch = await leader(storage)
         await storage.kinds.declare([Kind("report", owner="accounting")], by="shop")
         await storage.limits.set("mail", capacity=10, refill=1)
+        await storage.permits.settle(Permit("mail", "customer:42", 1.0, MOMENT, timedelta(0), 1.0, id=1), 0.0)
         mail = await storage.queues.set("mail", {"concurrency": 3, "rate_limit": "mail", "max_attempts": 8})
         operator = (await storage.versions.take_over("operator-1")).number
         await storage.versions.put(

@@ -106,6 +106,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "wanted": [PermitRequest("smtp", "k")],
             "granted": [(PermitRequest("smtp", "k", job_id=on.job_id), PERMIT)],
             "permit": PERMIT,
+            "more": 1.0,
             "lease": Lease("smtp", 1, 0, 0.0, 5.0, 1.0),
             "cost": 1.0,
             "correction": Correction(priority=1),

@@ -109,10 +109,11 @@ async def test_what_was_reserved_and_not_used_is_there_again_and_what_was_used_b
     await clock.freeze()
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", cost=5)])
 
-    await storage.permits.give_back(permit, 3)
+    await storage.permits.settle(permit, -3)
     assert await waits(storage, *["ann"] * 4) == [0, 0, 0, 0.5]
 
-    await storage.permits.spend_more("api", "bob", 7)
+    [of_bob] = await storage.permits.reserve([PermitRequest("api", "bob", cost=1)])
+    await storage.permits.settle(of_bob, 6)
     assert await waits(storage, "bob") == [1.5]
 
 
@@ -137,6 +138,21 @@ async def test_what_a_job_was_granted_and_has_not_used_is_kept_and_not_paid_agai
 
     assert await waits(storage, "ann", cost=5, job_id=7) == [0]
     assert await waits(storage, "ann", cost=1, job_id=7) == [0.5]
+
+
+async def test_what_is_kept_is_there_as_long_as_its_job_waits_for_another_permit(storage, clock):
+    await clock.freeze()
+    await storage.limits.set("slow", capacity=1, refill=1 / 108_000)
+    mine = await granted(storage, PermitRequest("api", "ann", 5, job_id=7))
+    await storage.permits.reserve([PermitRequest("slow", "ann")])
+    await storage.permits.reserve([PermitRequest("slow", "ann", job_id=7)])
+    await storage.permits.keep(mine)
+
+    await clock.advance(hours=29)
+    await storage.permits.sweep(limit=10)
+    await waits(storage, "ann", cost=5)
+
+    assert await waits(storage, "ann", cost=5, job_id=7) == [0]
 
 
 async def test_each_take_of_a_key_in_a_run_has_its_own_permit(storage, clock):
@@ -478,11 +494,12 @@ async def test_what_can_never_be_is_refused(storage):
             InvalidInput, match="6 tokens of rate limit 'api' are wanted, allowed is at most 5"
         ):
             await refused
+    unknown = Permit("nix", "ann", 1, datetime.now(UTC), timedelta(0), 1)
     for refused in (
         storage.permits.reserve([PermitRequest("nix", "ann")]),
         storage.permits.reserve_within("nix", "ann", 1, SECOND),
-        storage.permits.spend_more("nix", "ann", 1),
-        storage.permits.give_back(Permit("nix", "ann", 1, datetime.now(UTC), timedelta(0), 1), 1),
+        storage.permits.settle(unknown, 1),
+        storage.permits.settle(unknown, -1),
     ):
         with pytest.raises(UnknownScope, match="rate limits: api, once"):
             await refused
@@ -525,7 +542,7 @@ async def test_tokens_that_have_flowed_back_are_not_there_once_more_when_they_ar
     await clock.advance(seconds=2.5)
     await waits(storage, "ann", cost=5)
 
-    await storage.permits.give_back(permit, 5)
+    await storage.permits.settle(permit, -5)
 
     assert not await has(storage, 0.1)
     assert await waits(storage, "ann") == [0.5]
@@ -539,7 +556,7 @@ async def test_tokens_that_are_given_back_while_others_spend_are_there_but_for_w
     await clock.advance(seconds=1)
     assert await has(storage, 1)
 
-    await storage.permits.give_back(permit, 5)
+    await storage.permits.settle(permit, -5)
 
     assert not await has(storage, 4.1)
     assert await has(storage, 2)
@@ -554,7 +571,7 @@ async def test_tokens_that_were_given_back_and_that_nobody_takes_flow_away(stora
     await clock.freeze()
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
     await waits(storage, "ann", cost=5)
-    await storage.permits.give_back(permit, 5)
+    await storage.permits.settle(permit, -5)
     [ann] = await storage.permits.hottest("api", limit=10)
     assert round(ann.spent, 3) == 5
 
@@ -571,7 +588,7 @@ async def test_of_tokens_behind_which_others_were_promised_nothing_is_left_when_
     await clock.freeze()
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
     assert await waits(storage, "ann", cost=5) == [2.5]
-    await storage.permits.give_back(permit, 5)
+    await storage.permits.settle(permit, -5)
     await clock.advance(seconds=2.5)
 
     assert not await has(storage, 0.1)
@@ -582,7 +599,7 @@ async def test_of_a_permit_for_later_nothing_is_there_before_its_time(storage, c
     await waits(storage, "ann", cost=5)
     later, _ = await storage.permits.reserve([PermitRequest("api", "ann", 1)] * 2)
 
-    await storage.permits.give_back(later, 1)
+    await storage.permits.settle(later, -1)
 
     assert not await has(storage, 0.1)
 
@@ -592,7 +609,7 @@ async def test_what_was_given_back_is_used_up_by_one_of_many_who_want_it(storage
     storages = [storage, *[await another() for _ in range(7)]]
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 4)])
     await waits(storage, "ann")
-    await storage.permits.give_back(permit, 4)
+    await storage.permits.settle(permit, -4)
 
     assert sum(await asyncio.gather(*(has(mine, 3) for mine in storages))) == 1
     assert sum(await asyncio.gather(*(has(mine, 0.5) for mine in storages))) == 2
@@ -603,7 +620,7 @@ async def test_tokens_that_were_emptied_away_are_not_there_again_when_they_are_g
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 5)])
     await storage.tokens.empty("api")
 
-    await storage.permits.give_back(permit, 5)
+    await storage.permits.settle(permit, -5)
 
     assert not await has(storage, 0.1)
     assert await waits(storage, "ann") == [0.5]
@@ -613,7 +630,7 @@ async def test_tokens_that_were_given_back_are_emptied_away_as_well(storage, clo
     await clock.freeze()
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 4)])
     await waits(storage, "ann")
-    await storage.permits.give_back(permit, 4)
+    await storage.permits.settle(permit, -4)
 
     await storage.tokens.empty("api")
     assert not await has(storage, 0.1)
@@ -627,10 +644,61 @@ async def test_tokens_are_given_back_once(storage, clock):
     await waits(storage, "ann", cost=4)
     [permit] = await storage.permits.reserve([PermitRequest("api", "ann", 1)])
 
-    await storage.permits.give_back(permit, 1)
-    await storage.permits.give_back(permit, 1)
+    await storage.permits.settle(permit, -1)
+    await storage.permits.settle(permit, -1)
 
     assert await waits(storage, *["ann"] * 2) == [0, 0.5]
+
+
+@pytest.mark.parametrize("first", [-4, 0, 2])
+@pytest.mark.parametrize("second", [-4, 0, 2])
+async def test_a_permit_is_settled_once(storage, clock, first, second):
+    await clock.freeze()
+    permit = await storage.permits.reserve_within("api", "ann", 4, timedelta(0))
+    await has(storage, 1)
+    assert await storage.permits.settle(permit, first)
+    [as_settled] = await storage.permits.hottest("api", limit=10)
+
+    assert not await storage.permits.settle(permit, second)
+
+    assert await storage.permits.hottest("api", limit=10) == [as_settled]
+
+
+async def test_of_two_permits_that_end_at_one_number_each_is_settled(storage, clock):
+    await clock.freeze()
+    await waits(storage, "ann", cost=1)
+    for _ in range(3):
+        permit = await storage.permits.reserve_within("api", "ann", 4, timedelta(0))
+        assert await storage.permits.settle(permit, -4)
+    assert await waits(storage, "ann", cost=4) == [0]
+
+
+async def test_of_many_who_settle_a_permit_at_once_one_does(storage, another, clock):
+    await clock.freeze()
+    storages = [storage, *[await another() for _ in range(7)]]
+    permit = await storage.permits.reserve_within("api", "ann", 4, timedelta(0))
+    await waits(storage, "ann")
+
+    assert sum(await asyncio.gather(*(mine.permits.settle(permit, -2) for mine in storages))) == 1
+
+    assert await has(storage, 2)
+    assert not await has(storage, 0.1)
+
+
+async def test_that_a_permit_was_settled_is_known_for_an_hour_after_its_tokens_have_flowed_back(
+    storage, clock, database
+):
+    await storage.limits.set("api", capacity=5, refill=5 / 7200)
+    permit = await storage.permits.reserve_within("api", "ann", 5, timedelta(0))
+    await storage.permits.settle(permit, -1)
+
+    await clock.advance(hours=2.9)
+    await storage.permits.sweep(limit=10)
+    assert not await storage.permits.settle(permit, 2)
+
+    await clock.advance(hours=0.2)
+    await storage.permits.sweep(limit=10)
+    assert await database.rows("SELECT id FROM settled_permit") == []
 
 
 async def test_what_was_granted_before_a_limit_was_emptied_is_not_kept_after_it(storage, clock):
@@ -712,7 +780,7 @@ class User:
             use = self.unsettled.pop(self.dice.randrange(len(self.unsettled)))
             unused = use.cost * self.dice.choice([0.25, 1])
             use.cost -= unused
-            await self.permits.give_back(use.permit, unused)
+            await self.permits.settle(use.permit, -unused)
 
     async def begin_job(self):
         job_id = 1000 * self.seed + len(self.waiting)

@@ -11,6 +11,7 @@ from forge_jobs.errors import StorageUnavailable, UnknownScope
 from forge_jobs.maintenance import leader
 from forge_jobs.model.decision import AwaitsTurn
 from forge_jobs.model.job import Reason
+from forge_jobs.model.permit import PermitRequest, Taken
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -292,7 +293,8 @@ async def test_programs_reserve_settle_and_see_the_hottest_keys(forge: Forge) ->
     permit = await forge.limits.reserve("api", "ann", 8, within=0)
     with pytest.raises(RateLimited, match="no token for 'ann'"):
         await forge.limits.reserve("api", "ann", 8, within=0)
-    await forge.limits.settle(permit, 1.5)
+    assert await forge.limits.settle(permit, 1.5)
+    assert not await forge.limits.settle(permit, 0), "it is settled already"
     await forge.limits.reserve("api", "ann", 8, within=0)
     await forge.limits.reserve("api", "bob")
     later = await forge.limits.reserve("api", "ann", 10)
@@ -309,6 +311,15 @@ async def test_a_cost_that_cannot_be_is_refused(forge: Forge, cost: Any) -> None
     with pytest.raises(InvalidInput, match="allowed is a number of more than 0"):
         await forge.limits.reserve("api", "ann", cost)
     assert await forge.limits.hottest("api") == []
+
+
+async def test_only_what_was_reserved_can_be_settled(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=10, per=3600)
+    [of_job] = await forge.storage.permits.reserve([PermitRequest("api", "ann")])
+
+    for permit in (None, "api", of_job):
+        with pytest.raises(InvalidInput, match=r"allowed is one that forge\.limits\.reserve has returned"):
+            await forge.limits.settle(permit, 0)  # type: ignore[arg-type]
 
 
 async def test_unknown_limits_and_keys_that_cannot_be_are_refused(forge: Forge) -> None:
@@ -334,7 +345,7 @@ async def test_whoever_waits_for_an_answer_when_the_worker_ends_is_told(
 
     monkeypatch.setattr(forge.storage.permits, "reserve", never)
     tokens = KeyTokens(forge.storage.permits, forge.telemetry)
-    waiting = asyncio.create_task(tokens.take([("api", "ann", 1.0)], timedelta(0), 7, []))
+    waiting = asyncio.create_task(tokens.take([("api", "ann", 1.0)], timedelta(0), 7, Taken()))
     await asked.wait()
 
     await tokens.close()
@@ -373,15 +384,18 @@ async def test_a_handler_that_asks_again_in_one_run_pays_for_what_it_got_once(
 ) -> None:
     await forge.limits.set("user", capacity=10, per=LONG)
     await forge.limits.set("model", capacity=1, per=LONG)
-    tokens, both = KeyTokens(forge.storage.permits, forge.telemetry), [("user", "ann", 1.0), ("model", "ann", 1.0)]
+    tokens, both = (
+        KeyTokens(forge.storage.permits, forge.telemetry),
+        [("user", "ann", 1.0), ("model", "ann", 1.0)],
+    )
     await forge.limits.reserve("model", "ann")
     for _ in range(3):
         with pytest.raises(AwaitsTurn):
-            await tokens.take(both, timedelta(0), 7, [])
+            await tokens.take(both, timedelta(0), 7, Taken())
     await forge.limits.set("model", capacity=10, refill=100)
     await eventually(lambda: is_free(forge, "model"))
 
-    await tokens.take(both, timedelta(0), 7, [])
+    await tokens.take(both, timedelta(0), 7, Taken())
 
     assert [use.key for use in await forge.limits.hottest("user") if round(use.spent) == 1] == ["ann"]
     assert not tokens.advances
@@ -389,3 +403,18 @@ async def test_a_handler_that_asks_again_in_one_run_pays_for_what_it_got_once(
 
 async def is_free(forge: Forge, scope: str) -> bool:
     return not await forge.limits.hottest(scope)
+
+
+async def test_a_run_takes_tokens_of_one_key_however_often_and_the_last_are_kept(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=40_000, per=LONG)
+    tokens, taken = KeyTokens(forge.storage.permits, forge.telemetry), Taken()
+    used = (
+        PermitRequest("api", "ann", 1.0, 7),
+        (await forge.storage.permits.reserve([PermitRequest("api", "ann")]))[0],
+    )
+    taken.add([used] * 33_000)
+
+    await tokens.take([("api", "ann", 1.0)], timedelta(0), 7, taken)
+
+    [*_, (last, _)] = taken.last
+    assert (last.take, len(taken.last)) == (33_001, 1000)

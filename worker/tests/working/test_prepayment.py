@@ -11,6 +11,7 @@ from forge_jobs import Context, Forge, KeyLimit, State, Worker
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn
 from forge_jobs.model.job import Claim
+from forge_jobs.model.permit import Taken
 from forge_jobs.rules.verdict import Verdict, dead, handed_back
 from forge_jobs.worker import key_tokens
 from forge_jobs.worker.key_tokens import KeyTokens
@@ -129,7 +130,7 @@ async def test_a_job_that_does_not_begin_here_finds_its_tokens_elsewhere(
     await here.keep([1])
     here.forget([1])
 
-    await elsewhere.take(tokens, timedelta(0), 1, [])
+    await elsewhere.take(tokens, timedelta(0), 1, Taken())
     assert statements == [3, 3]
     assert await spent(forge) == {"ann": 3, "bob": 1}
     assert not here.advances
@@ -168,7 +169,7 @@ async def test_tokens_are_kept_before_anybody_can_claim_their_job_again(
     await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
 
     assert states == [State.IN_PROGRESS]
-    await KeyTokens(forge.storage.permits, forge.telemetry).take(ANN, timedelta(0), claim.job_id, [])
+    await KeyTokens(forge.storage.permits, forge.telemetry).take(ANN, timedelta(0), claim.job_id, Taken())
 
 
 async def test_tokens_are_kept_when_the_database_is_back(
@@ -184,7 +185,7 @@ async def test_tokens_are_kept_when_the_database_is_back(
     monkeypatch.setattr(forge.storage.permits, "keep", away)
     await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
 
-    await tokens.take(ANN, timedelta(0), claim.job_id, [])
+    await tokens.take(ANN, timedelta(0), claim.job_id, Taken())
 
 
 @pytest.mark.parametrize("error", [StorageBusy("it is locked"), RuntimeError("nobody knows")])
@@ -201,7 +202,7 @@ async def test_tokens_that_cannot_be_kept_are_lost_and_nothing_else_is(
 
     assert (await forge.jobs.get(claim.job_id)).state is State.PENDING
     with pytest.raises(AwaitsTurn):
-        await tokens.take(ANN, timedelta(0), claim.job_id, [])
+        await tokens.take(ANN, timedelta(0), claim.job_id, Taken())
 
 
 async def test_what_nobody_answers_keeps_no_outcome_waiting(
@@ -242,7 +243,7 @@ async def test_a_job_whose_turn_has_come_keeps_it_however_late_it_begins(
     first, second = (KeyTokens(forge.storage.permits, forge.telemetry) for _ in range(2))
     await forge.limits.reserve("turns", "ann")
     with pytest.raises(AwaitsTurn):
-        await first.take([("turns", "ann", 1.0)], timedelta(0), 1, [])
+        await first.take([("turns", "ann", 1.0)], timedelta(0), 1, Taken())
     await eventually(lambda: _has_come(forge))
     await forge.limits.set("turns", capacity=1, per=LONG)
     await forge.limits.reserve("turns", "ann")
@@ -251,7 +252,7 @@ async def test_a_job_whose_turn_has_come_keeps_it_however_late_it_begins(
     await first.keep([1])
     first.forget([1])
     second.take_ahead(1, [("turns", "ann", 1.0)])
-    await second.take([("turns", "ann", 1.0)], timedelta(0), 1, [])
+    await second.take([("turns", "ann", 1.0)], timedelta(0), 1, Taken())
 
 
 async def _has_come(forge: Forge) -> bool:
@@ -271,7 +272,7 @@ async def test_a_job_that_is_stopped_while_it_asks_for_its_tokens_keeps_them(
     monkeypatch.setattr(forge.storage.permits, "reserve", slow)
     tokens = KeyTokens(forge.storage.permits, forge.telemetry)
     tokens.take_ahead(1, [("api", "ann", 2.0)])
-    taking = asyncio.create_task(tokens.take([("api", "ann", 2.0)], timedelta(0), 1, []))
+    taking = asyncio.create_task(tokens.take([("api", "ann", 2.0)], timedelta(0), 1, Taken()))
     await asked.wait()
     taking.cancel()
     await asyncio.wait([taking])
@@ -280,7 +281,7 @@ async def test_a_job_that_is_stopped_while_it_asks_for_its_tokens_keeps_them(
     await tokens.keep([1])
     tokens.forget([1])
 
-    await tokens.take([("api", "ann", 2.0)], timedelta(0), 1, [])
+    await tokens.take([("api", "ann", 2.0)], timedelta(0), 1, Taken())
     assert await spent(forge) == {"ann": 2}
 
 
@@ -289,7 +290,7 @@ async def test_a_job_that_is_stopped_while_it_waits_for_its_tokens_keeps_them(fo
     await forge.limits.reserve("slow", "ann")
     claim = await running(forge.storage, await worker(forge.storage))
     tokens, slow = KeyTokens(forge.storage.permits, forge.telemetry), [("slow", "ann", 1.0)]
-    taking = asyncio.create_task(tokens.take(slow, timedelta(seconds=60), claim.job_id, []))
+    taking = asyncio.create_task(tokens.take(slow, timedelta(seconds=60), claim.job_id, Taken()))
     await eventually(lambda: _is_spent(forge, 1.5))
 
     taking.cancel()
@@ -297,7 +298,7 @@ async def test_a_job_that_is_stopped_while_it_waits_for_its_tokens_keeps_them(fo
     await record(forge, handed_back(claim, await queue(forge.storage)), tokens)
 
     with pytest.raises(AwaitsTurn):
-        await tokens.take(slow, timedelta(0), claim.job_id, [])
+        await tokens.take(slow, timedelta(0), claim.job_id, Taken())
     assert not await _is_spent(forge, 2.5), "it has paid once"
 
 
@@ -319,7 +320,7 @@ async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(fo
 
     for job_id in (1, 2):
         with pytest.raises(AwaitsTurn):
-            await tokens.take(both, timedelta(0), job_id, [])
+            await tokens.take(both, timedelta(0), job_id, Taken())
     [other] = await forge.limits.hottest("other")
     assert round(other.spent) == 2, "each has paid the other limit once"
 
@@ -338,7 +339,7 @@ async def test_tokens_that_are_emptied_away_while_they_are_asked_for_are_asked_f
     monkeypatch.setattr(forge.storage.permits, "reserve", slow)
     tokens = KeyTokens(forge.storage.permits, forge.telemetry)
     tokens.take_ahead(1, [("api", "ann", 1.0)])
-    taking = asyncio.create_task(tokens.take([("api", "ann", 1.0)], timedelta(0), 1, []))
+    taking = asyncio.create_task(tokens.take([("api", "ann", 1.0)], timedelta(0), 1, Taken()))
     await answered.wait()
     await forge.limits.empty("api")
     tokens.void("api")

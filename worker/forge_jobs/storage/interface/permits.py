@@ -33,14 +33,14 @@ class Permits(Protocol):
         spent, and RateLimited is raised. Tokens that were given back are taken first.
         """
 
-    async def spend_more(self, scope: str, key: str, cost: float) -> None:
-        """So many more tokens of the key are spent. Raises UnknownScope."""
+    async def settle(self, permit: Permit, more: float) -> bool:
+        """So many more tokens of the permit's key are spent; where it is less than 0, so many fewer of the permit are used.
 
-    async def give_back(self, permit: Permit, tokens: float) -> None:
-        """So many tokens of the permit are not used: they are there again, but for those that have flowed back since.
+        Those are there again, but for those that have flowed back since. Where others have got tokens of the key since, they are there
+        for `reserve_within`, until as many have flowed. Those of a permit that is for later are lost then.
 
-        Where others have got tokens of the key since, they are there for `reserve_within`, until as many have flowed. Those of
-        a permit that is for later are lost then. Raises UnknownScope.
+        Return whether that is so now: a permit with an id is settled once, and whoever calls again, perhaps since the first call
+        was not answered, changes nothing. Raises UnknownScope, and InvalidInput when more is spent of a limit that is never refilled.
         """
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:

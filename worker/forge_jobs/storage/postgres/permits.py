@@ -1,12 +1,13 @@
 """Permits in PostgreSQL: one row for each key of a rate limit that is in use."""
 
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import cast
 
 from forge_jobs.errors import ForgeError, RateLimited
-from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import SETTLED, Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -37,7 +38,7 @@ WAIT = WAIT.replace("{longest}", "31536000000")  # 1000 years
 # A permit that was kept is had by the one whose statement deletes it: whoever else saw it there pays.
 RESERVE = """
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::smallint[])
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::integer[])
         WITH ORDINALITY AS given (job_id, scope, key, cost, patience, take, number)
 ), bucket AS MATERIALIZED ({bucket} WHERE scope = ANY ($2)
 ), refused AS MATERIALIZED (
@@ -118,11 +119,13 @@ SELECT now() AS at, array_agg(full_at) AS full_at, CASE WHEN count(*) < $7 THEN 
 """
 SPEND = SPEND.replace("{bucket}", BUCKET).replace("{separator}", str(ord(SEPARATOR)))
 
-# One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile.
+# One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile. Where the job waits for another
+# one, it is kept as long as that.
 KEEP = """
 INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
-SELECT given.*, now() + interval '24 hours'
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::double precision[], $6::double precision[])
+SELECT given.*, greatest(now() + interval '24 hours', (
+    SELECT max(until) FROM {schema}.permit AS other WHERE other.job_id = given.job_id))
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::integer[], $5::double precision[], $6::double precision[])
     AS given (job_id, scope, key, take, cost, full_at)
 JOIN {schema}.rate_limit USING (scope)
 WHERE given.full_at > void_to
@@ -161,29 +164,34 @@ RESERVE_WITHIN = (
     .replace("{wait}", WAIT.replace("{full_at}", "(full_at + $3)"))
 )
 
-SPEND_MORE = """
-WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0
-), spent AS (
-    INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, full_from + $3::double precision FROM bucket
-    ON CONFLICT (scope, key) DO UPDATE
-    SET full_at = greatest(rate_key.full_at, (SELECT full_from FROM bucket)) + $3
-)
-SELECT true FROM bucket
-""".replace("{bucket}", BUCKET)
-
-# Where others came behind them, those of the tokens that are in the bucket are free, but for what has flowed back.
-GIVE_BACK = (
+# The number $3 and the tokens $4, which are more than the permit's or less than 0, of the permit with the id $5. Where others came
+# behind tokens that are given back, those of them that are in the bucket are free, but for what has flowed back.
+SETTLE = (
     """
-WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND ($4 <= 0 OR refill > 0)
+), first AS (
+    INSERT INTO {schema}.settled_permit (id, until)
+    SELECT $5::bigint, now() + $6::interval + {wait} FROM bucket WHERE $5::bigint IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+), counting AS MATERIALIZED (
+    SELECT bucket.* FROM bucket WHERE $5::bigint IS NULL OR EXISTS (SELECT FROM first)
 ), given AS (
     UPDATE {schema}.rate_key
-    SET full_at = CASE WHEN full_at = $3 THEN full_at - $4 ELSE full_at END,
+    SET full_at = CASE WHEN full_at = $3 THEN full_at + $4 ELSE full_at END,
         free_to = CASE WHEN full_at <= $3 THEN free_to ELSE
-            greatest(free_to, full_from) + greatest(0, least($3, flowed + capacity) - greatest($3 - $4, full_from)) END
-    FROM bucket WHERE (rate_key.scope, rate_key.key) = ($1, $2)
+            greatest(free_to, full_from) + greatest(0, least($3, flowed + capacity) - greatest($3 + $4, full_from)) END
+    FROM counting WHERE (rate_key.scope, rate_key.key) = ($1, $2) AND $4 < 0
+), spent AS (
+    INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, full_from + $4 FROM counting WHERE $4 > 0
+    ON CONFLICT (scope, key) DO UPDATE SET full_at = greatest(rate_key.full_at, (SELECT full_from FROM counting)) + $4
 )
-SELECT true FROM bucket
+SELECT EXISTS (SELECT FROM counting) FROM bucket
 """.replace("{bucket}", BUCKET)
+    .replace(
+        "{wait}",
+        f"coalesce(greatest(interval '0', {WAIT}), interval '0')".replace("{full_at}", "($3 + capacity)"),
+    )
     .replace("$3", "$3::double precision")
     .replace("$4", "$4::double precision")
 )
@@ -249,8 +257,13 @@ WITH old AS (
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.permit WHERE until <= now() ORDER BY until LIMIT $1
                             FOR UPDATE SKIP LOCKED))
     RETURNING 1
+), settled AS (
+    DELETE FROM {schema}.settled_permit
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.settled_permit WHERE until <= now() ORDER BY until LIMIT $1
+                            FOR UPDATE SKIP LOCKED))
+    RETURNING 1
 )
-SELECT count(*) FROM old
+SELECT greatest((SELECT count(*) FROM old), (SELECT count(*) FROM settled))
 """
 
 FIRST_KEY = "", ""
@@ -367,20 +380,21 @@ class PostgresPermits:
             if record is None:
                 await self._refuse(scope, cost)
             elif record["is_spent"]:
-                return Permit(scope, key, cost, record["at"], record["wait"], record["full_at"])
+                at, wait, full_at = record["at"], record["wait"], record["full_at"]
+                return Permit(scope, key, cost, at, wait, full_at, id=secrets.randbits(63))
             elif record["wait"] > within:
                 raise RateLimited(scope, key, record["wait"])
             # Others have spent them since the statement began, which does not see how many.
 
     @tried_again
-    async def spend_more(self, scope: str, key: str, cost: float) -> None:
-        while not await self._database.fetchval(SPEND_MORE, scope, key, cost):
-            await self._refuse(scope, 0)
-
-    @tried_again
-    async def give_back(self, permit: Permit, tokens: float) -> None:
-        if not await self._database.fetchval(GIVE_BACK, permit.scope, permit.key, permit.full_at, tokens):
-            raise await unknown_scope(self._database, permit.scope)
+    async def settle(self, permit: Permit, more: float) -> bool:
+        while True:
+            is_first: bool | None = await self._database.fetchval(
+                SETTLE, permit.scope, permit.key, permit.full_at, more, permit.id, SETTLED
+            )
+            if is_first is not None:
+                return is_first
+            await self._refuse(permit.scope, 0)
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         records = await self._database.fetch(HOTTEST, scope, limit)

@@ -47,6 +47,7 @@ _WORKED_ON = (
     "revision",
     "saved_state",
     "scheduled",
+    "settled_permit",
     "signal",
     "slot",
     "step",

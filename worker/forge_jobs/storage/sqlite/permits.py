@@ -1,17 +1,18 @@
 """Permits in SQLite: one row for each key of a rate limit that is in use."""
 
 import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from forge_jobs.errors import RateLimited
-from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import SETTLED, Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.limits import FLOWED, get
-from forge_jobs.storage.sqlite.micros import duration, moment
+from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 SECOND = 1_000_000  # microseconds
@@ -66,7 +67,12 @@ class SqlitePermits:
             void_to: dict[str, float] = dict(transaction.rows("SELECT scope, void_to FROM rate_limit"))
             for request, permit in granted:
                 if permit.full_at > void_to.get(request.scope, math.inf):
-                    _keep(transaction, request, permit.full_at, transaction.now)
+                    # where the job waits for another one, as long as that
+                    other = transaction.value(
+                        "SELECT max(until) FROM permit WHERE job_id = ?", (request.job_id,)
+                    )
+                    until = max(transaction.now + DAY, other or 0)
+                    _keep(transaction, request, permit.full_at, until)
 
         await self._database.write(keep)
 
@@ -83,40 +89,37 @@ class SqlitePermits:
                     "UPDATE rate_key SET free_to = free_to - ? WHERE scope = ? AND key = ?",
                     (free, scope, key),
                 )
-                return _permit(transaction, scope, key, cost, 0, flow.full_from + cost)
+                return _permit(transaction, scope, key, cost, 0, flow.full_from + cost, secrets.randbits(63))
             full_at = before + cost
             wait = flow.wait(full_at)
             if duration(wait) > within:
                 raise RateLimited(scope, key, duration(wait))
             _write(transaction, scope, key, full_at)
-            return _permit(transaction, scope, key, cost, wait, full_at)
+            return _permit(transaction, scope, key, cost, wait, full_at, secrets.randbits(63))
 
         return await self._database.write(reserve)
 
-    async def spend_more(self, scope: str, key: str, cost: float) -> None:
-        def spend(transaction: Transaction) -> None:
-            flow = _refilled(transaction, scope, 0)
-            _write(transaction, scope, key, _full_at(transaction, flow, scope, key) + cost)
-
-        await self._database.write(spend)
-
-    async def give_back(self, permit: Permit, tokens: float) -> None:
-        def give_back(transaction: Transaction) -> None:
-            flow = _flow(transaction, permit.scope)
-            if transaction.changed(
-                "UPDATE rate_key SET full_at = full_at - ? WHERE scope = ? AND key = ? AND full_at = ?",
-                (tokens, permit.scope, permit.key, permit.full_at),
-            ):
-                return
-            # Others came behind them: those that are in the bucket are free, but for what has flowed back.
-            last = min(permit.full_at, flow.flowed + flow.capacity)
-            free = max(0.0, last - max(permit.full_at - tokens, flow.full_from))
-            transaction.execute(
-                "UPDATE rate_key SET free_to = max(free_to, ?) + ? WHERE scope = ? AND key = ? AND full_at > ?",
-                (flow.full_from, free, permit.scope, permit.key, permit.full_at),
+    async def settle(self, permit: Permit, more: float) -> bool:
+        def settle(transaction: Transaction) -> bool:
+            flow = _flow(transaction, permit.scope) if more <= 0 else _refilled(transaction, permit.scope, 0)
+            until = (
+                transaction.now
+                + micros(SETTLED)
+                + (flow.time(permit.full_at - flow.flowed) if flow.refill else LONGEST)
             )
+            if permit.id is not None and not transaction.changed(
+                "INSERT INTO settled_permit (id, until) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (permit.id, until),
+            ):
+                return False
+            if more > 0:
+                full_at = _full_at(transaction, flow, permit.scope, permit.key)
+                _write(transaction, permit.scope, permit.key, full_at + more)
+            else:
+                _give_back(transaction, flow, permit, -more)
+            return True
 
-        await self._database.write(give_back)
+        return await self._database.write(settle)
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         def hottest(transaction: Transaction) -> list[KeyUse]:
@@ -185,6 +188,10 @@ class SqlitePermits:
                 "(SELECT job_id, scope, key, take FROM permit WHERE until <= ? ORDER BY until LIMIT ?)",
                 (transaction.now, limit),
             )
+            settled = transaction.changed(
+                "DELETE FROM settled_permit WHERE id IN (SELECT id FROM settled_permit WHERE until <= ? ORDER BY until LIMIT ?)",
+                (transaction.now, limit),
+            )
             page = transaction.rows(
                 "SELECT scope, key, full_at FROM rate_key WHERE (scope, key) > (?, ?) ORDER BY scope, key LIMIT ?",
                 (*self._swept_to, limit),
@@ -194,7 +201,7 @@ class SqlitePermits:
                 "DELETE FROM rate_key WHERE scope = ? AND key = ?",
                 [(scope, key) for scope, key, full_at in page if full_at <= flowed[scope]],
             )
-            return permits, [(scope, key) for scope, key, _ in page]
+            return max(permits, settled), [(scope, key) for scope, key, _ in page]
 
         permits, keys = await self._database.write(sweep)
         self._swept_to = keys[-1] if len(keys) == limit else FIRST_KEY
@@ -219,11 +226,11 @@ def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
         transaction.execute(
             "DELETE FROM permit WHERE job_id = ? AND scope = ? AND key = ? AND take = ?", place[:4]
         )
-        _keep(transaction, request, full_at, transaction.now + wait)
+        _keep(transaction, request, full_at, transaction.now + wait + DAY)
     return _permit(transaction, scope, key, cost, wait, full_at)
 
 
-def _keep(transaction: Transaction, request: PermitRequest, full_at: float, at: int) -> None:
+def _keep(transaction: Transaction, request: PermitRequest, full_at: float, until: int) -> None:
     """The permit is there. One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile."""
     transaction.execute(
         """
@@ -231,7 +238,22 @@ def _keep(transaction: Transaction, request: PermitRequest, full_at: float, at: 
         ON CONFLICT (job_id, scope, key, take) DO UPDATE
         SET cost = excluded.cost, full_at = max(full_at, excluded.full_at), until = max(until, excluded.until)
         """,
-        (request.job_id, request.scope, request.key, request.take, request.cost, full_at, at + DAY),
+        (request.job_id, request.scope, request.key, request.take, request.cost, full_at, until),
+    )
+
+
+def _give_back(transaction: Transaction, flow: Bucket, permit: Permit, tokens: float) -> None:
+    if transaction.changed(
+        "UPDATE rate_key SET full_at = full_at - ? WHERE scope = ? AND key = ? AND full_at = ?",
+        (tokens, permit.scope, permit.key, permit.full_at),
+    ):
+        return
+    # Others came behind them: those that are in the bucket are free, but for what has flowed back.
+    last = min(permit.full_at, flow.flowed + flow.capacity)
+    free = max(0.0, last - max(permit.full_at - tokens, flow.full_from))
+    transaction.execute(
+        "UPDATE rate_key SET free_to = max(free_to, ?) + ? WHERE scope = ? AND key = ? AND full_at > ?",
+        (flow.full_from, free, permit.scope, permit.key, permit.full_at),
     )
 
 
@@ -273,5 +295,13 @@ def _write(transaction: Transaction, scope: str, key: str, full_at: float) -> No
     )
 
 
-def _permit(transaction: Transaction, scope: str, key: str, cost: float, wait: int, full_at: float) -> Permit:
-    return Permit(scope, key, cost, moment(transaction.now + wait), duration(wait), full_at)
+def _permit(
+    transaction: Transaction,
+    scope: str,
+    key: str,
+    cost: float,
+    wait: int,
+    full_at: float,
+    id: int | None = None,
+) -> Permit:
+    return Permit(scope, key, cost, moment(transaction.now + wait), duration(wait), full_at, id=id)

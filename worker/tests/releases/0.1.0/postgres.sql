@@ -561,7 +561,7 @@ CREATE TABLE "forge_jobs".permit (
     job_id  bigint NOT NULL,
     scope   text NOT NULL REFERENCES "forge_jobs".rate_limit ON DELETE CASCADE,
     key     text NOT NULL,
-    take    smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    take    integer NOT NULL,  -- which one of this key it is in a run of the job, from 1
     cost    double precision NOT NULL,  -- tokens
     full_at double precision NOT NULL,  -- as in `rate_key`; it is for when its tokens are in the bucket, a capacity before
     until   timestamptz NOT NULL,  -- a day after that moment, if nobody has used it, it is deleted
@@ -569,6 +569,13 @@ CREATE TABLE "forge_jobs".permit (
 );
 CREATE INDEX permit_until ON "forge_jobs".permit (until);
 CREATE INDEX permit_scope ON "forge_jobs".permit (scope, job_id);
+
+-- The permits of programs that are settled already.
+CREATE TABLE "forge_jobs".settled_permit (
+    id    bigint PRIMARY KEY,
+    until timestamptz NOT NULL  -- an hour after its tokens have flowed back it is deleted
+);
+CREATE INDEX settled_permit_until ON "forge_jobs".settled_permit (until);
 
 
 -- Groups
@@ -1479,6 +1486,39 @@ BEGIN
         PERFORM "forge_jobs".tell('behind:' || concat_ws(',', of_class.queue_id, of_class.priority, foremost, 0))
         WHERE foremost <= "forge_jobs".micros(now())
           AND EXISTS (SELECT FROM "forge_jobs".idle WHERE idle.queue_id = of_class.queue_id);
+    END LOOP;
+END
+$$;
+
+-- The turns that these tenants were given, in one priority of a queue, end so late at least, in thousandths of a `pos`. Their
+-- rows are taken away and made anew as `take_turns` does it.
+CREATE FUNCTION "forge_jobs".end_turns(queue_id integer, priority smallint, tenants text[], untils bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    line record;
+    last record;
+BEGIN
+    FOR line IN
+        SELECT asked.tenant, asked.until FROM unnest(tenants, untils) AS asked (tenant, until)
+        ORDER BY asked.tenant COLLATE "C"
+    LOOP
+        LOOP
+            DELETE FROM "forge_jobs".tenant_turn AS turn
+            WHERE turn.queue_id = end_turns.queue_id AND turn.priority = end_turns.priority AND turn.tenant = line.tenant
+              AND turn.number = (
+                  SELECT newest.number FROM "forge_jobs".tenant_turn AS newest
+                  WHERE newest.queue_id = end_turns.queue_id AND newest.priority = end_turns.priority
+                    AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
+            RETURNING turn.number, turn.until INTO last;
+            EXIT WHEN FOUND;
+            INSERT INTO "forge_jobs".tenant_turn (queue_id, priority, tenant, number, until)
+            VALUES (end_turns.queue_id, end_turns.priority, line.tenant, 0, 0)
+            ON CONFLICT DO NOTHING;
+        END LOOP;
+        INSERT INTO "forge_jobs".tenant_turn (queue_id, priority, tenant, number, until)
+        VALUES (end_turns.queue_id, end_turns.priority, line.tenant,
+                CASE last.number WHEN 0 THEN line.until / 1000000000 * 1000000000 ELSE last.number + 1 END,
+                greatest(last.until, line.until));
     END LOOP;
 END
 $$;
@@ -3008,6 +3048,7 @@ DELETE FROM forge_jobs.tally;
 DELETE FROM forge_jobs.step;
 DELETE FROM forge_jobs.slot;
 DELETE FROM forge_jobs.signal;
+DELETE FROM forge_jobs.settled_permit;
 DELETE FROM forge_jobs.scheduled;
 DELETE FROM forge_jobs.saved_state;
 DELETE FROM forge_jobs.revision;
@@ -3145,6 +3186,7 @@ INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('23', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('24', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('25', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.settled_permit (id, until) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 01:00:01+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.signal (id, job_id, name, value, codec, at, token, step) OVERRIDING SYSTEM VALUE VALUES ('1', '10', 'approved', E'\\x7b226279223a22616461227d', 'json', '2026-01-01 00:00:00+00', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.signal (id, job_id, name, value, codec, at, token, step) OVERRIDING SYSTEM VALUE VALUES ('2', '11', 'approved', NULL, 'json', '2026-01-01 00:00:00+00', NULL, 'approval') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;

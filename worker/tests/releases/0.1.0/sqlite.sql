@@ -568,6 +568,13 @@ CREATE TABLE permit (
 CREATE INDEX permit_until ON permit (until);
 CREATE INDEX permit_scope ON permit (scope, job_id);
 
+-- The permits of programs that are settled already.
+CREATE TABLE settled_permit (
+    id    INTEGER PRIMARY KEY,
+    until INTEGER NOT NULL  -- an hour after its tokens have flowed back it is deleted
+);
+CREATE INDEX settled_permit_until ON settled_permit (until);
+
 
 -- Groups
 
@@ -852,6 +859,7 @@ DELETE FROM tally;
 DELETE FROM step;
 DELETE FROM slot;
 DELETE FROM signal;
+DELETE FROM settled_permit;
 DELETE FROM scheduled;
 DELETE FROM saved_state;
 DELETE FROM revision;
@@ -993,6 +1001,7 @@ INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (23, 1767312000000000, 1, 0, 0, 'delayed', 1);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (24, 1767312000000000, 1, 0, 0, 'delayed', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (25, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO settled_permit (id, until) VALUES (1, 1767229201000000);
 INSERT OR REPLACE INTO signal (id, job_id, name, value, codec, at, token, step) VALUES (1, 10, 'approved', X'7B226279223A22616461227D', 'json', 1767225600000000, NULL, NULL);
 INSERT OR REPLACE INTO signal (id, job_id, name, value, codec, at, token, step) VALUES (2, 11, 'approved', NULL, 'json', 1767225600000000, NULL, 'approval');
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);

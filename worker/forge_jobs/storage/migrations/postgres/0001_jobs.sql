@@ -550,7 +550,7 @@ CREATE TABLE {schema}.permit (
     job_id  bigint NOT NULL,
     scope   text NOT NULL REFERENCES {schema}.rate_limit ON DELETE CASCADE,
     key     text NOT NULL,
-    take    smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    take    integer NOT NULL,  -- which one of this key it is in a run of the job, from 1
     cost    double precision NOT NULL,  -- tokens
     full_at double precision NOT NULL,  -- as in `rate_key`; it is for when its tokens are in the bucket, a capacity before
     until   timestamptz NOT NULL,  -- a day after that moment, if nobody has used it, it is deleted
@@ -558,6 +558,13 @@ CREATE TABLE {schema}.permit (
 );
 CREATE INDEX permit_until ON {schema}.permit (until);
 CREATE INDEX permit_scope ON {schema}.permit (scope, job_id);
+
+-- The permits of programs that are settled already.
+CREATE TABLE {schema}.settled_permit (
+    id    bigint PRIMARY KEY,
+    until timestamptz NOT NULL  -- an hour after its tokens have flowed back it is deleted
+);
+CREATE INDEX settled_permit_until ON {schema}.settled_permit (until);
 
 
 -- Groups

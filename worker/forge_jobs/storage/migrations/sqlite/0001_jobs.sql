@@ -558,6 +558,13 @@ CREATE TABLE permit (
 CREATE INDEX permit_until ON permit (until);
 CREATE INDEX permit_scope ON permit (scope, job_id);
 
+-- The permits of programs that are settled already.
+CREATE TABLE settled_permit (
+    id    INTEGER PRIMARY KEY,
+    until INTEGER NOT NULL  -- an hour after its tokens have flowed back it is deleted
+);
+CREATE INDEX settled_permit_until ON settled_permit (until);
+
 
 -- Groups
 
