@@ -21,6 +21,10 @@ Ten microseconds: so no queue comes through its turns faster than time goes by, 
 KEPT = 600_000_000
 """How much later than its last turn, as a `pos` has it, nothing is kept of a tenant: ten minutes."""
 
+FEW_PASSED, MANY_READY = 1_000, 10_000
+"""So few jobs of a kind that is resumed come first, where their turns have come, if so many are ready: all of the kind would have to
+move, perhaps for those that workers have handed back."""
+
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.1, 100.0
 
 LONGEST_TENANT = 128

@@ -10,6 +10,7 @@ from forge_jobs.errors import PastEpoch, UnknownQueue
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import ENDED, KeyMode, State
 from forge_jobs.model.match import Move
+from forge_jobs.storage.postgres import passed_turns
 from tests.storage.factories import (
     claim,
     claim_ids,
@@ -459,6 +460,58 @@ async def test_jobs_that_are_passed_over_for_long_keep_their_order(storage, cloc
     order = await claim_ids(storage, me)
     assert [one for one in order if one in ids] == ids
     assert len(order) == 6
+
+
+async def resume(storage, clock, how):
+    """The kind "paused" is resumed by somebody, or since its time has come."""
+    if how == "by hand":
+        assert await storage.kinds.resume("paused")
+        return
+    await storage.kinds.pause("paused", until=clock.now() + timedelta(minutes=1), reason=None)
+    await clock.advance(minutes=2)
+    assert list((await storage.kinds.end_pauses())[0]) == ["paused"]
+
+
+@pytest.mark.parametrize("how", ["by hand", "by itself"])
+@pytest.mark.parametrize("together", [7, 10_000])
+async def test_jobs_of_a_kind_that_is_resumed_come_in_turn_with_all_that_wait(
+    storage, clock, how, together, monkeypatch
+):
+    monkeypatch.setattr(passed_turns, "TOGETHER", together)
+    me = await worker(storage)
+    await storage.kinds.pause("paused", until=None, reason=None)
+    ids = await enqueue_many(storage, 80, kind="paused", tenant="a")
+    mine = await enqueue_many(storage, 5, kind="paused", tenant="c")
+    plain = await enqueue(storage, kind="paused")
+    await enqueue_many(storage, 100, tenant="b")
+    assert await tenants_in_order(storage, me, limit=50, without_kinds=["paused"]) == ["b"] * 50
+    ids += await enqueue_many(storage, 10, kind="paused", tenant="a")
+
+    await resume(storage, clock, how)
+    ids += [await enqueue(storage, tenant="a")]
+
+    claims = await claim(storage, me, limit=1000)
+    order = [(await storage.jobs.get(one.job_id)).tenant for one in claims if one.job_id != plain]
+    assert Counter(order[:15]) == {"a": 5, "b": 5, "c": 5}
+    assert Counter(order[15:105]) == {"a": 45, "b": 45}
+    claimed = [one.job_id for one in claims]
+    assert [one for one in claimed if one in set(ids)] == ids
+    assert [one for one in claimed if one in set(mine)] == mine
+    assert plain in claimed
+
+
+async def test_turns_that_have_not_come_stay_as_they_are_when_a_kind_is_resumed(storage, database):
+    me = await worker(storage)
+    await enqueue_many(storage, 20, tenant="b")
+    await tenants_in_order(storage, me, limit=10)
+    await storage.kinds.pause("paused", until=None, reason=None)
+    await enqueue_many(storage, 5, kind="paused", tenant="a")
+    places = "SELECT job_id, pos FROM ready ORDER BY job_id"
+    before = await database.rows(places), await storage.tenants.all()
+
+    await storage.kinds.resume("paused")
+
+    assert (await database.rows(places), await storage.tenants.all()) == before
 
 
 async def test_jobs_of_kinds_that_are_passed_over_have_their_turns_before_later_ones(storage):

@@ -12,7 +12,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.redaction import decoded, encoded
-from forge_jobs.storage.postgres import interventions
+from forge_jobs.storage.postgres import interventions, passed_turns
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
@@ -71,6 +71,8 @@ WITH paused AS (
 SELECT paused.*, {schema}.configured() FROM paused
 """
 
+HELD = "SELECT kind FROM {schema}.paused_kind WHERE kind = $1 FOR UPDATE"
+
 RESUME = """
 WITH resumed AS (DELETE FROM {schema}.paused_kind WHERE kind = $1 RETURNING kind)
 SELECT true, {schema}.configured() FROM resumed
@@ -78,13 +80,13 @@ SELECT true, {schema}.configured() FROM resumed
 
 PAUSED = "SELECT kind, until, reason, paused_at FROM {schema}.paused_kind ORDER BY kind"
 
-END_PAUSES = """
-WITH ended AS (DELETE FROM {schema}.paused_kind WHERE until <= now() RETURNING kind)
-SELECT array_agg(kind ORDER BY kind) AS ended,
-       CASE WHEN count(*) > 0 THEN {schema}.configured() END,
-       (SELECT min(until) - now() FROM {schema}.paused_kind WHERE until > now()) AS next_in
-FROM ended
+OVER = """
+SELECT array_agg(kind ORDER BY kind) FILTER (WHERE until <= now()) AS kinds,
+       min(until) FILTER (WHERE until > now()) - now() AS next_in
+FROM {schema}.paused_kind
 """
+
+HELD_TOO_LONG = HELD.replace("FOR UPDATE", "AND until <= now() FOR UPDATE")
 
 # By their names: a later release may have added columns.
 ALL = f"SELECT kind, {_DECLARED}, declared_at, declared_by FROM {{schema}}.kind ORDER BY kind"
@@ -127,7 +129,7 @@ class PostgresKinds:
     @tried_again
     async def resume(self, kind: str, *, by: str | None = None) -> bool:
         async with self._database.transaction() as connection:
-            was_paused = bool(await self._database.fetchval(RESUME, kind, connection=connection))
+            was_paused = await self._resume(HELD, kind, connection)
             subjects = [f"kind {kind}"] if was_paused else []
             await interventions.note_of(self._database, connection, subjects, Deed.RESUMED, by)
         return was_paused
@@ -135,10 +137,23 @@ class PostgresKinds:
     async def paused(self) -> list[PausedKind]:
         return [PausedKind(**record) for record in await self._database.fetch(PAUSED)]
 
-    @tried_again
     async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
-        [record] = await self._database.fetch(END_PAUSES)
-        return record["ended"] or (), record["next_in"]
+        [record] = await self._database.fetch(OVER)
+        ended = [kind for kind in record["kinds"] or () if await self._end_pause(kind)]
+        return ended or (), record["next_in"]
+
+    @tried_again
+    async def _end_pause(self, kind: str) -> bool:
+        async with self._database.transaction() as connection:
+            return await self._resume(HELD_TOO_LONG, kind, connection)
+
+    async def _resume(self, held: str, kind: str, connection: Any) -> bool:
+        """The kind, whose row the statement `held` locks, is not paused; False when it was not."""
+        if not await self._database.fetch(held, kind, connection=connection):
+            return False
+        await passed_turns.go_on(self._database, kind, connection)
+        await self._database.fetch(RESUME, kind, connection=connection)
+        return True
 
 
 async def named(database: PostgresDatabase, kinds: Collection[str], connection: Any) -> dict[str, Kind]:

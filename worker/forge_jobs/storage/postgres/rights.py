@@ -130,6 +130,7 @@ FUNCTIONS = (
     "differs",
     "end_nodes",
     "end_noted_nodes",
+    "end_turns",
     "end_waiting_nodes",
     "end_wait",
     "end_waits_for",

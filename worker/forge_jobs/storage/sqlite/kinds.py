@@ -8,7 +8,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.redaction import decoded, encoded
-from forge_jobs.storage.sqlite import interventions
+from forge_jobs.storage.sqlite import interventions, tenants
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.revision import configured
@@ -79,8 +79,10 @@ class SqliteKinds:
 
     async def resume(self, kind: str, *, by: str | None = None) -> bool:
         def resume(transaction: Transaction) -> bool:
-            if not transaction.changed("DELETE FROM paused_kind WHERE kind = ?", (kind,)):
+            if transaction.row("SELECT 1 FROM paused_kind WHERE kind = ?", (kind,)) is None:
                 return False
+            tenants.go_on(transaction, kind)
+            transaction.execute("DELETE FROM paused_kind WHERE kind = ?", (kind,))
             interventions.note_of(transaction, [f"kind {kind}"], Deed.RESUMED, by)
             configured(transaction)
             return True
@@ -106,7 +108,10 @@ class SqliteKinds:
 
 
 def _end_pauses(transaction: Transaction) -> tuple[Sequence[str], timedelta | None]:
-    ended = transaction.rows("DELETE FROM paused_kind WHERE until <= ? RETURNING kind", (transaction.now,))
+    ended = transaction.rows("SELECT kind FROM paused_kind WHERE until <= ?", (transaction.now,))
+    for (kind,) in ended:
+        tenants.go_on(transaction, kind)
+    transaction.execute("DELETE FROM paused_kind WHERE until <= ?", (transaction.now,))
     if ended:
         configured(transaction)
     return sorted(kind for (kind,) in ended), _next_pause_end(transaction)

@@ -6,7 +6,16 @@ from itertools import groupby
 from typing import NamedTuple
 
 from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
-from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants
+from forge_jobs.model.links import FAIR
+from forge_jobs.model.tenant import (
+    FEW_PASSED,
+    FIRST_TURNS,
+    KEPT,
+    MANY_READY,
+    STRIDE,
+    TenantStatus,
+    WaitingTenants,
+)
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
@@ -59,6 +68,23 @@ FORGET_QUEUES = "DELETE FROM {table} WHERE queue_id NOT IN (SELECT id FROM queue
 FIRST = "SELECT pos FROM ready WHERE queue_id = ? AND priority = ? ORDER BY pos LIMIT 1"
 
 IS_PAUSED = "SELECT 1 FROM job JOIN paused_kind ON paused_kind.kind = job.kind WHERE job.id = ?"
+
+_OF_KIND = f"(SELECT kind = ?1 AND links & {FAIR} FROM job WHERE job.id = ready.job_id)"
+
+PASSED = f"""
+SELECT min(pos), count(*) FROM (
+    SELECT pos FROM ready WHERE queue_id = ?2 AND priority = ?3 AND pos < ?4 AND {_OF_KIND} ORDER BY pos LIMIT {FEW_PASSED})
+"""
+
+MANY = f"SELECT 1 FROM ready WHERE queue_id = ? AND priority = ? LIMIT 1 OFFSET {MANY_READY}"
+
+MOVE = f"UPDATE ready SET pos = pos + ?5 WHERE queue_id = ?2 AND priority = ?3 AND pos >= ?4 AND {_OF_KIND}"
+
+LASTS = f"""
+SELECT job.tenant, max(ready.pos) FROM ready JOIN job ON job.id = ready.job_id
+WHERE ready.queue_id = ?2 AND ready.priority = ?3 AND ready.pos >= ?4 AND job.kind = ?1 AND job.links & {FAIR}
+GROUP BY job.tenant
+"""
 
 SINCE = """
 SELECT coalesce(since, pos) FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?
@@ -175,6 +201,22 @@ def take_turns(transaction: Transaction, jobs: Sequence[TurnTaker]) -> None:
         transaction.tell("queue", queue_id)
         if pos <= transaction.now:  # looks may have passed it
             transaction.tell("behind", f"{queue_id},{priority},{pos},0")
+
+
+def go_on(transaction: Transaction, kind: str) -> None:
+    """Of the jobs of this kind, which is paused, none has a turn any more that has come already: those that were passed over go
+    on from the turn that comes now, all of them in their order. Otherwise they would come before the next job of anybody else.
+    """
+    for of_class in transaction.rows(CLASSES):
+        comes = _comes(transaction, *of_class)
+        first, jobs = transaction.rows(PASSED, (kind, *of_class, comes))[0]
+        if not jobs or (jobs < FEW_PASSED and transaction.row(MANY, of_class) is not None):
+            continue
+        now_first = comes + STRIDE // 1000
+        transaction.execute(MOVE, (kind, *of_class, first, now_first - first))
+        for tenant, last in transaction.rows(LASTS, (kind, *of_class, now_first)):
+            line = *of_class, tenant
+            transaction.execute(GIVE, (*line, max(transaction.value(GIVEN, line) or 0, last * 1000)))
 
 
 def _paused(transaction: Transaction, jobs: Sequence[TurnTaker]) -> set[int]:

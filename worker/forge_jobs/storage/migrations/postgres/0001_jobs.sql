@@ -1479,6 +1479,39 @@ BEGIN
 END
 $$;
 
+-- The turns that these tenants were given, in one priority of a queue, end so late at least, in thousandths of a `pos`. Their
+-- rows are taken away and made anew as `take_turns` does it.
+CREATE FUNCTION {schema}.end_turns(queue_id integer, priority smallint, tenants text[], untils bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    line record;
+    last record;
+BEGIN
+    FOR line IN
+        SELECT asked.tenant, asked.until FROM unnest(tenants, untils) AS asked (tenant, until)
+        ORDER BY asked.tenant COLLATE "C"
+    LOOP
+        LOOP
+            DELETE FROM {schema}.tenant_turn AS turn
+            WHERE turn.queue_id = end_turns.queue_id AND turn.priority = end_turns.priority AND turn.tenant = line.tenant
+              AND turn.number = (
+                  SELECT newest.number FROM {schema}.tenant_turn AS newest
+                  WHERE newest.queue_id = end_turns.queue_id AND newest.priority = end_turns.priority
+                    AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
+            RETURNING turn.number, turn.until INTO last;
+            EXIT WHEN FOUND;
+            INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
+            VALUES (end_turns.queue_id, end_turns.priority, line.tenant, 0, 0)
+            ON CONFLICT DO NOTHING;
+        END LOOP;
+        INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
+        VALUES (end_turns.queue_id, end_turns.priority, line.tenant,
+                CASE last.number WHEN 0 THEN line.until / 1000000000 * 1000000000 ELSE last.number + 1 END,
+                greatest(last.until, line.until));
+    END LOOP;
+END
+$$;
+
 -- A job that is in no state begins to wait: until `due`, or, when that is past or null, at the place `pos` in its queue,
 -- the last one unless it is given. In a transaction that others may outrun (`late`), workers are told in any case, and
 -- also where the job stands, since jobs after it may have been claimed by the time it is seen.
