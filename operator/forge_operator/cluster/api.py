@@ -189,6 +189,18 @@ class Kube:
         api_group = await self._call("GET", f"/apis/{group}")
         return frozenset(version["groupVersion"] for version in api_group.get("versions") or ())
 
+    async def openapi(self, group: str, version: str) -> Object:
+        """Return what the API server says of the kinds of an API. Raises KubeError, also where it says that of none."""
+        return await self._call("GET", f"/openapi/v3/apis/{group}/{version}")
+
+    async def has_deployment(self, namespace: str, name: str) -> bool:
+        """Whether there is a Deployment of this name, however many pods it is to have. Raises KubeError."""
+        try:
+            await self._call("GET", DEPLOYMENTS.path(namespace, name, "scale"))
+        except NotFound:
+            return False
+        return True
+
     async def _pages(
         self, resource: Resource, namespace: str | None, selector: str | None, limit: int | None
     ) -> Objects:

@@ -6,7 +6,7 @@ What people may say comes from `specs`; what the operator answers, in `status`, 
 
 from forge_operator.crds.cron import cron_definition
 from forge_operator.crds.definition import GROUP, VERSION
-from forge_operator.crds.files import files
+from forge_operator.crds.files import files, printed
 from forge_operator.crds.queue import queue_definition
 
-__all__ = ["GROUP", "VERSION", "cron_definition", "files", "queue_definition"]
+__all__ = ["GROUP", "VERSION", "cron_definition", "files", "printed", "queue_definition"]

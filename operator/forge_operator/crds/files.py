@@ -28,6 +28,11 @@ def files() -> dict[str, str]:
     return texts
 
 
+def printed() -> str:
+    """Return both definitions, as `kubectl apply -f -` takes them."""
+    return "".join(f"---\n{_yaml(definition)}" for definition in (queue_definition(), cron_definition()))
+
+
 def _chart_copy(definition: dict[str, Any]) -> str:
     """Return the definition as a template: installed if wanted, kept on uninstall, and understood by old clusters."""
     annotated = dict(definition)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from forge_jobs import ForgeError
 from forge_operator.cluster.api import Kube, Object, readable
+from forge_operator.cluster.definitions import sentence, unknown_fields
 from forge_operator.cluster.errors import KubeError
 from forge_operator.cluster.events import EventRecorder
 from forge_operator.cluster.informer import Informer
@@ -106,6 +107,7 @@ class LeadingOperator:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link_early())
                 group.create_task(self._queue.run())
+                group.create_task(self._compare_definitions())
                 group.create_task(self._ticker.run())
                 await self._inform()
         finally:
@@ -176,6 +178,12 @@ class LeadingOperator:
                 return
 
     def _changed(self, key: Key) -> None:
+    async def _compare_definitions(self) -> None:
+        """It is said which of the cluster's definitions are older than this operator, and what brings newer ones."""
+        namespace, deployment = self._environment.namespace, self._environment.lease
+        for kind, fields in (await unknown_fields(self._kube)).items():
+            logger.warning(sentence(kind, fields, namespace, deployment))
+
         self._reconciler.touch(key)
         self._queue.add(key)
 

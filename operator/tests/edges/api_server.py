@@ -81,6 +81,7 @@ class ApiServer:
         self.requests: list[Request] = []
         self.version = {"major": "1", "minor": "29+"}
         self.lacks: Set[str] = {OLD_BUDGETS.group_version}  # versions of APIs
+        self.schemas: Object | None = None  # what it says of the kinds of each API; None: it is too old to
         self.judge: Callable[[Request], Refused | None] = lambda request: None
         self._objects: dict[Resource, dict[tuple[str, str], Object]] = {each: {} for each in RESOURCES}
         self._applied: dict[tuple[str, str, str], Object] = {}  # uid, manager, subresource
@@ -300,6 +301,8 @@ class ApiServer:
     def _answer(self, request: web.Request, asked: Request) -> Object:
         if "/".join(request.path.split("/")[2:4]) in self.lacks:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
+        if request.path.startswith("/openapi/") and self.schemas is not None:
+            return {"openapi": "3.0.0", "components": {"schemas": self.schemas}}
         found = _discovered(request.path, self.lacks)
         if found is not None:
             return found

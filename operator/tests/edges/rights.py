@@ -52,6 +52,8 @@ VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"
 def rights(request: Request) -> Iterator[Right]:
     """Yield the rights that a request asks for; none for what everybody may read."""
     root, *parts = request.path.strip("/").split("/")
+    if root == "openapi":
+        return
     group, rest = ("", parts[1:]) if root == "api" else ("".join(parts[:1]), parts[2:])
     if not rest:
         return  # the version, and which kinds there are

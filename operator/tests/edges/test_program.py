@@ -361,3 +361,17 @@ async def test_no_cluster_is_one_sentence(start: Start, tmp_path: Path) -> None:
     assert await asyncio.wait_for(operator.process.wait(), 20) == 1
     said = operator.log.read_text(encoding="utf-8")
     assert "No Kubernetes cluster is configured" in said and "Traceback" not in said
+
+
+async def test_an_operator_says_which_definitions_are_older_than_it(api: ApiServer, start: Start) -> None:
+    known_as = {"group": "forge-jobs.dev", "version": "v1alpha1", "kind": "ForgeCron"}
+    api.schemas = {"ForgeCron": {"properties": {"spec": {}}, "x-kubernetes-group-version-kind": [known_as]}}
+    operator = await start()
+
+    def says_so() -> bool:
+        said = operator.log.read_text(encoding="utf-8")
+        return "The definition of ForgeCron in this cluster is of an earlier release, so that spec." in said
+
+    await until(says_so, 20)
+    assert "deploy/forge-jobs-operator -- python -m forge_operator.crds --print" in operator.log.read_text()
+    assert await operator.stop() == 0
