@@ -60,7 +60,7 @@ def _status() -> Schema:
                 "The operator that manages the object: the namespace and the name of its Lease."
             ),
             "rival": text(
-                "Another operator that watches the object. It takes over when the present one has not answered for ten minutes."
+                "Another operator that watches the object. It takes over when the present one is not installed any more."
             ),
             "observedGeneration": whole("The generation of the object that this status describes."),
             "cronName": text("The cron's name in the database, once it is configured there."),

@@ -1,5 +1,6 @@
 """Reads everything that a plan is made from, for one object. What cannot be read is Unknown, never empty."""
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -27,6 +28,9 @@ from forge_operator.state.observed import (
     Unknown,
 )
 from forge_operator.state.settings import OperatorSettings
+
+FRESH = 10.0
+"""Seconds that what is read to know whose an object is may be old."""
 
 
 def _now() -> datetime:
@@ -96,6 +100,15 @@ class Gatherer:
     async def everything(self, not_before: float) -> DatabaseState:
         """Return what the database says without regard to a pool. Raises ForgeError."""
         return await (await self._facts.read(not_before)).database(None, None)
+
+    async def knows(self, key: Key) -> bool:
+        """Whether the database has rows that belong to the object; False, too, while it does not answer."""
+        try:
+            facts = await self._facts.read(time.monotonic() - FRESH)
+        except ForgeError:
+            return False
+        owners = {row.managed_by for row in facts.queues} | {row.managed_by for row in facts.crons}
+        return key.owner in owners
 
     async def _database(self, queue: QueueObject, not_before: float) -> tuple[DatabaseState | Unknown, int]:
         """Return what the database says, and how many workers of other pools it does not know yet."""

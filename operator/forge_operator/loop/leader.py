@@ -66,11 +66,12 @@ class LeadingOperator:
         recorder = EventRecorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
         identity = f"{environment.namespace}/{environment.lease}"
+        gatherer = Gatherer(cluster, facts, settings)
         self._reconciler = Reconciler(
-            Gatherer(cluster, facts, settings),
+            gatherer,
             executor,
             metrics,
-            Rivals(kube, recorder, identity, may_write=lambda: candidate.holds),
+            Rivals(kube, recorder, identity, may_write=lambda: candidate.holds, knows=gatherer.knows),
             add=lambda key: self._queue.add(key),
             busy=lambda: self._queue.busy,
         )
@@ -106,8 +107,8 @@ class LeadingOperator:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link_early())
-                group.create_task(self._queue.run())
                 group.create_task(self._compare_definitions())
+                group.create_task(self._queue.run())
                 group.create_task(self._ticker.run())
                 await self._inform()
         finally:
@@ -177,13 +178,13 @@ class LeadingOperator:
                 logger.info("The database is ready; this operator has epoch %d", epoch)
                 return
 
-    def _changed(self, key: Key) -> None:
     async def _compare_definitions(self) -> None:
         """It is said which of the cluster's definitions are older than this operator, and what brings newer ones."""
         namespace, deployment = self._environment.namespace, self._environment.lease
         for kind, fields in (await unknown_fields(self._kube)).items():
             logger.warning(sentence(kind, fields, namespace, deployment))
 
+    def _changed(self, key: Key) -> None:
         self._reconciler.touch(key)
         self._queue.add(key)
 

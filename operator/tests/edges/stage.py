@@ -152,11 +152,19 @@ async def staged(
     recorder = EventRecorder(kube, "operator-1")
     executor = Executor(kube, link, recorder)
     added: list[Key] = []
+    gatherer = Gatherer(cluster, facts, settings)
     reconciler = Reconciler(
-        Gatherer(cluster, facts, settings),
+        gatherer,
         executor,
         metrics,
-        Rivals(kube, recorder, identity, may_write=lambda: executor._may_write(), clock=clock),
+        Rivals(
+            kube,
+            recorder,
+            identity,
+            may_write=lambda: executor._may_write(),
+            knows=gatherer.knows,
+            clock=clock,
+        ),
         add=added.append,
         busy=busy,
         fresh=fresh,

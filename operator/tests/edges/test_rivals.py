@@ -9,11 +9,12 @@ import pytest
 
 from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, QUEUES, Kube
+from forge_operator.cluster.errors import KubeError
 from forge_operator.cluster.events import EventRecorder
 from forge_operator.loop.halt import OutOfDate
-from forge_operator.loop.rivals import PATIENCE, Rivals
+from forge_operator.loop.rivals import GONE_PATIENCE, PATIENCE, Rivals
 from forge_operator.state.keys import CRON, Key
-from tests.edges.api_server import ApiServer
+from tests.edges.api_server import ApiServer, Refused
 from tests.edges.conftest import migrated
 from tests.edges.stage import MAIL, Stage, staged, workers
 
@@ -105,7 +106,7 @@ async def test_the_first_operator_keeps_a_cron(api: ApiServer, first: Stage, sec
     assert await second.forge.crons.list() == []
 
 
-async def test_an_operator_that_does_not_answer_any_more_is_followed(
+async def test_an_operator_that_is_not_installed_any_more_is_followed_after_ten_minutes_by_one_with_another_database(
     api: ApiServer, first: Stage, second: Stage, clock: Clock
 ) -> None:
     first.queue(workers=workers())
@@ -120,11 +121,108 @@ async def test_an_operator_that_does_not_answer_any_more_is_followed(
     assert said(api) == (SECOND, None)
     assert "TakenOver" in second.reasons()
     [message] = [event["message"] for event in api.all(EVENTS) if event["reason"] == "TakenOver"]
-    assert f"If {FIRST} has a database of its own, jobs that wait there get no workers" in message
+    assert message.startswith(
+        f"Operator {FIRST} is not installed any more: {SECOND} manages it now, in its own database."
+    )
+    assert f"If {FIRST} has another one, jobs that wait there get no workers" in message
     assert (await second.forge.queues.get("mail")).managed_by == "ForgeQueue default/mail"
     api.requests.clear()
     await first.look()
     assert said(api) == (SECOND, FIRST)
+
+
+async def test_an_operator_that_is_not_installed_any_more_is_followed_soon_by_one_with_its_database(
+    api: ApiServer, kube: Kube, url: str, first: Stage, clock: Clock
+) -> None:
+    first.queue(workers=workers())
+    first.cron(schedule="0 3 * * *", job={"queue": "mail", "kind": "report"})
+    for key in (MAIL, NIGHTLY):
+        await first.settle(key)
+    async with staged(api, kube, url, identity=SECOND, clock=clock) as second:
+        for key in (MAIL, NIGHTLY):
+            await second.look(key)
+        clock.ahead += GONE_PATIENCE - 60
+        for key in (MAIL, NIGHTLY):
+            await second.look(key)
+        assert (said(api), said(api, NIGHTLY)) == ((FIRST, SECOND),) * 2
+
+        clock.ahead += 60
+        for key in (MAIL, NIGHTLY):
+            await second.settle(key)
+
+    assert (said(api), said(api, NIGHTLY)) == ((SECOND, None),) * 2
+    messages = {event["message"] for event in api.all(EVENTS) if event["reason"] == "TakenOver"}
+    assert messages == {
+        f"Operator {FIRST} is not installed any more: {SECOND} manages it now, in the same database."
+    }
+
+
+async def test_an_operator_that_is_installed_and_does_not_answer_keeps_its_objects(
+    api: ApiServer, first: Stage, second: Stage, clock: Clock
+) -> None:
+    first.queue(workers=workers())
+    await first.settle()
+    api.put(DEPLOYMENTS, {"metadata": {"name": "forge-jobs-operator"}, "spec": {"replicas": 0}})
+    for _ in range(40):
+        await second.look()
+        clock.ahead += 60
+
+    assert said(api) == (FIRST, SECOND)
+    assert not await second.states()
+    assert "TakenOver" not in second.reasons()
+    messages = [event["message"] for event in api.all(EVENTS) if event["reason"] == "AnotherOperator"]
+    assert messages[-1].startswith(
+        f"Operator {FIRST} manages this object and has not answered for ten minutes. Its Deployment is there"
+    )
+
+    api.remove(DEPLOYMENTS, "forge-jobs-operator")
+    clock.ahead += PATIENCE
+    await second.look()
+    assert said(api) == (SECOND, None)
+
+
+async def test_an_operator_of_which_nothing_may_be_read_is_followed_after_ten_minutes_of_silence(
+    api: ApiServer, first: Stage, second: Stage, clock: Clock
+) -> None:
+    first.queue(workers=workers())
+    await first.settle()
+    api.put(DEPLOYMENTS, {"metadata": {"name": "forge-jobs-operator"}, "spec": {"replicas": 2}})
+    api.judge = lambda request: (
+        Refused(403, "Forbidden", "no")
+        if request.path.endswith("/deployments/forge-jobs-operator/scale")
+        else None
+    )
+    await second.look()
+    clock.ahead += PATIENCE - 60
+    await second.look()
+    assert said(api) == (FIRST, SECOND)
+
+    clock.ahead += 60
+    await second.look()
+    assert said(api) == (SECOND, None)
+    [message] = [event["message"] for event in api.all(EVENTS) if event["reason"] == "TakenOver"]
+    assert message.startswith(
+        f"Operator {FIRST} has not answered for ten minutes: {SECOND} manages it now, in its own"
+    )
+
+
+async def test_nothing_is_taken_while_the_api_server_cannot_say_whether_the_other_operator_is_there(
+    api: ApiServer, kube: Kube
+) -> None:
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {}, "status": {"operator": FIRST}})
+    clock = Clock()
+    second = Rivals(kube, EventRecorder(kube, SECOND), SECOND, clock=clock)
+    present = api.get(QUEUES, "mail")
+    assert present is not None
+    await second.ours(MAIL, present)
+    api.judge = lambda request: Refused(503, "", "no") if request.path.endswith("/scale") else None
+    clock.ahead += 2 * PATIENCE
+
+    present = api.get(QUEUES, "mail")
+    assert present is not None
+    with pytest.raises(KubeError):
+        await second.ours(MAIL, present)
+    assert said(api) == (FIRST, SECOND)
 
 
 async def test_only_one_of_two_operators_that_see_a_new_object_at_once_gets_it(
