@@ -15,7 +15,7 @@ from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from forge_jobs.errors import StorageUnavailable, WaitTimeout
+from forge_jobs.errors import ForgeError, StorageUnavailable, WaitTimeout
 from forge_jobs.storage.interface.ends import EXPECTED, AwaitedEnds
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
@@ -221,12 +221,14 @@ class Waits(Generic[T]):
         return wait.announced_at is None or now - wait.announced_at > ANNOUNCE_AGAIN
 
     async def _announce(self, waits: Sequence[_Wait[T]]) -> None:
+        told: set[int] = set()
         if waits:
-            told = set(await self._ends.announce([wait.id for wait in waits]))
-            now = self.loop.time()
-            for wait in waits:
-                if wait.id in told:
-                    wait.announced_at = now
+            with suppress(ForgeError):  # then looking is the only means, and says it if nothing answers
+                told.update(await self._ends.announce([wait.id for wait in waits]))
+        now = self.loop.time()
+        for wait in waits:
+            if wait.id in told:
+                wait.announced_at = now
 
     def _fail(self, error: Exception) -> None:
         """Whoever waits gets this error."""

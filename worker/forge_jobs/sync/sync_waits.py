@@ -3,13 +3,13 @@ tells, hearing of them.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forge_jobs.client.waits import ANNOUNCE_AGAIN, FIRST_PAUSE, GROWTH, LONGEST_PAUSE, YOUNG, Reason
-from forge_jobs.errors import StorageUnavailable, StorageUnusable, WaitTimeout
+from forge_jobs.errors import ForgeError, StorageUnavailable, StorageUnusable, WaitTimeout
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -87,7 +87,9 @@ class _Hearing:
             return 0
         self._hears = self._ear.opens()
         if self._hears and (self._announced_at is None or now - self._announced_at > ANNOUNCE_AGAIN):
-            told = await self._awaited.announce(ids)
+            told: Collection[int] = ()
+            with suppress(ForgeError):  # then looking is the only means, and says it if nothing answers
+                told = await self._awaited.announce(ids)
             self._announced_at = now if len(told) == len(ids) else None
         return self._ear.notices
 

@@ -1,7 +1,7 @@
 """A thread that waits for a job hears of its end where PostgreSQL tells, on one connection that all such threads share."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from forge_jobs import Flow, Forge
+from forge_jobs.errors import StorageUnavailable
 from forge_jobs.sync import sync_waits
 from tests.storage.databases import PostgresDatabase
 from tests.without_loop.test_outages import ended_by_the_server
@@ -112,3 +113,23 @@ def test_a_thread_hears_of_the_end_of_its_flow(new_forge: Callable[[], Forge], f
             assert not waiting.done()
         may_end.set()
         assert waiting.result(30) == {"held": 7}
+
+
+def test_a_wait_that_cannot_be_announced_ends_by_looking(
+    new_forge: Callable[[], Forge], forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = new_forge()
+    may_end, refused = held_up(theirs), threading.Event()
+
+    async def refuse(job_ids: Sequence[int]) -> Sequence[int]:
+        refused.set()
+        raise StorageUnavailable("The server takes no notices.")
+
+    forge.sync.open()
+    monkeypatch.setattr(sync_waits, "YOUNG", -1.0)
+    monkeypatch.setattr(forge.sync.storage.ends, "announce", refuse)
+    with a_worker_of(theirs), ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(forge.sync.wait, forge.sync.enqueue("held", {"number": 7}), timeout=10)
+        assert refused.wait(30)
+        may_end.set()
+        assert waiting.result(30) == 7

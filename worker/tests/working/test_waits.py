@@ -10,6 +10,7 @@ import pytest
 
 from forge_jobs import Forge, InvalidInput, JobDead, JobNotFound, UnfitPayload, WaitTimeout, Worker
 from forge_jobs.client import waits
+from forge_jobs.errors import ForgeError, StorageRefused, StorageUnavailable
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -228,3 +229,23 @@ async def test_a_worker_tells_nobody_of_jobs_for_which_nobody_waits(
     await Worker(forge, queues=["default"]).run(until_empty=True)
 
     assert told == []
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("error", [StorageUnavailable, StorageRefused])
+async def test_a_wait_that_cannot_be_announced_ends_by_looking(
+    forge: Forge, double: Any, monkeypatch: pytest.MonkeyPatch, error: type[ForgeError]
+) -> None:
+    refused: list[Sequence[int]] = []
+
+    async def refuse(job_ids: Sequence[int]) -> Sequence[int]:
+        refused.append(job_ids)
+        raise error("The server takes no notices.")
+
+    monkeypatch.setattr(waits, "YOUNG", -1.0)
+    monkeypatch.setattr(forge.storage.ends, "announce", refuse)
+    job = await double.enqueue(number=1)
+    waiting = asyncio.create_task(forge.wait(job, timeout=10))
+    await eventually(lambda: refused)
+    async with working(forge):
+        assert await waiting == 2
