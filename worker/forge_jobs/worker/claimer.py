@@ -388,6 +388,7 @@ class Claimer:
         if claims and self._until_empty is not None:
             self._until_empty.claimed()
         new = self._held.claimed(queue, claims)
+        self._recorder.awaited.claimed(claims)
         if not only_pinned:
             queue.hints.took(look, claims, is_full=is_full)
         known = self._fitting.of(queue, look, new)

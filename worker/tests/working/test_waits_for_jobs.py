@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from forge_jobs import CircularWait, Context, Enqueued, Forge, JobDead, JobNotFound, State, Worker
 from forge_jobs.maintenance.job_waits import JobWaits
-from forge_jobs.model.job import End
+from forge_jobs.model.job import Claim, End
+from forge_jobs.worker import awaited
 from tests.storage.databases import Database
 from tests.working.test_context import run
 
@@ -206,3 +208,46 @@ async def test_a_handler_may_go_on_without_a_job_that_waits_for_it(forge: Forge)
     await forge.signal("other", one.id, job=two)
     async with working(forge):
         assert await forge.wait_all([one, two], timeout=30) == ["first", "first"]
+
+
+@pytest.mark.usefixtures("nobody_looks")
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_a_job_that_its_handler_has_completed_wakes_those_that_began_to_wait_before_the_commit(
+    forge: Forge, database: Database
+) -> None:
+    is_completed, may_commit = asyncio.Event(), asyncio.Event()
+
+    @forge.handler
+    async def part(ctx: Context) -> None:
+        async with database.transaction() as connection:
+            await ctx.complete(connection, result="ended")
+            is_completed.set()
+            await may_commit.wait()
+
+    @forge.handler
+    async def whole(ctx: Context, job: int) -> str:
+        return str(await ctx.wait_for_job(job))
+
+    async with working(forge), asyncio.timeout(60):
+        job = await part.enqueue()
+        await is_completed.wait()
+        waiting = await whole.enqueue(job=job.id)
+        while (await forge.jobs.get(waiting)).state is not State.WAITING:
+            await asyncio.sleep(0.01)
+        may_commit.set()
+        assert await forge.wait(waiting, timeout=30) == "ended"
+
+
+async def test_a_worker_remembers_of_jobs_that_nobody_had_those_that_it_gets_soon(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = awaited.AwaitedJobs(forge.storage.ends, forge.storage.signals, forge.telemetry)
+    jobs.serve(7, lambda job_id, attempt: job_id == 1)
+    for job_id in (1, 2, 3):
+        jobs.linked(job_id, 0, 0)
+    jobs.claimed([Claim(2, 7, 1, 1, "work", b"{}", "json", 0, 0, 5, None, None, 0.0)])
+    assert (sorted(jobs._linked), list(jobs._afoot)) == ([1, 2], [3])
+    jobs._afoot[3] = 0.0
+    monkeypatch.setattr(awaited, "EXPECTED", timedelta(0))
+    jobs.linked(4, 0, 0)
+    assert (sorted(jobs._linked), list(jobs._afoot)) == ([1, 2], [])
