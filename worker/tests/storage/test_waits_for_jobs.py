@@ -210,6 +210,18 @@ async def test_a_job_that_has_ended_is_not_waited_for(storage):
     assert (step.is_over, step.signal, step.result) == (True, "gone", None)
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_a_job_waits_though_the_look_for_an_end_of_just_that_moment_fails(storage, monkeypatch):
+    me = await worker(storage)
+    other = await enqueue(storage, delay=timedelta(days=1))
+    fails = "SELECT pg_terminate_backend(pg_backend_pid()) FROM unnest($1::bigint[])"
+    monkeypatch.setattr("forge_jobs.storage.postgres.claims.LOOK_AGAIN", fails)
+
+    first = await awaiting(storage, me, for_job=other)
+
+    assert await state(storage, first.job_id) is State.WAITING
+
+
 async def test_the_leader_finds_the_ends_of_which_nobody_heard(storage, database):
     me = await worker(storage)
     first = await awaiting(storage, me, for_job=await enqueue(storage, delay=timedelta(days=1)))

@@ -5,11 +5,13 @@ its job ready, and every later finish flushes what came before it. A finish wait
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import accumulate, chain
 from operator import attrgetter
 from typing import Any
 
+from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import is_node
 from forge_jobs.model.job import Claim, End, Postponement, State
@@ -303,7 +305,8 @@ class PostgresClaims:
         if is_linked:
             await groups.admit(self._database, records[0]["again"])
             if records[0].get("for_jobs"):
-                await self._database.outcomes.fetch(LOOK_AGAIN, list(columns[0]))
+                with suppress(StorageUnavailable):  # they do wait, and the leader looks as well
+                    await self._database.outcomes.fetch(LOOK_AGAIN, list(columns[0]))
         return _missing(columns[0], records[0][0])
 
     async def held(self, worker_id: int) -> list[Claim]:
