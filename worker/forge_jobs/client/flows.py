@@ -120,7 +120,7 @@ class Flows:
 
     async def retry(self, flow_id: int) -> FlowStatus:
         """It goes on from what failed: its dead nodes run again, with attempts counted from 0, and after them those that had waited
-        for them. Nodes that are done stay so, and dead ones that it can do without. Return it.
+        for them. Nodes that are done stay so, and so do those that failed and that it can do without. Return it.
 
         Raises FlowNotFound, InvalidInput, and WrongFlowState when it is neither dead nor cancelled, or a job of its is gone.
         """
@@ -175,10 +175,8 @@ class Flows:
         return f"{(await self.get(flow_id)).left} nodes have not ended"
 
     async def _first_error(self, flow_id: int) -> str | None:
-        nodes = await self._storage.flows.nodes(flow_id)
-        return next(
-            (f"{node.name}: {node.error}" for node in nodes if node.state in ("dead", "expired")), None
-        )
+        found = await self._storage.flows.first_error(flow_id)
+        return None if found is None else ": ".join(found)
 
 
 def _id(flow_id: object) -> int:

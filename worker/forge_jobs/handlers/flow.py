@@ -51,9 +51,11 @@ class Node:
         """It begins when all of these have ended, and its function gets what they returned, in this order, as the first
         arguments that were not given. Raises InvalidInput. Returns the node.
         """
+        before = set(self.after)  # there may be very many
         for node in _lasts(self, nodes):
-            if node in self.after:
+            if node in before:
                 raise InvalidInput(f"Node {self.name!r} depends on {node.name!r} twice, allowed is once.")
+            before.add(node)
             self.after.append(node)
         return self
 
@@ -111,6 +113,10 @@ class Flow:
         first nodes depend on what the node is said to depend on. Raises InvalidInput.
         """
         if isinstance(step, Flow):
+            if _on_dead(on_dead) is not OnDead.FAIL:
+                raise InvalidInput(
+                    f"on_dead of the flow {step.name!r} is {on_dead!r}, allowed is to say it of its nodes."
+                )
             return self._embedded(step, name, delay, arguments)
         node = self._new(step, name, on_dead, arguments)
         node.delay = as_duration(delay, "delay")
@@ -356,7 +362,8 @@ class Flow:
         flow.validate()
         if flow is self:
             raise InvalidInput(f"The flow {self.name!r} has itself as a node, allowed is another one.")
-        lasts = [node for node in flow.nodes if not node.successors()]
+        needed = {before for node in flow.nodes for before in node.after}
+        lasts = [node for node in flow.nodes if node not in needed]
         if len(lasts) != 1:
             raise InvalidInput(
                 f"The flow {flow.name!r} ends in {len(lasts)} nodes, allowed is one of a flow that is a node."

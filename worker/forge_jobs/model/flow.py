@@ -107,6 +107,7 @@ class NewNode:
     after: tuple[Edge, ...] = ()
     delay: timedelta | None = None  # how long it waits when its predecessors have ended
     tolerated: bool = False  # the flow can do without it
+    alike: bool = False  # its job has the groups, the tenant and the tags of the one that adds it
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class SyncFlows(SyncNoun[Flows]):
 
     def retry(self, flow_id: int) -> FlowStatus:
         """It goes on from what failed: its dead nodes run again, with attempts counted from 0, and after them those that had waited
-        for them. Nodes that are done stay so, and dead ones that it can do without. Return it.
+        for them. Nodes that are done stay so, and so do those that failed and that it can do without. Return it.
 
         Raises FlowNotFound, InvalidInput, and WrongFlowState when it is neither dead nor cancelled, or a job of its is gone.
         """

@@ -136,6 +136,7 @@ class NodeRun:
                 self._job({**static, plan.item: item}),
                 NodePlan(number=number),
                 tolerated=tolerated,
+                alike=True,
             )
             for number, item in enumerate(items)
         ]
@@ -155,10 +156,11 @@ class NodeRun:
             name = f"{self._node.name}[{number}]"
             if number == 0:
                 job = self._job({**static, so_far: self._given[so_far], plan.item: item})
-                nodes.append(NewNode(name, job, NodePlan(number=number)))
+                nodes.append(NewNode(name, job, NodePlan(number=number), alike=True))
             else:
                 job = self._raw_job({**static, plan.item: item})
-                nodes.append(NewNode(name, job, NodePlan(into=(so_far,), number=number), (Edge(number - 1),)))
+                after = (Edge(number - 1),)
+                nodes.append(NewNode(name, job, NodePlan(into=(so_far,), number=number), after, alike=True))
         self._changes = FlowChanges(nodes, successor=len(nodes) - 1)
 
     def _again(self, plan: NodePlan) -> FlowChanges:
@@ -169,7 +171,9 @@ class NodeRun:
         name = self._node.name if plan.iteration == 1 else self._node.name.rpartition("#")[0]
         more = replace(plan, iteration=plan.iteration + 1, into=())
         delay = timedelta(seconds=plan.every) if plan.every else None
-        node = NewNode(f"{name}#{plan.iteration + 1}", self._raw_job(self._given), more, delay=delay)
+        node = NewNode(
+            f"{name}#{plan.iteration + 1}", self._raw_job(self._given), more, delay=delay, alike=True
+        )
         return FlowChanges((node,), successor=0)
 
     def _taken(self, result: Any) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from forge_jobs.model.flow import FlowState
+from forge_jobs.storage.postgres import PostgresStorage
 from tests.storage.ear import Ear
 from tests.storage.factories import claim, dead, done, worker
 from tests.storage.test_flows import node, start
@@ -105,3 +107,19 @@ async def test_nobody_is_told_where_a_notice_would_be_a_commit(storage):
     flow, _ = await start(storage, node("a", delay=timedelta(days=1)))
     assert not storage.flow_ends.are_told
     assert list(await storage.flow_ends.announce([flow])) == []
+
+
+@ON_POSTGRES
+async def test_where_nothing_may_be_written_a_flow_is_waited_for_by_looking(storage, database):
+    flow, _ = await start(storage, node("a"))
+    reader: Any = PostgresStorage(
+        database.url.replace("options=", "options=-cdefault_transaction_read_only%3Don%20")
+    )
+    await reader.open()
+    try:
+        assert list(await reader.flow_ends.announce([flow])) == []
+        assert await reader.flow_ends.look([flow]) == {}
+        await storage.claims.finish([done(one) for one in await claim(storage, await worker(storage))])
+        assert (await reader.flow_ends.look([flow]))[flow].state is FlowState.DONE
+    finally:
+        await reader.close()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -26,7 +27,7 @@ from forge_jobs.model.group import encoded as groups_of
 from forge_jobs.model.job import NewJob, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.run import Outcome
-from tests.storage.factories import claim, dead, done, leader, move_all, state, worker
+from tests.storage.factories import claim, dead, done, leader, move_all, running, state, worker
 from tests.storage.test_transactions import RolledBack
 
 
@@ -374,6 +375,59 @@ async def test_a_retried_flow_goes_on_from_what_failed(storage):
     assert await flow_state(storage, flow_id) is FlowState.DONE
 
 
+async def test_what_was_dead_or_skipped_for_want_of_a_node_runs_after_it_when_the_flow_is_retried(storage):
+    me = await worker(storage)
+    flow_id, ids = await start(
+        storage,
+        node("charge"),
+        node("mail", 0, tolerated=True),
+        node("file", 1, on_dead=OnDead.SKIP),
+        node("last", 2),
+    )
+    await run(storage, me, dead)
+    status = await storage.flows.get(flow_id)
+    assert (status.state, status.dead, status.skipped) == (FlowState.DEAD, 2, 2)
+
+    await storage.flows.retry(flow_id)
+
+    assert await states(storage, ids) == [State.PENDING, *[State.BLOCKED] * 3]
+    status = await storage.flows.get(flow_id)
+    assert (status.state, status.dead, status.skipped) == (FlowState.RUNNING, 0, 0)
+    assert [await run(storage, me) for _ in ids] == list(ids)
+    assert await flow_state(storage, flow_id) is FlowState.DONE
+
+
+async def test_what_is_skipped_again_when_a_flow_is_retried_is_counted_once(storage):
+    me = await worker(storage)
+    flow_id, _ = await start(
+        storage, node("charge"), node("mail", 0, tolerated=True), node("file", 1, on_dead=OnDead.SKIP)
+    )
+    await run(storage, me, dead)
+    await storage.flows.retry(flow_id)
+
+    await run(storage, me)
+    await run(storage, me, dead)
+
+    status = await storage.flows.get(flow_id)
+    assert (status.state, status.done, status.dead, status.skipped) == (FlowState.DONE, 1, 1, 1)
+
+
+async def test_a_dead_node_that_its_flow_can_do_without_stays_so_with_those_that_were_skipped_for_it(storage):
+    me = await worker(storage)
+    flow_id, ids = await start(
+        storage, node("mail", tolerated=True), node("file", 0, on_dead=OnDead.SKIP), node("charge")
+    )
+    await run(storage, me, dead)
+    await run(storage, me, dead)
+
+    await storage.flows.retry(flow_id)
+
+    assert await states(storage, ids) == [State.DEAD, State.DONE, State.PENDING]
+    await run(storage, me)
+    status = await storage.flows.get(flow_id)
+    assert (status.state, status.done, status.dead, status.skipped) == (FlowState.DONE, 1, 1, 1)
+
+
 async def test_a_cancelled_flow_can_be_retried(storage):
     me = await worker(storage)
     flow_id, ids = await start(storage, node("a"), node("b", 0))
@@ -425,6 +479,64 @@ async def test_a_node_adds_others_when_it_is_done(storage):
         await run(storage, me)
     status = await storage.flows.get(flow_id)
     assert (status.state, status.nodes, status.done) == (FlowState.DONE, 5, 5)
+
+
+async def test_what_a_node_makes_of_itself_stays_in_its_group_and_has_its_tags(storage):
+    me = await worker(storage)
+    group = groups_of([Group("g", 1, "drop_newest")])
+    flow_id, _ = await start(storage, node("a", groups=group, tags=("night",)))
+    await storage.schedule.make_pending()
+    [claimed] = await claim(storage, me)
+    more = [replace(node(name), alike=True) for name in ("a#2", "a#3")]
+
+    await storage.claims.finish([done(claimed, changes=FlowChanges((*more, node("other"))))])
+    await storage.schedule.make_pending()
+
+    found = [await storage.jobs.get(one.job_id) for one in await storage.flows.nodes(flow_id, after=0)]
+    assert [(one.groups, one.tags, one.state) for one in found] == [
+        ((Group("g", 1),), ("night",), State.PENDING),
+        ((Group("g", 1),), ("night",), State.BLOCKED),
+        ((), (), State.PENDING),
+    ]
+
+
+async def test_what_a_node_makes_of_itself_is_on_behalf_of_its_tenant(storage):
+    me = await worker(storage)
+    flow_id, _ = await start(storage, node("a", tenant="ada"))
+    await storage.schedule.make_pending()
+    [claimed] = await claim(storage, me)
+
+    await storage.claims.finish(
+        [done(claimed, changes=FlowChanges((replace(node("a#2"), alike=True), node("other"))))]
+    )
+
+    found = [await storage.jobs.get(one.job_id) for one in await storage.flows.nodes(flow_id, after=0)]
+    assert [one.tenant for one in found] == ["ada", None]
+
+
+async def test_a_node_that_its_group_drops_is_dead_and_is_no_other_job(storage):
+    me = await worker(storage)
+    held = await running(storage, me, groups=groups_of([Group("g")]))
+
+    flow_id, ids = await start(storage, node("a", groups=groups_of([Group("g", overflow="drop_newest")])))
+    await storage.schedule.make_pending()
+
+    assert held.job_id not in ids
+    assert await states(storage, ids) == [State.DEAD]
+    assert await flow_state(storage, flow_id) is FlowState.DEAD
+
+
+async def test_the_first_error_of_a_flow_is_that_of_what_failed_and_not_of_what_needed_it(storage):
+    me = await worker(storage)
+    flow_id, _ = await start(storage, node("mail", tolerated=True), node("split"), node("ship", 1))
+    assert await storage.flows.first_error(flow_id) is None
+    await run(storage, me, dead, error="no address")
+    await run(storage, me, changes=FlowChanges((node("item"),), successor=0))
+    assert await storage.flows.first_error(flow_id) == ("mail", "no address")
+    await run(storage, me, dead)
+
+    assert await storage.flows.first_error(flow_id) == ("item", "it broke")
+    assert await storage.flows.first_error(flow_id + 1) is None
 
 
 async def test_nodes_that_end_together_change_their_flows_as_each_says(storage):

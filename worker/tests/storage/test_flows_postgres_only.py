@@ -12,9 +12,10 @@ from forge_jobs.model.completion import Fate
 from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode, NodePlan, OnDead, Role
 from forge_jobs.model.job import NewJob, State
 from forge_jobs.model.kind import Kind
+from forge_jobs.model.signal import NewSignal, NewWait, Recipient, Signalled
 from forge_jobs.storage.postgres import flow_start, flows
 from forge_jobs.storage.postgres.outcomes import FINISH
-from tests.storage.factories import claim, done, leader, state, worker
+from tests.storage.factories import WAIT, claim, done, leader, parked, state, worker
 from tests.storage.test_completions import reschedule
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
@@ -224,3 +225,35 @@ async def test_the_nodes_of_a_flow_are_as_their_kinds_say(storage):
     found = [await storage.jobs.get(one) for one in ids]
     assert [one.priority for one in found] == [7, 7]
     assert found[0].deadline is not None
+
+
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+async def test_a_waiting_node_that_is_cancelled_with_its_flow_and_signalled_at_once_does_not_run(
+    storage, database
+):
+    me = await worker(storage)
+    nodes = [NewNode("a", NewJob("work")), NewNode("b", NewJob("work"))]
+    flow_id, _ = await storage.flows.start(NewFlow("f", nodes))
+    waiting, held = await claim(storage, me)
+    await storage.signals.wait(waiting, NewWait(1, WAIT, ("approved",)))
+    await storage.claims.postpone([parked(waiting)])
+
+    async def kept_waiting(count):
+        while [(count,)] != await database.rows(WAITING):
+            pass
+
+    async with database.transaction() as connection, asyncio.timeout(30):
+        await connection.execute("SELECT FROM forge_jobs.claimed WHERE job_id = $1 FOR UPDATE", held.job_id)
+        cancelling = asyncio.create_task(storage.flows.cancel(flow_id))
+        await kept_waiting(1)
+        sending = asyncio.create_task(storage.signals.send(Recipient(waiting.job_id), NewSignal("approved")))
+        await kept_waiting(2)
+
+    await cancelling
+    assert await sending == [(waiting.job_id, Signalled.ENDED)]
+    assert await state(storage, waiting.job_id) is State.DEAD
+    assert await claim(storage, me) == []

@@ -15,6 +15,7 @@ from forge_jobs import (
     FlowNotFound,
     FlowState,
     Forge,
+    Group,
     InvalidInput,
     State,
     WaitTimeout,
@@ -166,6 +167,33 @@ async def test_a_node_is_repeated_while_it_returns_none(forge: Forge, steps: Any
     await run(forge)
     with pytest.raises(FlowDead, match="poll#2: poll#2 returned None 2 times"):
         await forge.flows.wait(started)
+
+
+async def test_jobs_of_which_a_node_is_made_are_in_its_group_and_have_its_tags(
+    forge: Forge, steps: Any
+) -> None:
+    async def poll(ctx: Context) -> list[int] | None:
+        return [1, 2] if ctx.flow.iteration == 2 else None
+
+    async def show(number: int) -> str:
+        return str(number)
+
+    async def append(so_far: str, item: str) -> str:
+        return so_far + item
+
+    poller, shower, appender = [
+        forge.handler(group="nobody")(function).options(group=Group("api", 2), tags=["night"])
+        for function in (poll, show, append)
+    ]
+    started = await Flow("f").repeat(poller).map(shower).fold(appender, "").start()
+    await run(forge)
+
+    assert await forge.flows.wait(started, timeout=10) == {"append[1]": "12"}
+    nodes = [one for one in await forge.flows.nodes(started.id) if not one.name.endswith("[]")]
+    assert len(nodes) == 8
+    for node in nodes:
+        job = await forge.jobs.get(node.job_id)
+        assert (node.name, job.groups, job.tags) == (node.name, (Group("api", 2),), ("night",))
 
 
 @pytest.mark.parametrize(("number", "shown"), [(1, "<2>"), (10, "<11>")])
@@ -512,6 +540,10 @@ def _too_few(steps: Any) -> Flow:
             "is given 'nonsense', its function takes",
         ),
         (lambda steps: Flow("f").and_then(steps["add"], on_dead="maybe"), "on_dead is 'maybe'"),
+        (
+            lambda steps: Flow("f").and_then(Flow("g").and_then(steps["add"]), on_dead="skip"),
+            "on_dead of the flow 'g' is 'skip', allowed is to say it of its nodes",
+        ),
         (lambda steps: Flow("f").and_then("add"), "does 'add', allowed is a handler, or a flow"),
         (lambda steps: Flow(""), "A flow is named ''"),
         (lambda steps: Flow("f").and_then(steps["add"].options(key="k")), "key is given to a node"),

@@ -44,13 +44,19 @@ class Flows(Protocol):
     async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
         """Return (name, job id, codec, result) of its done nodes for which no other waited, in their order."""
 
+    async def first_error(self, flow_id: int) -> tuple[str, str] | None:
+        """Return the name and the error of a dead node: if there is one, of one that is not dead for want of another, nor one that the
+        flow can do without. None: there is none.
+        """
+
     async def cancel(self, flow_id: int, *, by: str | None = None) -> FlowState | None:
         """The flow ends: nodes that wait are dead, and workers are told of those that run. Return its state before; None:
         there is none. One that has ended stays as it is.
         """
 
     async def retry(self, flow_id: int, *, by: str | None = None) -> tuple[FlowState | None, int | None]:
-        """The dead nodes that the flow cannot do without run again, those that waited for them after them.
+        """The dead nodes that the flow cannot do without run again, and after them those that waited for them: all that are dead, or were
+        skipped, for want of them.
 
         Return its state before (None: there is none), and a node whose job was deleted: then nothing was changed. Only a dead
         or a cancelled flow is changed.

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from forge_jobs.model.flow import FlowChanges, NewNode, encoded
 from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
+from forge_jobs.storage.likeness import made_like
 from forge_jobs.storage.postgres import groups, outcomes
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -59,8 +60,8 @@ JOIN {schema}.claimed USING (job_id, worker_id, attempt) ORDER BY claimed.job_id
 # All flows that will hear of these ends, in the order in which everybody locks them.
 CHANGED = """
 SELECT flow_node.job_id, flow.id, flow.nodes, flow.deadline IS NOT NULL AS is_limited,
-       flow.cancel_requested_at IS NOT NULL AS is_cancelled
-FROM {schema}.flow_node JOIN {schema}.flow ON flow.id = flow_node.flow_id
+       flow.cancel_requested_at IS NOT NULL AS is_cancelled, job.groups, job.tenant, job.tags
+FROM {schema}.flow_node JOIN {schema}.flow ON flow.id = flow_node.flow_id JOIN {schema}.job ON job.id = flow_node.job_id
 WHERE flow_node.job_id = ANY ($1::bigint[]) AND flow_node.state IS NULL ORDER BY flow.id FOR UPDATE OF flow
 """
 
@@ -209,7 +210,8 @@ async def _changed(database: PostgresDatabase, ends: Sequence[End], connection: 
     for job_id, change in changes.items():
         flow = flows[job_id]
         first = flow["nodes"] + added[flow["id"]]
-        growths.append(Growth(flow["id"], first, change.nodes, flow["is_limited"]))
+        nodes = made_like(change.nodes, flow["groups"], flow["tenant"], flow["tags"])
+        growths.append(Growth(flow["id"], first, nodes, flow["is_limited"]))
         added[flow["id"]] += len(change.nodes)
     if added.total():
         await database.execute(GROW, list(added), list(added.values()), connection=connection)

@@ -68,6 +68,11 @@ WHERE flow_id = $1 AND state = 'done' AND result IS NOT NULL
   AND NOT EXISTS (SELECT FROM {schema}.flow_edge WHERE from_job = node.job_id) ORDER BY number
 """
 
+FIRST_ERROR = """
+SELECT name, error FROM {schema}.flow_node WHERE flow_id = $1 AND state = 'dead' AND error IS NOT NULL
+ORDER BY failed_by IS NOT NULL, tolerated, number LIMIT 1
+"""
+
 CANCEL = "SELECT was, open_jobs FROM {schema}.cancel_flow($1)"
 
 RETRY = "SELECT was, gone FROM {schema}.retry_flow($1)"
@@ -170,6 +175,10 @@ class PostgresFlows:
 
     async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
         return [tuple(record) for record in await self._database.fetch(RESULTS, flow_id)]
+
+    async def first_error(self, flow_id: int) -> tuple[str, str] | None:
+        record = await self._database.fetchrow(FIRST_ERROR, flow_id)
+        return None if record is None else (record["name"], record["error"])
 
     async def cancel(self, flow_id: int, *, by: str | None = None) -> FlowState | None:
         async def attempt() -> Any:

@@ -265,6 +265,9 @@ _IS_ENDED_NODE = f"""EXISTS (
 # Its row in `job` is locked first, as whoever sends it a signal does.
 OF_WAITING = """SELECT job.id AS job_id FROM {schema}.job
     WHERE job.id = $1 AND EXISTS (SELECT FROM {schema}.waiting WHERE waiting.job_id = $1) FOR UPDATE"""
+OF_THESE_WAITING = """SELECT job.id AS job_id FROM {schema}.job
+    WHERE job.id = ANY ($1::bigint[]) AND (SELECT waiting.job_id FROM {schema}.waiting WHERE waiting.job_id = job.id) IS NOT NULL
+    ORDER BY job.id FOR UPDATE"""
 
 
 def _of_one(statement: str, answer: str = "{state} AS state") -> str:
@@ -296,7 +299,7 @@ CANCEL_THESE = filled(
     ready="""SELECT {schema}.place(one) FROM unnest($1::bigint[]) AS one""",
     scheduled="SELECT unnest($1::bigint[])",
     blocked="SELECT unnest($1::bigint[])",
-    waiting="SELECT unnest($1::bigint[])",
+    waiting=OF_THESE_WAITING,
     claimed="SELECT unnest($1::bigint[])",
     answer="(SELECT count(*) FROM gone)",
 )

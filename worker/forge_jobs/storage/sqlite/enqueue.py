@@ -77,7 +77,7 @@ def _add(
         run_at = due(job, now)
         if job.is_limited:
             limited.append((job_id, job, max(run_at, now)))
-        if run_at > now:
+        if run_at > now or (job.is_node and job.groups is not None):  # a node that a group drops is dead
             scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value, links))
         elif job.groups is not None:
             joining.append(groups.Joining(job_id, now, queue_id, 0, priority, job.groups, now, is_new=True))

@@ -21,7 +21,8 @@ from forge_jobs.model.flow import (
 )
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
-from forge_jobs.storage.sqlite import interventions, moves, nodes, outcomes
+from forge_jobs.storage.likeness import made_like
+from forge_jobs.storage.sqlite import interventions, moves, nodes, outcomes, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.leadership import leads
@@ -51,8 +52,9 @@ WHERE job_id IN (SELECT value FROM json_each(:ids))
 """
 
 CHANGED = """
-SELECT flow.id, flow.nodes, flow.deadline, flow.cancel_requested_at IS NOT NULL AS is_cancelled
-FROM flow_node JOIN flow ON flow.id = flow_node.flow_id WHERE flow_node.job_id = ? AND flow_node.state IS NULL
+SELECT flow.id, flow.nodes, flow.deadline, flow.cancel_requested_at IS NOT NULL AS is_cancelled, job.groups, job.tenant, job.tags
+FROM flow_node JOIN flow ON flow.id = flow_node.flow_id JOIN job ON job.id = flow_node.job_id
+WHERE flow_node.job_id = ? AND flow_node.state IS NULL
 """
 
 LEAD = """
@@ -95,16 +97,29 @@ WHERE flow_id = ? AND state = 'done' AND result IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM flow_edge WHERE from_job = node.job_id) ORDER BY number
 """
 
+FIRST_ERROR = """
+SELECT name, error FROM flow_node WHERE flow_id = ? AND state = 'dead' AND error IS NOT NULL
+ORDER BY failed_by IS NOT NULL, tolerated, number LIMIT 1
+"""
+
 AFTER = "SELECT from_job FROM flow_edge WHERE to_job = ? ORDER BY position"
 
 OPEN = "SELECT job_id FROM flow_node WHERE flow_id = ? AND state IS NULL ORDER BY job_id"
 
+# Those that are dead, or were skipped, for want of others run again with these, whether or not the flow can do without them.
 AGAIN = """
-SELECT job_id, tolerated FROM flow_node
-WHERE flow_id = ? AND state = 'dead' AND (NOT tolerated OR ?) ORDER BY job_id
+WITH RECURSIVE back (job_id) AS (
+    SELECT job_id FROM flow_node WHERE flow_id = ? AND state = 'dead' AND (NOT tolerated OR ?)
+    UNION
+    SELECT node.job_id FROM back CROSS JOIN flow_edge AS edge ON edge.from_job = back.job_id
+    CROSS JOIN flow_node AS node ON node.job_id = edge.to_job
+    WHERE node.state = 'skipped' OR (node.state = 'dead' AND node.failed_by = back.job_id)
+)
+SELECT node.job_id, node.tolerated, node.state = 'skipped' AS was_skipped
+FROM back CROSS JOIN flow_node AS node ON node.job_id = back.job_id ORDER BY node.job_id
 """
 
-REVIVE = "DELETE FROM finished WHERE job_id = ? AND state <> 'done' RETURNING queue_id, state"
+REVIVE = "DELETE FROM finished WHERE job_id = ? AND (state <> 'done' OR ?) RETURNING queue_id, state"
 
 REOPEN = """
 UPDATE flow_node SET (missing, fed) = (
@@ -189,6 +204,9 @@ class SqliteFlows:
             lambda transaction: [(*record,) for record in transaction.records(RESULTS, (flow_id,))]
         )
 
+    async def first_error(self, flow_id: int) -> tuple[str, str] | None:
+        return await self._database.read(lambda transaction: transaction.row(FIRST_ERROR, (flow_id,)))
+
     async def cancel(self, flow_id: int, *, by: str | None = None) -> FlowState | None:
         return await self._database.write(lambda transaction: _cancel(transaction, flow_id, by))
 
@@ -239,10 +257,9 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
             written[number] = replace(end, state=State.DEAD, result=None, error=CANCELLED_BY_USER)
             continue
         changes = end.changes
-        transaction.execute(
-            "UPDATE flow SET nodes = nodes + ? WHERE id = ?", (len(changes.nodes), flow["id"])
-        )
-        ids = _add(transaction, flow["id"], flow["nodes"], changes.nodes, flow["deadline"])
+        added = made_like(changes.nodes, flow["groups"], flow["tenant"], tags.decoded(flow["tags"]))
+        transaction.execute("UPDATE flow SET nodes = nodes + ? WHERE id = ?", (len(added), flow["id"]))
+        ids = _add(transaction, flow["id"], flow["nodes"], added, flow["deadline"])
         if changes.taken is not None:  # before its heir has its edges
             names = json.dumps(changes.taken)
             transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
@@ -322,28 +339,33 @@ def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, in
     if not again:  # it was cancelled, and all of its nodes were done all the same
         transaction.execute("UPDATE flow SET state = 'done' WHERE id = ?", (flow_id,))
         return FlowState(was), None
-    for job_id, _ in again:
+    for job_id, _, _ in again:
         if transaction.value("SELECT 1 FROM job WHERE id = ?", (job_id,)) is None:
             return FlowState(was), job_id
-    for job_id, _ in again:
-        if ended := transaction.row(REVIVE, (job_id,)):
+    for job_id, _, was_skipped in again:
+        if ended := transaction.row(REVIVE, (job_id, was_skipped)):
             queue_id, state = ended
             priority = transaction.value("SELECT priority FROM job WHERE id = ?", (job_id,))
             transaction.execute(BLOCK, (job_id, transaction.now, queue_id, 0, priority))
-            count_move(transaction, [queue_id], "expired" if state == State.EXPIRED else "dead", "blocked")
+            count_move(transaction, [queue_id], state, "blocked")
         transaction.execute(
             "UPDATE flow_node SET state = NULL, error = NULL, failed_by = NULL WHERE job_id = ?", (job_id,)
         )
     transaction.execute(
         """
         UPDATE flow SET state = 'running', ended_at = NULL, cancel_requested_at = NULL, deadline = NULL,
-            dead = dead - ?, failed = failed - ? WHERE id = ?
+            dead = dead - ?, skipped = skipped - ?, failed = failed - ? WHERE id = ?
         """,
-        (len(again), sum(not tolerated for _, tolerated in again), flow_id),
+        (
+            sum(not was_skipped for _, _, was_skipped in again),
+            sum(was_skipped for _, _, was_skipped in again),
+            sum(not (tolerated or was_skipped) for _, tolerated, was_skipped in again),
+            flow_id,
+        ),
     )
-    missing = [(job_id, transaction.value(REOPEN, (job_id,))) for job_id, _ in again]
+    missing = [(job_id, transaction.value(REOPEN, (job_id,))) for job_id, _, _ in again]
     nodes.free(transaction, [job_id for job_id, count in missing if not count])
-    nodes.end(transaction, [job_id for job_id, _ in again])  # those that people have completed meanwhile
+    nodes.end(transaction, [job_id for job_id, _, _ in again])  # those that people have completed meanwhile
     return FlowState(was), None
 
 

@@ -2268,6 +2268,9 @@ BEGIN
         RETURN false;
     END IF;
     DELETE FROM "forge_jobs".waiting WHERE waiting.job_id = end_wait.job_id;
+    IF NOT FOUND THEN  -- somebody has ended the job meanwhile
+        RETURN false;
+    END IF;
     SELECT job.priority, job.links INTO its FROM "forge_jobs".job WHERE job.id = end_wait.job_id;
     IF late OR its.links & 9 <> 0 THEN
         INSERT INTO "forge_jobs".scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
@@ -2678,10 +2681,10 @@ CREATE TRIGGER node_gone AFTER DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD
 CREATE TRIGGER nodes_gone AFTER DELETE ON "forge_jobs".job FOR EACH STATEMENT EXECUTE FUNCTION "forge_jobs".end_noted_nodes();
 
 -- Whatever ends these flows tells from now on; returns of which of them that is so. Whoever ends one has locked it: either sees what
--- the other has done. One that somebody keeps locked is not waited for long, and none is asked to tell by a role that may only look.
+-- the other has done. One that somebody keeps locked is not waited for long, and none is asked to tell by who may only look.
 CREATE FUNCTION "forge_jobs".await_flows(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT has_table_privilege('"forge_jobs".flow', 'UPDATE') THEN
+    IF NOT has_table_privilege('"forge_jobs".flow', 'UPDATE') OR current_setting('transaction_read_only')::boolean THEN
         RETURN '{}';
     END IF;
     -- What a crash of the server loses is found by looking, so nobody waits for the disk.
@@ -2734,7 +2737,8 @@ BEGIN
 END
 $$;
 
--- The dead nodes that the flow cannot do without run again, with attempts counted from 0, when what they need is there.
+-- The dead nodes that the flow cannot do without run again, with attempts counted from 0, when what they need is there, and so do
+-- those that are dead, or were skipped, for want of them, whether or not the flow can do without these.
 -- Returns the state of the flow before; null: there is none. `gone` is a node whose job was deleted: then nothing changes.
 CREATE FUNCTION "forge_jobs".retry_flow(wanted bigint, OUT was text, OUT gone bigint) LANGUAGE plpgsql AS $$
 DECLARE
@@ -2744,8 +2748,16 @@ BEGIN
     IF was IS NULL OR was NOT IN ('dead', 'cancelled') THEN
         RETURN;
     END IF;
-    SELECT array_agg(node.job_id ORDER BY node.job_id) INTO again FROM "forge_jobs".flow_node AS node
-    WHERE node.flow_id = wanted AND node.state = 'dead' AND (NOT node.tolerated OR was = 'cancelled');
+    WITH RECURSIVE back (job_id) AS (
+        SELECT node.job_id FROM "forge_jobs".flow_node AS node
+        WHERE node.flow_id = wanted AND node.state = 'dead' AND (NOT node.tolerated OR was = 'cancelled')
+        UNION
+        SELECT next.job_id FROM back CROSS JOIN LATERAL (
+            SELECT node.job_id FROM "forge_jobs".flow_edge AS edge JOIN "forge_jobs".flow_node AS node ON node.job_id = edge.to_job
+            WHERE edge.from_job = back.job_id
+              AND (node.state = 'skipped' OR (node.state = 'dead' AND node.failed_by = back.job_id))) AS next
+    )
+    SELECT array_agg(back.job_id ORDER BY back.job_id) INTO again FROM back;
     IF again IS NULL THEN  -- it was cancelled, and all of its nodes were done all the same
         UPDATE "forge_jobs".flow SET state = 'done' WHERE flow.id = wanted;
         RETURN;
@@ -2755,20 +2767,23 @@ BEGIN
         RETURN;
     END IF;
     WITH revived AS (
-        DELETE FROM "forge_jobs".finished WHERE finished.job_id = ANY (again) AND finished.state <> 'done'
+        DELETE FROM "forge_jobs".finished
+        WHERE finished.job_id = ANY (again) AND (finished.state <> 'done' OR EXISTS (
+            SELECT FROM "forge_jobs".flow_node AS node WHERE node.job_id = finished.job_id AND node.state = 'skipped'))
         RETURNING finished.job_id, finished.queue_id, finished.state
     ), waits AS (
         INSERT INTO "forge_jobs".blocked (job_id, group_id, pos, queue_id, attempt, priority)
         SELECT job.id, NULL, "forge_jobs".micros(now()), job.queue_id, 0, job.priority
         FROM revived JOIN "forge_jobs".job ON job.id = revived.job_id
     )
-    INSERT INTO "forge_jobs".tally (queue_id, dead, expired, blocked)
-    SELECT revived.queue_id, -count(*) FILTER (WHERE revived.state = 'dead'),
+    INSERT INTO "forge_jobs".tally (queue_id, done, dead, expired, blocked)
+    SELECT revived.queue_id, -count(*) FILTER (WHERE revived.state = 'done'), -count(*) FILTER (WHERE revived.state = 'dead'),
            -count(*) FILTER (WHERE revived.state = 'expired'), count(*)
     FROM revived GROUP BY revived.queue_id;
     UPDATE "forge_jobs".flow SET state = 'running', ended_at = NULL, cancel_requested_at = NULL, deadline = NULL,
-        dead = flow.dead - sums.dead, failed = flow.failed - sums.failed
-    FROM (SELECT count(*) AS dead, count(*) FILTER (WHERE NOT node.tolerated) AS failed
+        dead = flow.dead - sums.dead, skipped = flow.skipped - sums.skipped, failed = flow.failed - sums.failed
+    FROM (SELECT count(*) FILTER (WHERE node.state = 'dead') AS dead, count(*) FILTER (WHERE node.state = 'skipped') AS skipped,
+                 count(*) FILTER (WHERE node.state = 'dead' AND NOT node.tolerated) AS failed
           FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (again)) AS sums
     WHERE flow.id = wanted;
     UPDATE "forge_jobs".flow_node AS node SET state = NULL, error = NULL, failed_by = NULL WHERE node.job_id = ANY (again);
