@@ -1,7 +1,8 @@
 """What an examination of a database finds."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from forge_jobs.values import dataclass
 
 
 class Health(StrEnum):

@@ -1,7 +1,9 @@
 """What an audit of the database finds: rows that contradict each other, and what became of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from forge_jobs.values import dataclass
 
 
 class Fault(StrEnum):

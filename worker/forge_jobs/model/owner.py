@@ -1,6 +1,6 @@
 """Who manages configuration, besides people: an operator's object, such as `ForgeQueue shop/mail`."""
 
-from dataclasses import dataclass
+from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ pool (a laptop, systemd) have no version row, and are always let through.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 
 from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.values import dataclass
 
 
 class VersionState(StrEnum):
