@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from tests.command_line import CommandLine, migrated
-from tests.storage.conftest import (  # noqa: F401  fixtures
-    clean_databases,
-    postgres,
-    postgres_server,
-)
+from tests.storage.conftest import postgres  # noqa: F401  a fixture
 from tests.storage.databases import Database
 
 PAGE = Path(__file__).parents[2] / "docs" / "moving.md"

@@ -15,7 +15,6 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.storage.conftest import postgres_server  # noqa: F401  a fixture
 from tests.working.eventually import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,7 +41,7 @@ print(answer.status_code, answer.json)
 
 
 @pytest.fixture
-async def url(postgres_server: str) -> AsyncIterator[str]:  # noqa: F811
+async def url(postgres_server: str) -> AsyncIterator[str]:
     """The URL of an empty database."""
     connection = await asyncpg.connect(postgres_server)
     await connection.execute("DROP DATABASE IF EXISTS web_shop WITH (FORCE)")

@@ -17,7 +17,7 @@ from forge_jobs import Context, Dead, Flow, Forge, Worker
 from forge_jobs.testing import run_due_jobs, use_test_database
 from tests.command_line import CommandLine, migrated
 from tests.pages import PAGES, README, ROOT, Block, blocks, commands
-from tests.storage.conftest import clean_databases, postgres, postgres_server  # noqa: F401  fixtures
+from tests.storage.conftest import postgres  # noqa: F401  a fixture
 from tests.storage.databases import Database
 
 RUN_HERE = {"python", "sh", "sql"}

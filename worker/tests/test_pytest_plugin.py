@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.storage.conftest import postgres_server  # noqa: F401  a fixture
-
 PROGRAM = """
 from datetime import timedelta
 from forge_jobs import Context, Forge
@@ -172,7 +170,7 @@ async def test_of_one_job(forge):
     )
 
 
-def test_a_job_of_a_transaction_is_tested_on_postgres(tmp_path: Path, postgres_server: str) -> None:  # noqa: F811
+def test_a_job_of_a_transaction_is_tested_on_postgres(tmp_path: Path, postgres_server: str) -> None:
     said(
         tmp_path,
         """

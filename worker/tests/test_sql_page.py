@@ -5,7 +5,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.storage.conftest import clean_databases, postgres, postgres_server  # noqa: F401  fixtures
+from tests.storage.conftest import postgres  # noqa: F401  a fixture
 from tests.storage.databases import Database
 
 PAGE = Path(__file__).parents[2] / "docs" / "sql.md"

@@ -18,7 +18,6 @@ from forge_jobs.testing import (
     run_due_jobs,
     use_test_database,
 )
-from tests.storage.conftest import postgres_server  # noqa: F401  a fixture
 from tests.working.eventually import eventually
 
 START = datetime(2026, 3, 1, 11, 30, tzinfo=UTC)
@@ -249,7 +248,7 @@ async def _done(forge: Forge, kind: str) -> bool:
 
 async def test_a_transaction_of_the_callers_enqueues_by_the_clock_of_the_test(
     forge: Forge,
-    postgres_server: str,  # noqa: F811
+    postgres_server: str,
 ) -> None:
     async with use_test_database(forge, now=START, postgres=postgres_server) as clock:
         connection = await asyncpg.connect(postgres_server)
@@ -267,7 +266,7 @@ async def test_a_transaction_of_the_callers_enqueues_by_the_clock_of_the_test(
 
 async def test_no_schema_of_a_test_stays_in_the_database_even_when_its_process_was_killed(
     forge: Forge,
-    postgres_server: str,  # noqa: F811
+    postgres_server: str,
 ) -> None:
     connection = await asyncpg.connect(postgres_server)
     left = "forge_test_0123456789abcdef"

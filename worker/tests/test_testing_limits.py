@@ -6,7 +6,6 @@ import pytest
 
 from forge_jobs import Context, Forge
 from forge_jobs.testing import run_due_jobs, use_test_database
-from tests.storage.conftest import postgres_server  # noqa: F401  a fixture
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -5,47 +5,15 @@ After each test the database is looked at: whatever was done, a job is in exactl
 
 import asyncio
 import contextlib
-import os
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.clock import Clock
-from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
+from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, lent, migrated_storage
 from tests.storage.invariants import check_invariants
-
-FAST = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "autovacuum": "off",
-    "shared_buffers": "16MB",
-    "max_connections": 200,
-}
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server on which databases may be made."""
-    given = os.environ.get("FORGE_TEST_DATABASE_URL")
-    if given:
-        yield given
-        return
-    with LocalPostgres(settings=FAST) as server:
-        yield server.url()
-
-
-@pytest.fixture(scope="session")
-def clean_databases(postgres_server: str) -> Iterator[list[PostgresDatabase]]:
-    """Databases that a test may have next: a used one is emptied, which is faster than a new one."""
-    databases: list[PostgresDatabase] = []
-    yield databases
-    for database in databases:
-        asyncio.run(database.drop())
 
 
 @pytest.fixture(scope="session")
@@ -63,17 +31,8 @@ async def _migrate(database: SqliteDatabase) -> None:
 
 @pytest.fixture
 async def postgres(postgres_server: str, clean_databases: list[PostgresDatabase]) -> AsyncIterator[Database]:
-    if clean_databases:
-        database = clean_databases.pop()
-    else:
-        database = PostgresDatabase(postgres_server, f"forge_test_{secrets.token_hex(4)}")
-        await database.create()
-    yield database
-    try:
-        await database.empty()
-        clean_databases.append(database)
-    except asyncpg.PostgresError:  # whatever the test did to it, the next one gets another
-        await database.drop()
+    async with lent(clean_databases, postgres_server) as database:
+        yield database
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -72,10 +73,10 @@ class PostgresDatabase:
         self._connection: Any = None
         self._refusing: list[str] = []
         self._one_at_a_time = asyncio.Lock()
+        self._emptied = 0  # so often
         self._questions: dict[
             str, Any
         ] = {}  # by their SQL, prepared: planning takes most of the time of an answer
-        self._not_empty: set[str] | None = None  # None: not looked up yet
 
     async def create(self) -> None:
         """It exists, migrated, with a clock that can be moved, and remembers what a new one contains."""
@@ -83,10 +84,20 @@ class PostgresDatabase:
         await self.run(TEST_CLOCK)
         async with migrated_storage(self):
             pass
-        copies = [
-            f"CREATE TABLE pristine.{table} AS TABLE forge_jobs.{table}" for table in await self.tables()
-        ]
+        tables = await self.tables()
+        copies = [f"CREATE TABLE pristine.{table} AS TABLE forge_jobs.{table}" for table in tables]
         await self.run(";".join(["CREATE SCHEMA pristine", *copies]))
+        rows = await self.answers({table: f"TABLE pristine.{table} LIMIT 1" for table in tables})
+        # In a function, whose statements the connection of the tests plans once and not after each of them.
+        statements = [f"DELETE FROM forge_jobs.{table}" for table in reversed(tables)] + [
+            f"INSERT INTO forge_jobs.{table} OVERRIDING SYSTEM VALUE TABLE pristine.{table}"
+            for table in tables
+            if rows[table]
+        ]
+        await self.run(
+            "CREATE FUNCTION test_clock.empty() RETURNS void LANGUAGE plpgsql AS "
+            f"$$ BEGIN {'; '.join(statements)}; END $$"
+        )
 
     @aside
     async def empty(self) -> None:
@@ -97,28 +108,27 @@ class PostgresDatabase:
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         await self.accept()
-        tables, filled = await self.tables(), await self._filled()
-        # One script is one transaction, and one way there and back.
-        await connection.execute(
-            ";".join(
-                [f"DELETE FROM forge_jobs.{table}" for table in reversed(tables)]
-                + [
-                    f"INSERT INTO forge_jobs.{table} OVERRIDING SYSTEM VALUE TABLE pristine.{table}"
-                    for table in tables
-                    if table in filled
-                ]
+        self._emptied += 1
+        if self._emptied % 25 == 0:  # nobody vacuums, and what was deleted is passed over again and again
+            await connection.execute(
+                f"TRUNCATE {', '.join(f'forge_jobs.{table}' for table in await self.tables())}"
             )
-        )
+        await connection.execute("SELECT test_clock.empty()")
         await self.clock.reset()
         if connection.is_in_transaction():  # a test began it, and what was done here since is not committed
             await connection.close()
             raise asyncpg.PostgresError("a test has left a transaction open")
 
     @aside
-    async def drop(self) -> None:
-        """It does not exist."""
+    async def leave(self) -> None:
+        """It is left to whoever stops the server, which takes less than to drop it."""
         if self._connection is not None:
             self._connection.terminate()
+
+    @aside
+    async def drop(self) -> None:
+        """It does not exist."""
+        await self.leave()
         await self._on_server(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
 
     @aside
@@ -129,14 +139,6 @@ class PostgresDatabase:
             "ORDER BY relname <> 'queue', relname <> 'cron', relname"
         )
         return [record["relname"] for record in tables]
-
-    async def _filled(self) -> set[str]:
-        """Return the names of the tables that a new one has rows in."""
-        if self._not_empty is None:
-            tables = await self.tables()
-            rows = await self.answers({table: f"TABLE pristine.{table} LIMIT 1" for table in tables})
-            self._not_empty = {table for table in tables if rows[table]}
-        return self._not_empty
 
     def storage(self, **options: Any) -> Storage:
         from forge_jobs.storage.postgres import PostgresStorage
@@ -232,6 +234,22 @@ class PostgresDatabase:
             await connection.execute(sql)
         finally:
             await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def lent(databases: list[PostgresDatabase], server: str) -> AsyncIterator[PostgresDatabase]:
+    """One of `databases`, else a new one on the server; it is emptied and put there, which is faster than to make another."""
+    if databases:
+        database = databases.pop()
+    else:
+        database = PostgresDatabase(server, f"forge_test_{secrets.token_hex(4)}")
+        await database.create()
+    yield database
+    try:
+        await database.empty()
+        databases.append(database)
+    except asyncpg.PostgresError:  # whatever the test did to it, the next one gets another
+        await database.drop()
 
 
 class SqliteDatabase:

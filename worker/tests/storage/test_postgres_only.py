@@ -548,6 +548,7 @@ ARGUMENTS = ("", "5000", "NULL", "NULL", "50", "ARRAY['a']")
 
 
 async def test_a_page_of_jobs_with_a_tag_is_read_along_an_index(storage, database):
+    await database.run("SELECT setval('forge_jobs.job_id_seq', 1, false)")  # the page begins below 5000
     await database.run(
         "INSERT INTO forge_jobs.job (queue_id, priority, max_attempts, kind, codec, created_at, payload, tags) "
         "SELECT 1, 0, 5, 'work', 'json', now(), '', CASE WHEN n % 3 = 0 THEN ARRAY['a'] END "

@@ -8,6 +8,7 @@ import pytest
 
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
 
@@ -15,7 +16,7 @@ FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
 @pytest.fixture(scope="session")
 def server() -> Iterator[LocalPostgres]:
     """A server of these tests' own."""
-    with LocalPostgres(settings=FAST) as server:
+    with CopiedPostgres(settings=FAST) as server:
         yield server
 
 

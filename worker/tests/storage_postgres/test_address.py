@@ -14,6 +14,7 @@ from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 
@@ -23,7 +24,7 @@ CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 's
 @pytest.fixture(scope="module")
 def strict() -> Iterator[LocalPostgres]:
     """A server that asks for passwords."""
-    with LocalPostgres(settings={"fsync": "off"}, port=0) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=0) as server:
         server.execute("CREATE ROLE shop LOGIN")
         yield server
 

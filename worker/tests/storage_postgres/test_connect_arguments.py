@@ -14,6 +14,7 @@ from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
 from forge_jobs.storage.postgres.connect_arguments import CONNECT_TIMEOUT, connect_arguments
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.conftest import FAST
 
 PASSWORD = "p@s:s/w#r?d%+ ü&=x"
@@ -22,7 +23,7 @@ PASSWORD = "p@s:s/w#r?d%+ ü&=x"
 @pytest.fixture(scope="session")
 def reached() -> Iterator[LocalPostgres]:
     """A server that is reached by an address and wants a password."""
-    with LocalPostgres(settings=FAST, port=0) as server:
+    with CopiedPostgres(settings=FAST, port=0) as server:
         asyncio.run(_want_passwords(server))
         yield server
 

@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.conftest import until
 
 SMALL = {
@@ -22,7 +23,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalPostgres]:
     """A server with few connections, and a role with no rights but to connect."""
-    with LocalPostgres(settings=SMALL) as server:
+    with CopiedPostgres(settings=SMALL) as server:
         server.execute("CREATE ROLE worker LOGIN")
         yield server
 

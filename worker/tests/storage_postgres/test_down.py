@@ -21,6 +21,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.down import UNKNOWN, ServerPlace, is_down, place_of
 from forge_jobs.system.uptime import uptime
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 
@@ -28,14 +29,14 @@ from tests.storage_postgres.gate import Gate
 @pytest.fixture(params=[None, 0], ids=["socket", "address"])
 def mortal(request: pytest.FixtureRequest) -> Iterator[LocalPostgres]:
     """A server that the test may end, reached by its socket or by its address."""
-    with LocalPostgres(settings={"fsync": "off"}, port=request.param) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=request.param) as server:
         yield server
 
 
 @pytest.fixture
 def other() -> Iterator[LocalPostgres]:
     """One more, reached by its address."""
-    with LocalPostgres(settings={"fsync": "off"}, port=0) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=0) as server:
         yield server
 
 

@@ -15,6 +15,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.gate import Gate
 
 LISTENERS = (
@@ -142,7 +143,7 @@ async def test_a_queue_is_called_out_only_while_somebody_is_idle(url: str, schem
 @pytest.fixture
 def choked_soon() -> Iterator[LocalPostgres]:
     """A server whose queue of notifications is as small as it can be."""
-    with LocalPostgres(settings={"fsync": "off", "max_notify_queue_pages": 64}) as server:
+    with CopiedPostgres(settings={"fsync": "off", "max_notify_queue_pages": 64}) as server:
         yield server
 
 

@@ -23,6 +23,7 @@ from forge_jobs.telemetry.events import (
     WorkerStopped,
 )
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.gate import Gate
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -34,14 +35,14 @@ from tests.working.running import working
 @pytest.fixture
 def server() -> Iterator[LocalPostgres]:
     """A server of the test's own, which it may stop."""
-    with LocalPostgres(settings={"fsync": "off"}) as server:
+    with CopiedPostgres(settings={"fsync": "off"}) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def strict_server() -> Iterator[LocalPostgres]:
     """A server that asks for passwords, with a role that may do nothing."""
-    with LocalPostgres(settings={"fsync": "off"}, port=0) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=0) as server:
         server.execute("CREATE ROLE guest LOGIN PASSWORD 'right'")
         yield server
 
@@ -302,7 +303,7 @@ async def test_handlers_go_on_in_an_outage_longer_than_the_stale_time(
     ledger: Ledger, tmp_path: Path, port: int | None, immediate: bool
 ) -> None:
     meanwhile, after = tmp_path / "meanwhile", tmp_path / "after"
-    with LocalPostgres(settings={"fsync": "off"}, port=port) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=port) as server:
         async with fleet(server.url(), ledger, tmp_path) as workers:
             async with Forge(server.url()) as forge:
                 jobs = [await forge.enqueue("wait_for", {"path": str(path)}) for path in (meanwhile, after)]

@@ -10,6 +10,7 @@ from forge_jobs import Forge, State
 from forge_jobs.telemetry.events import HistoryCut, OutcomesDropped
 from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_jobs.worker import audit
+from tests.copied_postgres import CopiedPostgres
 from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -135,7 +136,7 @@ async def test_a_worker_whose_own_beat_is_gone_tells_all_others_to_look(
 @pytest.fixture
 def server() -> Iterator[LocalPostgres]:
     """A server that flushes nothing before it has to."""
-    with LocalPostgres(settings={"fsync": "off", "wal_writer_delay": "10s"}) as server:
+    with CopiedPostgres(settings={"fsync": "off", "wal_writer_delay": "10s"}) as server:
         yield server
 
 

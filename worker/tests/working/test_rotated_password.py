@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from forge_jobs import Forge
-from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.copied_postgres import CopiedPostgres
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import fleet
@@ -13,7 +13,7 @@ from tests.working.processes import fleet
 async def test_a_long_job_outlives_the_rotation_of_the_password_and_the_worker_goes_on(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    with LocalPostgres(settings={"fsync": "off"}, port=0) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=0) as server:
         host = urlsplit(server.url()).netloc.rpartition("@")[2]
         server.execute("CREATE ROLE shop LOGIN SUPERUSER PASSWORD 'first'")
         file = tmp_path / "url"
@@ -49,7 +49,7 @@ async def test_a_long_job_outlives_the_rotation_of_the_password_and_the_worker_g
 async def test_a_worker_that_starts_before_its_file_says_the_new_password_waits_for_it(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    with LocalPostgres(settings={"fsync": "off"}, port=0) as server:
+    with CopiedPostgres(settings={"fsync": "off"}, port=0) as server:
         host = urlsplit(server.url()).netloc.rpartition("@")[2]
         server.execute("CREATE ROLE shop LOGIN SUPERUSER PASSWORD 'second'")
         file = tmp_path / "url"
