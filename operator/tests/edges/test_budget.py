@@ -13,6 +13,7 @@ from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_operator.cluster.api import DEPLOYMENTS, PODS, Kube
 from forge_operator.state.keys import QUEUE, Key
 from forge_operator.state.settings import OperatorSettings
+from tests.copied_postgres import CopiedPostgres
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
 from tests.edges.until import until
@@ -26,9 +27,16 @@ MANY = {"maxReplicas": 20, "targetLatencySeconds": 1, "scaleUp": {"maxPods": 20}
 def postgres() -> Iterator[LocalPostgres]:
     """A PostgreSQL with few connections, and a role for those who may not use its reserve."""
     settings: dict[str, str | int] = {"fsync": "off", "max_connections": 40, "reserved_connections": 2}
-    with LocalPostgres(settings=settings) as server:
+    with CopiedPostgres(settings=settings) as server:
         server.execute("CREATE ROLE ordinary LOGIN")
         yield server
+
+
+@pytest.fixture
+def url(postgres: LocalPostgres) -> Iterator[str]:
+    """The URL of a database of the test's own, to which nobody else is connected."""
+    yield postgres.create_database("budget")
+    postgres.drop_database("budget")
 
 
 class Clients:

@@ -1,8 +1,7 @@
 """Two operators that watch the same namespace: one of them keeps an object, and the other leaves it alone."""
 
-import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -15,8 +14,8 @@ from forge_operator.loop.halt import OutOfDate
 from forge_operator.loop.rivals import GONE_PATIENCE, PATIENCE, Rivals
 from forge_operator.state.keys import CRON, Key
 from tests.edges.api_server import ApiServer, Refused
-from tests.edges.conftest import migrated
 from tests.edges.stage import MAIL, Stage, staged, workers
+from tests.storage.databases import PostgresDatabase, lent
 
 FIRST, SECOND = "default/forge-jobs-operator", "other/forge-jobs-operator"
 THIRD = "third/forge-jobs-operator"
@@ -34,11 +33,10 @@ class Clock:
 
 
 @pytest.fixture
-def other_url(postgres: LocalPostgres) -> Iterator[str]:
+async def other_url(postgres: LocalPostgres, clean_databases: list[PostgresDatabase]) -> AsyncIterator[str]:
     """The URL of the second operator's database."""
-    name = f"forge_test_{secrets.token_hex(4)}"
-    yield postgres.create_database(name, template=migrated(postgres))
-    postgres.drop_database(name)
+    async with lent(clean_databases, postgres.url()) as database:
+        yield database.url
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from forge_jobs.client.doctor import examine
 from forge_jobs.model.checkup import Checkup, Health
 from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres import PostgresStorage
-from tests.storage_postgres.test_rights import ROLES, as_role, grant, owner, tables  # noqa: F401  fixtures
+from tests.storage_postgres.conftest import ROLES, as_role
+from tests.storage_postgres.test_rights import bare, grant, owner, tables, url  # noqa: F401  fixtures
 
 
-async def examined(url: str, role: str) -> dict[str, Checkup]:
+async def examined(url: str, role: str) -> dict[str, Checkup]:  # noqa: F811
     return {checkup.name: checkup for checkup in await examine(Forge(as_role(url, role)))}
 
 
@@ -33,11 +34,11 @@ async def test_a_role_that_only_enqueues_is_told_what_a_worker_needs(tables, url
     assert rights.remedy is not None and "forge-jobs db grants ROLE --as worker" in rights.remedy
 
 
-async def test_a_role_that_has_no_connection_left_is_told_of_its_limit(owner, url):  # noqa: F811
+async def test_a_role_that_has_no_connection_left_is_told_of_its_limit(owner, bare):  # noqa: F811
     role = ROLES[Purpose.WORKER]
-    await (admin := await asyncpg.connect(url)).execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    await (admin := await asyncpg.connect(bare)).execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
     try:
-        [checkup] = (await examined(url, role)).values()
+        [checkup] = (await examined(bare, role)).values()
     finally:
         await admin.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
         await admin.close()
@@ -47,8 +48,8 @@ async def test_a_role_that_has_no_connection_left_is_told_of_its_limit(owner, ur
     assert checkup.remedy is not None and "CONNECTION LIMIT of the role" in checkup.remedy
 
 
-async def test_a_role_that_may_do_nothing_is_wrong(owner, url):  # noqa: F811
-    checkups = await examined(url, ROLES[Purpose.READER])
+async def test_a_role_that_may_do_nothing_is_wrong(owner, bare):  # noqa: F811
+    checkups = await examined(bare, ROLES[Purpose.READER])
 
     assert checkups["migrations"].health is Health.WRONG
 

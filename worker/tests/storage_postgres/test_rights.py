@@ -2,11 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -28,16 +27,10 @@ from forge_jobs.telemetry.events import (
     OutcomeRefused,
     OutcomesHeld,
 )
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.factories import awaiting, worker
-from tests.storage_postgres.conftest import until
+from tests.storage_postgres.conftest import ROLES, as_role, until, with_schema
 from tests.storage_postgres.next_release import KNOWN, NEEDED, NEXT
-
-ROLES = {
-    Purpose.ENQUEUER: "producer",
-    Purpose.WORKER: "labourer",
-    Purpose.READER: "visitor",
-    Purpose.SIGNALLER: "messenger",
-}
 
 HOUR = timedelta(hours=1)
 
@@ -48,32 +41,34 @@ def test_the_page_shows_what_is_granted_to_who_enqueues() -> None:
     assert "\n".join(rights.grants("forge_jobs", "shop_web", Purpose.ENQUEUER)) in page
 
 
-def as_role(url: str, role: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(netloc=f"{role}@"))
+@pytest.fixture
+def url(server: LocalPostgres, with_tables: str) -> Iterator[str]:
+    """The URL of a database of the test's own, with tables."""
+    yield server.create_database("rights", template=with_tables)
+    server.drop_database("rights")
 
 
 @pytest.fixture
-async def owner(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of a role that owns the schema and is no superuser."""
-    admin = await asyncpg.connect(url)
-    for role in ("owner", *ROLES.values()):
-        await admin.execute(f"CREATE ROLE {role} LOGIN")
-    await admin.execute(
-        "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE SCHEMA forge_jobs AUTHORIZATION owner"
-    )
+async def tables(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the role that owns them."""
     connection = await asyncpg.connect(as_role(url, "owner"))
     yield connection
     await connection.close()
-    for role in (*ROLES.values(), "owner"):
-        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    await admin.close()
 
 
 @pytest.fixture
-async def tables(owner: asyncpg.Connection, url: str) -> asyncpg.Connection:
-    """The owner, once there are tables."""
-    await PostgresSchema(PostgresDatabase(as_role(url, "owner"))).migrate()
-    return owner
+def bare(server: LocalPostgres, roles: None) -> Iterator[str]:
+    """The URL of one without tables."""
+    yield with_schema(server, "bare")
+    server.drop_database("bare")
+
+
+@pytest.fixture
+async def owner(bare: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the role that owns its schema."""
+    connection = await asyncpg.connect(as_role(bare, "owner"))
+    yield connection
+    await connection.close()
 
 
 async def grant(owner: asyncpg.Connection, purpose: Purpose) -> None:
@@ -509,7 +504,7 @@ async def test_why_says_which_right_the_workers_lack(
 
 
 @pytest.fixture
-def upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[None]]:
+def upgraded(bare: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[None]]:
     """Migrate, as a role, up to the migration of this number, or to all that the next release knows."""
     for purpose, needed in NEEDED.items():
         monkeypatch.setitem(rights.RIGHTS, purpose, {**rights.RIGHTS[purpose], **needed})
@@ -517,7 +512,7 @@ def upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitab
     async def upgraded(role: str, *, number: int | None = None) -> None:
         known = [step for step in NEXT if number is None or step.number <= number]
         monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _: known)
-        await PostgresSchema(PostgresDatabase(as_role(url, role))).migrate()
+        await PostgresSchema(PostgresDatabase(as_role(bare, role))).migrate()
 
     return upgraded
 
@@ -535,26 +530,26 @@ async def grant_as_of_today(owner: asyncpg.Connection, purpose: Purpose) -> None
 
 @pytest.mark.parametrize("migrates", ["owner", "postgres", "steward"])
 async def test_who_was_granted_rights_keeps_its_work_when_others_migrate(
-    owner: asyncpg.Connection, url: str, upgraded: Callable[..., Awaitable[None]], migrates: str
+    owner: asyncpg.Connection, bare: str, upgraded: Callable[..., Awaitable[None]], migrates: str
 ) -> None:
     await owner.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     await upgraded("owner", number=KNOWN)
     for purpose in (Purpose.ENQUEUER, Purpose.WORKER):
         await grant_as_of_today(owner, purpose)
         await owner.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA forge_jobs TO {ROLES[purpose]}")
-    producer = await asyncpg.connect(as_role(url, "producer"))
+    producer = await asyncpg.connect(as_role(bare, "producer"))
     await producer.fetchval("SELECT forge_jobs.enqueue('work')")
     if migrates == "steward":
-        admin = await asyncpg.connect(url)
+        admin = await asyncpg.connect(bare)
         await admin.execute("CREATE ROLE steward LOGIN; GRANT owner TO steward")
 
     await upgraded(migrates)
 
     await producer.fetchval("SELECT forge_jobs.enqueue('work')")
-    storage = await opened(url, Purpose.ENQUEUER)
+    storage = await opened(bare, Purpose.ENQUEUER)
     for way in WAYS:
         await way(storage)
-    forge = Forge(as_role(url, "labourer"))
+    forge = Forge(as_role(bare, "labourer"))
 
     @forge.handler
     async def work() -> None: ...
@@ -574,7 +569,7 @@ async def test_who_was_granted_rights_keeps_its_work_when_others_migrate(
 
 
 async def test_nobody_gets_more_from_a_migration_than_its_purpose_needs(
-    owner: asyncpg.Connection, url: str, upgraded: Callable[..., Awaitable[None]]
+    owner: asyncpg.Connection, bare: str, upgraded: Callable[..., Awaitable[None]]
 ) -> None:
     await upgraded("owner", number=KNOWN)
     await grant_as_of_today(owner, Purpose.ENQUEUER)
@@ -592,7 +587,7 @@ async def test_nobody_gets_more_from_a_migration_than_its_purpose_needs(
 
 
 async def test_who_may_not_migrate_is_told_who_may(
-    owner: asyncpg.Connection, url: str, upgraded: Callable[..., Awaitable[None]]
+    owner: asyncpg.Connection, bare: str, upgraded: Callable[..., Awaitable[None]]
 ) -> None:
     await upgraded("owner", number=KNOWN)
     await grant_as_of_today(owner, Purpose.WORKER)
@@ -603,4 +598,4 @@ async def test_who_may_not_migrate_is_told_who_may(
     assert "This role may not migrate schema 'forge_jobs'" in str(caught.value)
     assert "allowed is the owner of its tables: run forge-jobs db migrate as that role." in str(caught.value)
     with pytest.raises(StorageUnusable, match="allowed is one that may create a schema there"):
-        await PostgresSchema(PostgresDatabase(as_role(url, "labourer"), schema="other")).migrate()
+        await PostgresSchema(PostgresDatabase(as_role(bare, "labourer"), schema="other")).migrate()
