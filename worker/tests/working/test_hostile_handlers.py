@@ -1,23 +1,23 @@
 """Whatever a handler does, it is its own job's business: the worker and the other jobs go on."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs import Dead, Forge, Retry, State, Worker
 from forge_jobs.model.job import Reason
 from forge_jobs.worker import runners
 from tests.storage.databases import Database
+from tests.working.in_a_process import declared, plain, plain_with_context
 from tests.working.running import working
+
+ON_ONE_DATABASE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""What a process does and says is the same on the other."""
 
 
 async def run(forge: Forge) -> None:
@@ -50,143 +50,12 @@ async def test_a_reason_that_no_database_can_hold_is_kept_as_text(
     assert (await forge.jobs.get(other.id)).state is State.DONE
 
 
-def in_child_retry() -> None:
-    raise Retry(after=timedelta(hours=2), reason="later")
-
-
-def in_child_throttled() -> None:
-    raise Throttled(retry_after=3600)
-
-
-def in_child_rescheduled() -> None:
-    raise Reschedule(datetime(2100, 1, 1, tzinfo=UTC))
-
-
-def in_child_dead() -> None:
-    raise Dead("never")
-
-
-def in_child_crash() -> None:
-    os._exit(3)
-
-
-def in_child_killed() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_child_exit() -> None:
-    sys.exit(4)
-
-
-def in_child_interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def in_child_fork() -> None:
-    """Leave a fork behind that holds what its parent held open."""
-    if os.fork() == 0:
-        time.sleep(60)
-        os._exit(0)
-    os._exit(5)
-
-
-def in_child_unpicklable() -> Any:
-    return threading.Lock()
-
-
-def in_child_coroutine() -> Any:
-    return asyncio.sleep(0)
-
-
-def in_child_generator() -> Any:
-    return (number for number in range(3))
-
-
-def in_child_enqueues_by_its_program() -> None:
-    declared.enqueue("works")  # type: ignore[unused-coroutine]  # a plain handler waits in the call
-
-
-def in_child_enqueues_by_a_handler() -> None:
-    declared.handlers["in_child_crash"].options(delay=60).enqueue_many([{}])  # type: ignore[unused-coroutine]
-
-
-def in_child_waits_for_a_job() -> None:
-    declared.wait(1)  # type: ignore[unused-coroutine]
-
-
-def in_child_acquires(ctx: Context) -> None:
-    ctx.rate_limit.acquire("mail")
-
-
-class Gone(Dead):
-    """Made from what no exception is made of."""
-
-    def __init__(self, *, name: str) -> None:
-        super().__init__(f"{name} is gone")
-
-
-class Unsaid(Dead):
-    """Does not tell its base what it was given."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def in_child_returns_twice() -> str:
-    os.fork()
-    return "twice"
-
-
-def in_child_forks() -> int:
-    if (fork := os.fork()) == 0:
-        sys.exit(7)
-    return os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
-
-
-def in_child_echo(number: int) -> int:
-    return number
-
-
-def in_child_writes_everywhere() -> None:
-    for descriptor in range(3, 100):
-        with contextlib.suppress(OSError):
-            os.write(descriptor, b"\xff" * 100)
-
-
-def in_child_gone() -> None:
-    raise Gone(name="the file")
-
-
-def in_child_unsaid() -> None:
-    raise Unsaid("the file")
-
-
-def in_child_chained() -> None:
-    try:
-        _ = dict[str, int]()["the real reason"]
-    except KeyError as error:
-        raise Odd("could", two="not") from error
-
-
-class Odd(Exception):
-    """Cannot be made again from what it says."""
-
-    def __init__(self, one: str, *, two: str) -> None:
-        super().__init__(f"{one} {two}")
-
-
-def in_child_odd() -> None:
-    raise Odd("very", two="odd")
-
-
-declared = Forge()
-for function in [value for name, value in list(globals().items()) if name.startswith("in_child_")]:
-    globals()[function.__name__] = declared.handler(executor="process", max_attempts=2)(function)
-
-
 @pytest.fixture
 async def children(forge: Forge) -> Forge:
     """A forge whose handlers run in processes of their own."""
+    await forge.queues.set(
+        "default", backoff_base=timedelta(minutes=10)
+    )  # no retry comes before all have run
     for handler in declared.handlers.values():
         forge.handlers.add(handler)
     return forge
@@ -212,43 +81,39 @@ async def test_what_a_handler_in_a_process_of_its_own_decides_is_done(children: 
     assert (found.reason, found.attempt) == (Reason.THROTTLED, 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("in_child_crash", "its process ended with exit code 3"),
-        ("in_child_killed", "its process was killed by signal 9 (SIGKILL)"),
-        ("in_child_exit", "SystemExit: 4"),
-        ("in_child_interrupt", "KeyboardInterrupt"),
-        ("in_child_fork", "its process ended with exit code 5"),
-        (
-            "in_child_writes_everywhere",
-            "its process wrote something other than its answer to the socket",
-        ),
-    ],
-)
-async def test_how_a_process_ended_is_said(children: Forge, kind: str, said: str) -> None:
-    job = await children.enqueue(kind)
+HOW_IT_ENDED = {
+    "in_child_crash": "its process ended with exit code 3",
+    "in_child_killed": "its process was killed by signal 9 (SIGKILL)",
+    "in_child_exit": "SystemExit: 4",
+    "in_child_interrupt": "KeyboardInterrupt",
+    "in_child_fork": "its process ended with exit code 5",
+    "in_child_writes_everywhere": "its process wrote something other than its answer to the socket",
+}
+
+
+@ON_ONE_DATABASE
+async def test_how_a_process_ended_is_said(children: Forge) -> None:
+    jobs = {kind: await children.enqueue(kind) for kind in HOW_IT_ENDED}
     await run(children)
 
-    found = await children.jobs.get(job.id)
-    assert found.reason is Reason.RETRY
-    assert (found.error or "").partition("\n")[0] == said
+    ended = {kind: await children.jobs.get(job) for kind, job in jobs.items()}
+    assert {kind: job.reason for kind, job in ended.items()} == dict.fromkeys(jobs, Reason.RETRY)
+    assert {kind: (job.error or "").partition("\n")[0] for kind, job in ended.items()} == HOW_IT_ENDED
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"), [("in_child_gone", "the file is gone"), ("in_child_unsaid", "Unsaid: the file")]
-)
-async def test_a_decision_of_the_program_s_own_is_done_in_a_process_too(
-    children: Forge, kind: str, said: str
-) -> None:
-    job = await children.enqueue(kind)
+@ON_ONE_DATABASE
+async def test_a_decision_of_the_program_s_own_is_done_in_a_process_too(children: Forge) -> None:
+    said = {"in_child_gone": "the file is gone", "in_child_unsaid": "Unsaid: the file"}
+    jobs = {kind: await children.enqueue(kind) for kind in said}
     await run(children)
 
-    found = await children.jobs.get(job.id)
-    assert (found.state, found.attempt) == (State.DEAD, 1)
-    assert found.error is not None and said in found.error.partition("\n")[0]
+    for kind, job in jobs.items():
+        found = await children.jobs.get(job.id)
+        assert (found.state, found.attempt) == (State.DEAD, 1), kind
+        assert found.error is not None and said[kind] in found.error.partition("\n")[0]
 
 
+@ON_ONE_DATABASE
 async def test_a_failure_in_a_process_keeps_what_caused_it(children: Forge) -> None:
     job = await children.enqueue("in_child_chained")
     await run(children)
@@ -259,6 +124,7 @@ async def test_a_failure_in_a_process_keeps_what_caused_it(children: Forge) -> N
     assert "in in_child_chained" in error
 
 
+@ON_ONE_DATABASE
 async def test_a_fork_of_a_handlers_process_answers_for_nobody(children: Forge) -> None:
     forge = children
     async with working(forge, concurrency=1):
@@ -271,6 +137,7 @@ async def test_a_fork_of_a_handlers_process_answers_for_nobody(children: Forge) 
         assert await forge.wait(forks.id, timeout=30) == 7
 
 
+@ON_ONE_DATABASE
 async def test_a_script_that_works_when_it_is_imported_is_no_worker_in_a_handlers_process(
     forge: Forge, database: Database, tmp_path: Path
 ) -> None:
@@ -287,6 +154,7 @@ async def test_a_script_that_works_when_it_is_imported_is_no_worker_in_a_handler
     assert "allowed is to open it below if __name__ == '__main__'" in (adds.error or "").partition("\n")[0]
 
 
+@ON_ONE_DATABASE
 async def test_a_program_that_is_run_as_a_script_has_its_handlers_in_processes_too(
     forge: Forge, database: Database, tmp_path: Path
 ) -> None:
@@ -337,6 +205,7 @@ if __name__ == "__main__":
 """
 
 
+@ON_ONE_DATABASE
 async def test_a_failure_in_a_process_keeps_its_traceback(children: Forge) -> None:
     job = await children.enqueue("in_child_odd")
     await run(children)
@@ -359,6 +228,7 @@ async def test_a_process_that_breaks_is_a_failure_of_its_job_only(children: Forg
     assert (await children.jobs.get(other.id)).state is State.DONE
 
 
+@ON_ONE_DATABASE
 async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again(children: Forge) -> None:
     job = await children.enqueue("in_child_unpicklable")
     await run(children)
@@ -368,26 +238,25 @@ async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again
     assert found.error is not None and "its result was not kept" in found.error
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
-        ("in_child_coroutine", "The handler returned a coroutine, which nothing awaits"),
-        ("in_child_generator", "The handler returned a generator, whose work is not done"),
-        ("in_child_enqueues_by_its_program", "forge.enqueue is used in a handler with executor='process'"),
-        ("in_child_enqueues_by_a_handler", "forge.enqueue_many is used in a handler with executor='process'"),
-        ("in_child_waits_for_a_job", "forge.wait is used in a handler with executor='process'"),
-        ("in_child_acquires", "ctx.rate_limit is used in a handler with executor='process'"),
-    ],
-)
-async def test_what_a_process_cannot_do_is_said_and_never_passed_over(
-    children: Forge, kind: str, says: str
-) -> None:
-    job = await children.enqueue(kind)
+IS_NOT_DONE = {
+    "in_child_coroutine": "The handler returned a coroutine, which nothing awaits",
+    "in_child_generator": "The handler returned a generator, whose work is not done",
+    "in_child_enqueues_by_its_program": "forge.enqueue is used in a handler with executor='process'",
+    "in_child_enqueues_by_a_handler": "forge.enqueue_many is used in a handler with executor='process'",
+    "in_child_waits_for_a_job": "forge.wait is used in a handler with executor='process'",
+    "in_child_acquires": "ctx.rate_limit is used in a handler with executor='process'",
+}
+
+
+@ON_ONE_DATABASE
+async def test_what_a_process_cannot_do_is_said_and_never_passed_over(children: Forge) -> None:
+    jobs = {kind: await children.enqueue(kind) for kind in IS_NOT_DONE}
     await run(children)
 
-    found = await children.jobs.get(job.id)
-    assert found.reason is Reason.RETRY
-    assert found.error is not None and says in found.error.splitlines()[0]
+    for kind, job in jobs.items():
+        found = await children.jobs.get(job.id)
+        assert found.reason is Reason.RETRY, kind
+        assert found.error is not None and IS_NOT_DONE[kind] in found.error.splitlines()[0]
 
 
 async def test_what_is_raised_past_every_exception_fails_its_job_only(forge: Forge) -> None:
@@ -410,14 +279,7 @@ async def test_what_is_raised_past_every_exception_fails_its_job_only(forge: For
     assert (await forge.jobs.get(other.id)).state is State.DONE
 
 
-def plain(left: int, right: int) -> int:
-    return left + right
-
-
-def plain_with_context(ctx: Context) -> str:
-    return f"{ctx.kind} in {ctx.queue}"
-
-
+@ON_ONE_DATABASE
 async def test_a_function_that_is_no_handler_by_its_name_runs_in_a_process_too(forge: Forge) -> None:
     forge.handler(kind="add", executor="process", max_attempts=1)(plain)
     forge.handler(kind="tell", executor="process", max_attempts=1)(plain_with_context)

@@ -1,26 +1,20 @@
 """The processes of `executor="process"` handlers: their number, their names, and how long each is kept."""
 
-import asyncio
 import itertools
-import multiprocessing
-import os
-import time
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Forge, InvalidInput, State
+from forge_jobs import Forge, State
 from forge_jobs.telemetry.events import JobProcessReplaced
 from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually
+from tests.working.in_a_process import enqueue_in_loop, enqueue_next, grow, nap, tell_names, tell_pid
 from tests.working.running import working
 from tests.working.test_context import run
 
 MEBIBYTE = 1024 * 1024
-hoard: list[bytes] = []
 
 
 @pytest.fixture
@@ -38,44 +32,6 @@ async def forge(database: Database, limits: None) -> AsyncIterator[Forge]:
 
 def limited(**limits: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("limits", [limits], indirect=True)
-
-
-def grow() -> int:
-    hoard.append(b"x" * (60 * MEBIBYTE))
-    return os.getpid()
-
-
-def tell_pid() -> int:
-    return os.getpid()
-
-
-def nap(seconds: float) -> tuple[float, float]:
-    begun = time.monotonic()
-    time.sleep(seconds)
-    return begun, time.monotonic()
-
-
-def tell_names() -> list[str]:
-    return [multiprocessing.current_process().name, Path("/proc/self/comm").read_text().strip()]
-
-
-def enqueue_next(ctx: Context) -> list[Any]:
-    first = ctx.enqueue("next", {"number": 1}, key="k")
-    second = ctx.enqueue("next", {"number": 1}, key="k", priority=3)
-    said = []
-    for options in ({"connection": object()}, {"tags": lambda: None}, {"priority": "high"}):
-        try:
-            ctx.enqueue("next", {}, **options)
-        except InvalidInput as error:
-            said.append(str(error))
-    return [first.id, second.id, first.duplicate, second.duplicate, said]
-
-
-def enqueue_in_loop(ctx: Context) -> int:
-    async def work() -> int:
-        return int((await ctx.enqueue("next")).id)
-
-    return asyncio.run(work())
 
 
 async def aside() -> None:

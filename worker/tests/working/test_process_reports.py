@@ -1,167 +1,32 @@
 """What a handler in a process of its own says of its job: its worker writes that."""
 
 import asyncio
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 
-from forge_jobs import ClaimLost, Context, Forge, InvalidInput, Reason, State, Step
-from forge_jobs.model.decision import Asleep
+from forge_jobs import Forge, Reason, State
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
+from tests.working.in_a_process import (
+    agree,
+    copy,
+    die,
+    in_another_order,
+    late,
+    leave_out,
+    misuse,
+    note,
+    noted,
+    ship,
+    side_by_side,
+    swallow,
+    taken_back,
+)
 from tests.working.test_context import run
 from tests.working.test_steps import at_once
-
-DAY = timedelta(days=1)
-
-
-def note(path: str, what: str) -> str:
-    with open(path, "a", encoding="utf-8") as ledger:
-        ledger.write(f"{what}\n")
-    return what
-
-
-def noted(path: str) -> list[str]:
-    with open(path, encoding="utf-8") as ledger:
-        return ledger.read().split()
-
-
-def ship(ctx: Context, ledger: str) -> list[object]:
-    charged = ctx.step("charge", note, ledger, "charged")
-    if ctx.attempt == 1:
-        raise ConnectionError
-    packed = ctx.step(Step("pack", attempts=2, wait=0.01), flaky, ledger)
-    ctx.sleep(DAY)
-    return [charged, packed, ctx.patched("taxes"), os.getpid() != os.getppid()]
-
-
-def flaky(ledger: str) -> str:
-    note(ledger, "tried")
-    if noted(ledger).count("tried") == 1:
-        raise TimeoutError
-    return "packed"
-
-
-def copy(ctx: Context) -> object:
-    pages = ctx.state or []
-    pages.append(ctx.attempt)
-    ctx.save(pages)
-    ctx.progress(0.5, f"attempt {ctx.attempt}")
-    ctx.set_result({"pages": len(pages)})
-    before = ctx.state_of_key()
-    ctx.save_for_key([before, ctx.attempt])
-    if ctx.attempt == 1:
-        raise ConnectionError
-    return [ctx.state, before]
-
-
-def agree(ctx: Context) -> object:
-    answer = ctx.wait_for("approved", timeout=DAY)
-    try:
-        ctx.wait_for("paid", timeout=0)
-    except TimeoutError as error:
-        return [answer, str(error).partition(":")[0]]
-    return None
-
-
-def misuse(ctx: Context) -> list[str]:
-    said: list[str] = []
-    calls: list[Callable[[], Any]] = [
-        lambda: ctx.save(object()),
-        lambda: ctx.save("x" * 300_000),
-        lambda: ctx.save(1, connection=object()),
-        lambda: ctx.step(Step("book", connection=object()), dict),
-        lambda: ctx.step("outer", lambda: ctx.step("inner", dict)),
-        lambda: ctx.step("", dict),
-        lambda: ctx.save_for_key(1),
-        lambda: ctx.progress(2),
-        lambda: ctx.enqueue("other", connection=object()),
-        lambda: ctx.rate_limit.acquire("smtp"),
-    ]
-    for call in calls:
-        try:
-            call()
-        except InvalidInput as error:
-            said.append(str(error))
-    return said
-
-
-def side_by_side(ctx: Context) -> int:
-    threads = [threading.Thread(target=ctx.progress, args=(share / 200,)) for share in range(100)]
-    for thread in threads:
-        thread.start()
-    results = [ctx.step(f"step {number}", int, str(number)) for number in range(20)]
-    for thread in threads:
-        thread.join()
-    return sum(results)
-
-
-def swallow(ctx: Context, ledger: str) -> str:
-    note(ledger, "called")
-    try:
-        ctx.sleep(DAY)
-    except Asleep:
-        return "done at once"
-    return "slept"
-
-
-def in_another_order(ctx: Context, ledger: str) -> None:
-    names = ["first", "second"] if ctx.attempt == 1 else ["second", "first"]
-    for name in names:
-        ctx.step(name, note, ledger, name)
-    raise ConnectionError
-
-
-def die(ctx: Context, ledger: str) -> object:
-    def killed_once() -> str:
-        if noted(ledger).count("begun") == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return "survived"
-
-    ctx.step("first", note, ledger, "first")
-    ctx.progress(0.5)
-    note(ledger, "begun")
-    return ctx.step("second", killed_once)
-
-
-def late(ctx: Context) -> str:
-    """Leave a thread behind that asks when the job has ended."""
-
-    def ask_again() -> None:
-        for _ in range(200):
-            with suppress(InvalidInput):
-                ctx.save(1)
-            time.sleep(0.005)
-
-    threading.Thread(target=ask_again, daemon=True).start()
-    return "done"
-
-
-def leave_out(ctx: Context, ledger: str) -> None:
-    if ctx.attempt == 1:
-        ctx.step("first", note, ledger, "first")
-        raise ConnectionError
-
-
-def taken_back(ctx: Context, ledger: str) -> None:
-    def work() -> None:
-        note(ledger, "ran")
-        while "lost" not in noted(ledger):
-            time.sleep(0.01)
-
-    try:
-        ctx.step("work", work)
-    except ClaimLost:
-        note(ledger, "ClaimLost")
-        raise
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, Job, State, Worker
 
+ON_ONE_DATABASE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""What a function returns is looked at before any database hears of it."""
+
 ran: list[object] = []
 
 
@@ -87,6 +90,7 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("way", WAYS)
+@ON_ONE_DATABASE
 async def test_an_async_function_runs_however_it_is_wrapped(forge: Forge, way: str) -> None:
     payload = {} if "partial" in way or way in ("something to be awaited", "lambda") else {"number": 7}
     job = await run(forge, WAYS[way], **payload)
@@ -182,6 +186,7 @@ def endless() -> "asyncio.Future[Any]":
         (functools.partial(returns_async, endless), "an awaitable that returns another awaitable"),
     ],
 )
+@ON_ONE_DATABASE
 async def test_what_has_not_run_is_a_failed_attempt(
     forge: Forge, function: Callable[..., Any], says: str
 ) -> None:
@@ -213,6 +218,7 @@ def nested() -> dict[str, Any]:
         (nested, "a coroutine at $.sent[0],"),
     ],
 )
+@ON_ONE_DATABASE
 async def test_what_has_not_run_in_a_process_of_its_own_is_a_failed_attempt(
     forge: Forge, function: Callable[[], Any], says: str
 ) -> None:
@@ -242,6 +248,7 @@ def unseen_in_a_list() -> object:
 
 @pytest.mark.parametrize("function", [unseen, unseen_in_a_list])
 @pytest.mark.parametrize("executor", [None, "thread", "process"])
+@ON_ONE_DATABASE
 async def test_a_result_that_cannot_be_looked_at_is_not_kept_and_its_work_is_done(
     forge: Forge, function: Callable[[], object], executor: str | None
 ) -> None:
