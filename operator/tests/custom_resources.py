@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import cel
@@ -60,10 +61,15 @@ def refusals(resource: Resource, old: Resource | None = None) -> list[str]:
     schema = SCHEMAS[resource["kind"]]
     resource = complete(resource)
     wrong = [
-        f"{error.json_path}: {error.message}" for error in _ApiServer(closed(schema)).iter_errors(resource)
+        f"{error.json_path}: {error.message}" for error in _validator(resource["kind"]).iter_errors(resource)
     ]
     # As in the API server: rules are looked at only when the schema is kept.
     return wrong or list(_broken_rules(schema, resource, None if old is None else complete(old), ""))
+
+
+@cache
+def _validator(kind: str) -> Any:
+    return _ApiServer(closed(SCHEMAS[kind]))
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ OLDEST, NEWEST = "1.20.2", "1.37.0"
 """The Kubernetes versions between which the chart can be installed."""
 
 Manifest = dict[str, Any]
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Written in C where PyYAML has that: the definitions of custom resources are long."""
 
 needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not on PATH")
 
@@ -48,12 +51,12 @@ def render(
     return json.loads(_rendered(tuple(flags(given)), release, kubernetes))  # type: ignore[no-any-return]
 
 
-@lru_cache
+@cache
 def _rendered(words: tuple[str, ...], release: str, kubernetes: str) -> str:
     text = helm(
         "template", release, str(CHART), "--namespace", NAMESPACE, "--kube-version", kubernetes, *words
     )
-    return json.dumps([each for each in yaml.safe_load_all(text) if each is not None])
+    return json.dumps([each for each in yaml.load_all(text, LOADER) if each is not None])
 
 
 def named(objects: list[Manifest], kind: str, name: str) -> Manifest:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
@@ -226,13 +227,18 @@ SPOKEN = [
 ]
 
 
+@cache
+def spoken() -> dict[str, str]:
+    """Return the texts, in one line each, by their files."""
+    files = [file for file in SPOKEN if file.suffix in (".py", ".sql", ".md", ".yaml", ".json", ".txt")]
+    return {str(file.relative_to(ROOT)): " ".join(file.read_text(encoding="utf-8").split()) for file in files}
+
+
 @pytest.mark.parametrize(("pattern", "word"), FORBIDDEN.items(), ids=FORBIDDEN.values())
 def test_one_thing_has_one_word(pattern: str, word: str) -> None:
-    files = [file for file in SPOKEN if file.suffix in (".py", ".sql", ".md", ".yaml", ".json", ".txt")]
-    texts = {file: " ".join(file.read_text(encoding="utf-8").split()) for file in files}
     found = {
-        str(file.relative_to(ROOT)): match[0]
-        for file, text in texts.items()
+        file: match[0]
+        for file, text in spoken().items()
         for match in re.finditer(pattern, text, re.IGNORECASE)
     }
 

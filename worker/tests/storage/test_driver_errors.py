@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, get_type_hints
 
 import asyncpg
@@ -70,8 +71,9 @@ class Stage:
         self.job_id, self.claim, self.epoch, self.operation_ids = job_id, claim, epoch, operation_ids
 
 
-def given(name: str, parameter: str, on: Stage) -> Any:
-    """Return what a method is called with for a parameter that it requires."""
+@cache
+def known(on: Stage) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
+    """Return what methods are called with, by the name of a parameter, and by that of a method, or its noun, and a parameter."""
     values: dict[str, Any] = {
         **{
             "job_id": on.job_id,
@@ -146,17 +148,30 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         ("signals", "signal"): NewSignal("approved"),
         **{(f"operations.step {move.name}", "operation_id"): on.operation_ids[move] for move in Move},
     }
+    return values, by_noun
+
+
+def given(name: str, parameter: str, on: Stage) -> Any:
+    """Return what a method is called with for a parameter that it requires."""
+    values, by_noun = known(on)
     for said in (name, name.partition(".")[0]):
         if (said, parameter) in by_noun:
             return by_noun[said, parameter]
     return values[parameter]
 
 
+@cache
+def required_by(method: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a method that have no default."""
+    parameters = inspect.signature(method).parameters.values()
+    return [parameter for parameter in parameters if parameter.default is parameter.empty]
+
+
 async def called(storage: Storage, name: str, on: Stage) -> None:
     """Call a method with all that it requires; of a walk, take every step."""
     *nouns, verb = name.partition(" ")[0].split(".")
     method = getattr(getattr(storage, nouns[0]) if nouns else storage, verb)
-    required = [one for one in inspect.signature(method).parameters.values() if one.default is one.empty]
+    required = required_by(method)
     plain = [given(name, one.name, on) for one in required if one.kind is not one.KEYWORD_ONLY]
     named = {one.name: given(name, one.name, on) for one in required if one.kind is one.KEYWORD_ONLY}
     answer = method(*plain, **named)
@@ -264,10 +279,11 @@ def fault(database: Database, monkeypatch: pytest.MonkeyPatch) -> Fault:
 
 async def test_no_error_of_a_driver_leaves_the_storage(database: Database, fault: Fault) -> None:
     errors = POSTGRES if isinstance(database, PostgresDatabase) else SQLITE
+    methods = public_methods()
     let_out: dict[str, str] = {}
     async with staged(database) as (storage, stage):
         for kind, error in errors.items():
-            for name in public_methods():
+            for name in methods:
                 for passing in range(20 if kind in FEW else 1):
                     if passing and name in ("schema.drop", "removals.close", "removals.erase"):
                         break  # what takes things away must not come to its end
