@@ -12,7 +12,7 @@ from forge_jobs.model.version import OPEN, Version, VersionState
 from tests.storage.factories import done, enqueue_many, queue, worker
 
 POOL, VERSIONS = "6f0c4e1a-pool", ("bbbbbbb1", "bbbbbbb2")
-FLIPS, DRAIN_EVERY = 100, 10
+FLIPS, DRAIN_EVERY = 60, 10
 CURRENT, RAMPING = VersionState.CURRENT, VersionState.RAMPING
 
 

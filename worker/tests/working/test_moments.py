@@ -79,18 +79,22 @@ async def test_a_retry_may_come_in_a_thousand_years(forge: Forge) -> None:
     await is_sound(forge)
 
 
-@pytest.mark.parametrize(
-    "value", [-1, float("inf"), float("nan"), 1e300, 10**400, timedelta.max, timedelta(-1), "5", True]
-)
+NO_DURATIONS: list[Any] = [
+    *(-1, float("inf"), float("nan"), 1e300, 10**400),
+    *(timedelta.max, timedelta(-1), "5", True),
+]
+
+
 @pytest.mark.parametrize("option", ["delay", "timeout"])
-async def test_a_duration_that_is_none_is_refused_by_name(forge: Forge, option: str, value: Any) -> None:
-    with pytest.raises(InvalidInput, match=f"^{option} is .*, allowed is .*") as refused:
-        await forge.enqueue("anything", {}, **{option: value})
-    assert len(str(refused.value)) < 500
-    with pytest.raises(InvalidInput, match=r"^timeout is .*, allowed is .*"):
-        await forge.wait(1, timeout=value)
-    with pytest.raises(InvalidInput, match=r"^timeout is .*, allowed is .*"):
-        forge.handler(kind="declared", timeout=value)(print)
+async def test_a_duration_that_is_none_is_refused_by_name(forge: Forge, option: str) -> None:
+    for value in NO_DURATIONS:
+        with pytest.raises(InvalidInput, match=f"^{option} is .*, allowed is .*") as refused:
+            await forge.enqueue("anything", {}, **{option: value})
+        assert len(str(refused.value)) < 500
+        with pytest.raises(InvalidInput, match=r"^timeout is .*, allowed is .*"):
+            await forge.wait(1, timeout=value)
+        with pytest.raises(InvalidInput, match=r"^timeout is .*, allowed is .*"):
+            forge.handler(kind="declared", timeout=value)(print)
     assert not await forge.jobs.list()
 
 

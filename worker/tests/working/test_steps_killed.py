@@ -10,7 +10,7 @@ from tests.working.ledger import Ledger
 from tests.working.processes import Fleet
 from tests.working.stepping import POINTS
 
-JOBS, EVERY = 180, 20
+JOBS, EVERY = 108, 12
 BESIDE = {"left 1", "left 2", "right 1", "right 2"}
 
 

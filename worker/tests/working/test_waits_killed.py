@@ -10,7 +10,7 @@ from tests.working.ledger import Ledger
 from tests.working.processes import Fleet
 from tests.working.stepping import WAIT_POINTS
 
-JOBS, EVERY, TIMEOUT = 120, 15, 3.0
+JOBS, EVERY, TIMEOUT = 72, 9, 3.0
 
 
 async def test_a_wait_is_ended_once_though_workers_are_killed(
@@ -36,7 +36,7 @@ async def test_a_wait_is_ended_once_though_workers_are_killed(
 
     async def send_when_it_waits(job_id: int) -> None:
         while (await forge.jobs.get(job_id)).state is not State.WAITING:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         await send(job_id)
 
     async def send_at_some_time(job_id: int, kill: str | None) -> None:
