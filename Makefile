@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m forge_jobs.demo $${POSTGRES:+--postgres} -- $${DIR:+"$$DIR"}
 
 test: $(VENV)/.installed
-	$(BIN)/pytest -n 4 $(ARGS)
+	$(BIN)/pytest -n 5 $(ARGS)
 
 # Django 6.1 needs Python 3.12: make test-django VENV=build/venv PYTHON=python3.13
 test-django: $(VENV)/.installed
