@@ -2,12 +2,23 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from forge_jobs.storage.outage import Outage
 
 Chore = Callable[[], Awaitable[float | None]]
 """Makes one pass; may return the seconds until the next one, if that is sooner than the interval."""
+
+
+def breather(began: float) -> float:
+    """Return for how many seconds a chore rests that has more to do, after a pass that began at this moment (monotonic): as many
+    as the pass took.
+
+    So a chore has half of a connection at most, and slows nobody for long, and the faster the database is the more it does: a rest
+    of a fixed length would be a limit, above which work piles up for ever.
+    """
+    return time.monotonic() - began
 
 
 async def every(interval: float, chore: Chore, *, outage: Outage, wake: asyncio.Event | None = None) -> None:

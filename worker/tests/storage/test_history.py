@@ -1,8 +1,11 @@
 """Ended jobs are kept as long as their queue says, and no longer."""
 
+import time
 from datetime import timedelta
 
+from forge_jobs.maintenance import sweeper
 from forge_jobs.model.job import State
+from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage.factories import (
     NEVER,
     claim,
@@ -92,6 +95,21 @@ async def test_no_more_than_the_limit_go_at_once_and_the_rest_later(storage, clo
     swept = [await storage.history.sweep(epoch=epoch, limit=10) for _ in range(4)]
 
     assert swept == [10, 10, 5, 0]
+
+
+async def test_a_sweep_of_more_than_one_pass_rests_no_longer_than_the_pass_took(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    await enqueue_many(storage, sweeper.BATCH)
+    await storage.claims.finish([done(one) for one in await claim(storage, me, limit=sweeper.BATCH)])
+    await clock.advance(days=8)
+
+    began = time.monotonic()
+    rest = await sweeper.sweep(storage, Telemetry(), epoch)
+
+    assert rest is not None
+    assert 0 < rest <= time.monotonic() - began
+    assert await sweeper.sweep(storage, Telemetry(), epoch) is None
+    assert await ids(storage) == []
 
 
 async def test_jobs_that_ended_together_go_together_however_far_apart_they_were_enqueued(storage, clock):
