@@ -12,7 +12,7 @@ async def test_work_committed_with_its_completion_is_done_once_though_workers_ar
 ) -> None:
     await database.run(MAKE_BOOK)
 
-    report = await kept(forge, workers, database.rows, jobs=120, every=24, pause=0.4)
+    report = await kept(forge, workers, database.rows, jobs=200, every=40, pause=0.4)
 
-    assert (report.done, report.once, report.booked) == (120, 120, 120), report
+    assert (report.done, report.once, report.booked) == (200, 200, 200), report
     assert report.killed >= 4 and report.again >= 4
