@@ -1,6 +1,6 @@
 """Ageing: what pending jobs gain by waiting."""
 
-from forge_jobs.values import dataclass
+from dataclasses import dataclass
 
 MOST_TURNS = 100
 """A job that has waited for so many times its queue's `age_after` is looked at each time; a younger one once in each of these."""

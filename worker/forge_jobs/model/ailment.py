@@ -1,6 +1,6 @@
 """What keeps a worker from its work, as it knows itself: /readyz says so, and each heartbeat tells the database."""
 
-from forge_jobs.values import dataclass
+from dataclasses import dataclass
 
 LONGEST = 500
 """How many characters of the database's error are kept."""

@@ -1,8 +1,7 @@
 """What an examination of a database finds."""
 
+from dataclasses import dataclass
 from enum import StrEnum
-
-from forge_jobs.values import dataclass
 
 
 class Health(StrEnum):

@@ -1,9 +1,9 @@
 """What people change of a single job that waits."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from forge_jobs.model.unset import UNSET, Unset
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

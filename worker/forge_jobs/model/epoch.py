@@ -3,9 +3,8 @@
 Both are numbers, of two different rows: the types keep one from being given for the other.
 """
 
+from dataclasses import dataclass
 from typing import NewType
-
-from forge_jobs.values import dataclass
 
 OperatorEpoch = NewType("OperatorEpoch", int)
 """The number of the operator that writes: one that took over has a higher one, and the database refuses the others."""

@@ -1,13 +1,12 @@
 """Facts that a database tells of itself and of its jobs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from forge_jobs.model.flow import FlowNeeds
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

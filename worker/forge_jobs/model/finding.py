@@ -1,9 +1,7 @@
 """What an audit of the database finds: rows that contradict each other, and what became of them."""
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from forge_jobs.values import dataclass
 
 
 class Fault(StrEnum):

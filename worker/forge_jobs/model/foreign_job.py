@@ -1,12 +1,12 @@
 """Jobs of another package's queue, on their way here."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
 from forge_jobs.model.job import NewJob
-from forge_jobs.values import dataclass
 
 
 class ForeignQueue(StrEnum):

@@ -1,9 +1,8 @@
 """The history of a job: what the database still knows of it, moment by moment."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-
-from forge_jobs.values import dataclass
 
 
 class Happened(StrEnum):

@@ -1,10 +1,10 @@
 """What somebody did by hand, to a job or to something else."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from forge_jobs.model.job import State
-from forge_jobs.values import dataclass
 
 
 class Deed(StrEnum):

@@ -1,10 +1,10 @@
 """Calls on all jobs that match: which jobs are meant, and what is done to them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from forge_jobs.model.job import State
-from forge_jobs.values import dataclass
 
 
 class Move(StrEnum):

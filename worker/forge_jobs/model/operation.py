@@ -1,6 +1,7 @@
 """A bulk operation: a change of all jobs that match, made in steps by whoever is there."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -9,7 +10,6 @@ import msgspec
 
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
-from forge_jobs.values import dataclass
 
 MOST_SAMPLED = 5
 """How many of the jobs that an operation means are named with it."""

@@ -1,6 +1,6 @@
 """Who manages configuration, besides people: an operator's object, such as `ForgeQueue shop/mail`."""
 
-from forge_jobs.values import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """A kind of jobs that is paused."""
 
+from dataclasses import dataclass
 from datetime import datetime
-
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

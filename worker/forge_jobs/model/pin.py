@@ -1,9 +1,8 @@
 """Pins: the version of the program that has to go on with a job which it has begun."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
-
-from forge_jobs.values import dataclass
 
 if TYPE_CHECKING:
     from forge_jobs.model.version import VersionState

@@ -1,10 +1,9 @@
 """Time limits of a job: until when it has to be begun, and until when it has to end."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-
-from forge_jobs.values import dataclass
 
 Limit = datetime | timedelta
 """A moment, or how long after the job is due."""

@@ -4,13 +4,11 @@ Run times are kept in buckets, two to each doubling, so that records add up and 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from math import floor, log2
 from typing import Any
 
 import msgspec
-
-from forge_jobs.values import dataclass
 
 PER_DOUBLING = 2
 """Buckets to each doubling of the time: a quantile is known to within a factor of 1.42."""

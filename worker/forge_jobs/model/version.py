@@ -5,12 +5,11 @@ pool (a laptop, systemd) have no version row, and are always let through.
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from forge_jobs.model.track_record import TrackRecord
-from forge_jobs.values import dataclass
 
 
 class VersionState(StrEnum):

@@ -1,13 +1,13 @@
 """Events of the chores, and of the leader that does them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.run import Run
 from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.telemetry.events.event import Event
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Events of the database, as this process sees it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from forge_jobs.telemetry.events.event import Event
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Events of jobs: their attempts, what their handlers do, and their outcomes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Run
 from forge_jobs.telemetry.events.event import Event
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

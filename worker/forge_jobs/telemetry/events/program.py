@@ -1,8 +1,9 @@
 """Events of any program that holds a Forge: what it enqueues, what it closes, and what listens to it."""
 
+from dataclasses import dataclass
+
 from forge_jobs.model.job import Claim
 from forge_jobs.telemetry.events.event import Event
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """Events of the process that works: a worker and its runners."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from forge_jobs.model.job import Claim
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.telemetry.events.event import Event
-from forge_jobs.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
