@@ -19,6 +19,12 @@ WAL = "SELECT (pg_current_wal_lsn() - '0/0')::int8"
 # counted as they are made, so that it does not matter when autovacuum comes by
 LEFT_BEHIND = "SELECT coalesce(sum(n_dead_tup), 0)::int8 FROM pg_stat_user_tables"
 SIZE = "SELECT pg_database_size(current_database())"
+ACTIVE = """
+SELECT format('%s %s/%s for %s s: %s', backend_type, wait_event_type, wait_event,
+              round(extract(epoch FROM clock_timestamp() - xact_start)::numeric, 1), left(regexp_replace(query, '\\s+', ' ', 'g'), 100))
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL ORDER BY xact_start
+"""
 DEAD = "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::int8 FROM pg_stat_user_tables"
 
 
@@ -52,6 +58,9 @@ class Place(Protocol):
 
     async def size(self) -> int | None:
         """Return how many bytes the database has on the disk now, without its log; None where nobody can tell."""
+
+    async def active(self) -> list[str]:
+        """Return what the server does now, a line a transaction, the oldest first; nothing where nobody can tell."""
 
     def server_seconds(self) -> float | None:
         """Return the processor time of the server so far, without that of our own questions."""
@@ -87,6 +96,9 @@ class OnPostgres:
     async def size(self) -> int | None:
         return int(await self._connection.fetchval(SIZE))
 
+    async def active(self) -> list[str]:
+        return [str(line) for [line] in await self._connection.fetch(ACTIVE)]
+
     def server_seconds(self) -> float | None:
         return self._server.cpu_seconds(self._ours)
 
@@ -120,6 +132,9 @@ class OnSqlite:
 
     async def size(self) -> int | None:
         return Path(self.url).stat().st_size
+
+    async def active(self) -> list[str]:
+        return []
 
     def server_seconds(self) -> float | None:
         return None

@@ -34,6 +34,8 @@ STILL = 0.9  # of the processor time of two seconds: less is taken for falling
 SURE_LOOKS = 3  # in a row in which it did not fall
 SAMPLES = 60  # of a soak
 NOTED = 1000  # of so many jobs of a soak one is looked at, so that the notes do not pass for a leak of memory
+HELD_UP = 2.0  # seconds without the beginning of a job, in a soak: what is worth a note
+LOOKED_EVERY = 0.5  # seconds, for that
 ELSEWHERE = "elsewhere"  # the queue of workers that have nothing to do
 
 
@@ -165,8 +167,32 @@ async def enqueued(subject: Subject, jobs: int, given: Any) -> None:
         await run(subject.peer, "enqueue", how="bulk", jobs=size, **given)
 
 
+class Stops:
+    """When no job began for a while, and what the server did then."""
+
+    def __init__(self, place: Place, began: float) -> None:
+        self.found: list[dict[str, Any]] = []
+        self._place = place
+        self._began = began
+        self._before, self._since = 0, began
+        self._doing: list[str] = []
+
+    async def look(self, started: int) -> None:
+        """So many jobs have begun by now."""
+        now = time.monotonic()
+        if started != self._before:
+            if self._doing:
+                at, seconds = round(self._since - self._began, 1), now - self._since
+                self.found.append({"at": at, "seconds": seconds, "doing": self._doing})
+            self._before, self._since, self._doing = started, now, []
+        elif started and not self._doing and now - self._since > HELD_UP:
+            self._doing = await self._place.active() or ["nobody can tell"]
+
+
 async def soak(subject: Subject, server: Server, rate: float) -> Result:
-    """Enqueue `rate` jobs a second for the seconds of the run; return what became of pickup, memory and dead rows."""
+    """Enqueue `rate` jobs a second for the seconds of the run; return what became of pickup, memory and dead rows, and when
+    no job began for a while, with what the server did then.
+    """
     samples: list[dict[str, Any]] = []
     async with fresh(subject.described["database"], server) as place:
         given: dict[str, Any] = {"url": place.url, "settings": subject.given()}
@@ -174,19 +200,22 @@ async def soak(subject: Subject, server: Server, rate: float) -> Result:
         if subject.peer.situations == "all":
             await run(subject.peer, "situation", name="kept", jobs=0, **given)
         began = time.monotonic()
+        stops, every = Stops(place, began), subject.seconds / SAMPLES
 
         async def look(working: Workers) -> None:
             while True:
-                await asyncio.sleep(subject.seconds / SAMPLES)
-                samples.append(
-                    {
-                        "at": round(time.monotonic() - began, 1),
-                        "begun": working.started,
-                        "resident": sum(filter(None, map(resident_bytes, working.pids))),
-                        "dead": await place.dead(),
-                        "size": await place.size(),
-                    }
-                )
+                await asyncio.sleep(min(LOOKED_EVERY, every))
+                await stops.look(working.started)
+                if time.monotonic() - began >= (len(samples) + 1) * every:
+                    samples.append(
+                        {
+                            "at": round(time.monotonic() - began, 1),
+                            "begun": working.started,
+                            "resident": sum(filter(None, map(resident_bytes, working.pids))),
+                            "dead": await place.dead(),
+                            "size": await place.size(),
+                        }
+                    )
 
         found = await pickups_at(subject, place, rate, int(rate * subject.seconds), NOTED, look, SAMPLES)
-    return {**found, "samples": samples}
+    return {**found, "samples": samples, "stops": stops.found}

@@ -189,6 +189,11 @@ def soaks(found: Found, keys: Sequence[Key]) -> Iterator[str]:
         for soak in found.rounds(key, SOAK):
             if samples := soak.get("samples"):
                 yield "\n".join(_stretches(key, soak, samples))
+            for stop in soak.get("stops", ()):
+                yield (
+                    f"* No job began for {number(stop['seconds'])} s from minute {number(stop['at'] / 60)} on, while the server "
+                    f"did: {'; '.join(stop['doing'])}"
+                )
 
 
 def _stretches(key: Key, soak: Result, samples: Sequence[Result]) -> Iterator[str]:

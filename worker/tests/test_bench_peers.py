@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from benchmarks.comparison.measure import (
     single,
     throughput,
 )
+from benchmarks.comparison.place import fresh
 from benchmarks.comparison.process import AdapterFailed, run
 from benchmarks.comparison.results import OtherRun, Results
 from benchmarks.comparison.rounds import Rounds, shown, shuffled
@@ -179,6 +181,12 @@ async def test_only_the_first_of_many_waiting_jobs_are_counted(ours: Subject) ->
     assert (found["jobs"], found["left"]) == (100, 0)
 
 
+SOAKED = {
+    "samples": [{"at": 60.0, "begun": 5, "resident": 1, "dead": 1, "size": 1}],
+    "over_time": [{"p50": 1.0, "p99": 2.0}],
+}
+
+
 async def test_a_soak_says_what_became_of_memory_and_latency(ours: Subject) -> None:
     found = await stress.soak(replace(ours, seconds=1.0), Server(), rate=1000.0)
 
@@ -190,6 +198,23 @@ async def test_a_soak_says_what_became_of_memory_and_latency(ours: Subject) -> N
     ).splitlines()
     assert lines[0].startswith("| A soak of forge-jobs, until minute | jobs/s |")
     assert len(lines) == 2 + LINES
+
+
+async def test_a_soak_notes_when_no_job_began_for_a_while(
+    ours: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stress, "HELD_UP", 0.0)
+    async with fresh("sqlite", Server()) as place:
+        stops = stress.Stops(place, began=time.monotonic())
+        for started in (0, 10, 10, 10, 20, 30):  # nothing is a stop before the first job has begun
+            await stops.look(started)
+
+    [stop] = stops.found
+    assert stop["seconds"] > 0
+    assert stop["doing"] == ["nobody can tell"]
+    assert "No job began for" in "\n".join(
+        soaks(Found({"a.best.soak-nothing-1.1": SOAKED | {"stops": stops.found}}), [("a", "best")])
+    )
 
 
 def test_percentiles_over_time_are_of_stretches_of_the_run() -> None:
