@@ -3044,6 +3044,23 @@ CREATE FUNCTION "forge_jobs".scaling_signal_of(wanted text) RETURNS SETOF "forge
 $$;
 
 
+-- A vacuum that gives the pages at the end of a table back locks it against everybody until the file system has done so, which
+-- may be busy with other files for half a minute: nobody could claim a job or end one meanwhile. Pages that are free are
+-- used again.
+
+DO $$
+DECLARE
+    one regclass;
+BEGIN
+    FOR one IN
+        SELECT oid FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = '"forge_jobs"'::regnamespace
+    LOOP
+        EXECUTE format('ALTER TABLE %s SET (vacuum_truncate = false, toast.vacuum_truncate = false)', one);
+    END LOOP;
+END $$;
+
+
 -- The rows that are there from the beginning
 
 INSERT INTO "forge_jobs".revision DEFAULT VALUES;

@@ -3033,6 +3033,23 @@ CREATE FUNCTION {schema}.scaling_signal_of(wanted text) RETURNS SETOF {schema}.s
 $$;
 
 
+-- A vacuum that gives the pages at the end of a table back locks it against everybody until the file system has done so, which
+-- may be busy with other files for half a minute: nobody could claim a job or end one meanwhile. Pages that are free are
+-- used again.
+
+DO $$
+DECLARE
+    one regclass;
+BEGIN
+    FOR one IN
+        SELECT oid FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = '{schema_text}'::regnamespace
+    LOOP
+        EXECUTE format('ALTER TABLE %s SET (vacuum_truncate = false, toast.vacuum_truncate = false)', one);
+    END LOOP;
+END $$;
+
+
 -- The rows that are there from the beginning
 
 INSERT INTO {schema}.revision DEFAULT VALUES;

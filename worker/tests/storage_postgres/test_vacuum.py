@@ -1,0 +1,38 @@
+"""A vacuum keeps nobody from enqueueing, claiming and ending jobs."""
+
+import pytest
+
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.schema import PostgresSchema
+
+OURS = "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind = 'r' AND relnamespace = 'forge_jobs'::regnamespace"
+
+
+@pytest.fixture
+async def migrated(database: PostgresDatabase) -> PostgresDatabase:
+    await PostgresSchema(database).migrate()
+    return database
+
+
+async def test_a_vacuum_gives_no_pages_back_since_that_would_lock_the_table(
+    migrated: PostgresDatabase,
+) -> None:
+    await migrated.execute(
+        "INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id) "
+        "SELECT number, 1, now(), 1, 1 FROM generate_series(1, 20000) AS number"
+    )
+    await migrated.execute("DELETE FROM {schema}.claimed")
+    pages = "SELECT pg_relation_size('{schema_text}.claimed') AS bytes"
+    [(before,)] = await migrated.fetch(pages)
+
+    await migrated.execute("VACUUM {schema}.claimed")
+
+    assert await migrated.fetch(pages) == [(before,)]
+    assert before > 0
+
+
+async def test_that_is_so_of_all_tables(migrated: PostgresDatabase) -> None:
+    kept = await migrated.fetch(f"{OURS} AND NOT coalesce('vacuum_truncate=false' = ANY (reloptions), false)")
+
+    assert kept == []
+    assert len(await migrated.fetch(OURS)) > 30
