@@ -55,6 +55,6 @@ async def test_every_statement_is_explained_and_nothing_of_it_stays(url: str) ->
     ]
     assert all("Execution Time" in plan.text for plan in explainer.plans)
     idle = [plan.name for plan in explainer.plans if plan.buffers <= 0]
-    assert idle == ["sweep of permits", "sweep of keys"]  # there are none
+    assert set(idle) <= {"sweep of permits", "sweep of keys"}  # of which there are none
     assert {plan.file for plan in explainer.plans} >= {"claim-with-a-hint-1203.txt", "finish-1203.txt"}
     assert (await counts(url)).done == 0
