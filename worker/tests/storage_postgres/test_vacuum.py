@@ -4,6 +4,8 @@ import pytest
 
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.storage_postgres.conftest import as_role
 
 OURS = "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind = 'r' AND relnamespace = 'forge_jobs'::regnamespace"
 
@@ -36,3 +38,19 @@ async def test_that_is_so_of_all_tables(migrated: PostgresDatabase) -> None:
 
     assert kept == []
     assert len(await migrated.fetch(OURS)) > 30
+
+
+async def test_tables_of_others_in_the_same_schema_stay_as_they_are(
+    server: LocalPostgres, url: str, database: PostgresDatabase
+) -> None:
+    server.execute("CREATE ROLE mover LOGIN")
+    await database.execute('CREATE SCHEMA "100%s" AUTHORIZATION mover')
+    await database.execute('CREATE TABLE "100%s".shop (id integer)')
+    ours = PostgresDatabase(as_role(url, "mover"), schema="100%s")
+    await ours.open()
+
+    await PostgresSchema(ours).migrate()
+
+    await ours.close()
+    settings = "SELECT relname, reloptions FROM pg_class WHERE relname IN ('shop', 'queue') AND relkind = 'r'"
+    assert dict(await database.fetch(settings)) == {"shop": None, "queue": ["vacuum_truncate=false"]}

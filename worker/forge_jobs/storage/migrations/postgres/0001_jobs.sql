@@ -3039,13 +3039,18 @@ $$;
 
 DO $$
 DECLARE
-    one regclass;
+    one text;
 BEGIN
-    FOR one IN
-        SELECT oid FROM pg_class
-        WHERE relkind = 'r' AND relnamespace = '{schema_text}'::regnamespace
-    LOOP
-        EXECUTE format('ALTER TABLE %s SET (vacuum_truncate = false, toast.vacuum_truncate = false)', one);
+    FOREACH one IN ARRAY ARRAY[  -- by their names: others may have tables in this schema, too
+        'blocked', 'claimed', 'cron', 'done_together', 'ended_node', 'era', 'failure', 'finished', 'fire', 'flow',
+        'flow_edge', 'flow_node', 'group_front', 'handed_in', 'idle', 'intervention', 'job', 'job_group', 'job_key',
+        'job_tag', 'key_state', 'kind', 'leader', 'migration', 'minute_statistic', 'occupant', 'operation',
+        'operator', 'paused_group', 'paused_kind', 'permit', 'pin', 'progress', 'queue', 'rate_key', 'rate_limit',
+        'ready', 'revision', 'saved_state', 'scheduled', 'settled_permit', 'signal', 'slot', 'step', 'tally',
+        'tenant_clock', 'tenant_turn', 'tenant_weight', 'time_limit', 'unique_hold', 'unsettled', 'waiting', 'worker',
+        'worker_label', 'worker_version'
+    ] LOOP
+        EXECUTE format('ALTER TABLE %s.%I SET (vacuum_truncate = false, toast.vacuum_truncate = false)', '{schema_text}', one);
     END LOOP;
 END $$;
 
