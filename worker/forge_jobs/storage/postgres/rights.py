@@ -175,6 +175,7 @@ FUNCTIONS = (
     "summed",
     "switched",
     "take_turns",
+    "taken_turn",
     "tell",
     "wait_for",
     "wake",

@@ -1383,6 +1383,28 @@ BEGIN
 END
 $$;
 
+-- Takes away the newest row of a tenant's turns, which is made anew by who took it; returns its number, 0 if there was none, and
+-- where its turns end.
+CREATE FUNCTION {schema}.taken_turn(queue_id integer, priority smallint, tenant text, OUT number bigint, OUT until bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+    LOOP
+        DELETE FROM {schema}.tenant_turn AS turn
+        WHERE turn.queue_id = taken_turn.queue_id AND turn.priority = taken_turn.priority AND turn.tenant = taken_turn.tenant
+          AND turn.number = (
+              SELECT newest.number FROM {schema}.tenant_turn AS newest
+              WHERE newest.queue_id = taken_turn.queue_id AND newest.priority = taken_turn.priority
+                AND newest.tenant = taken_turn.tenant ORDER BY newest.number DESC LIMIT 1)
+        RETURNING turn.number, turn.until INTO taken_turn.number, taken_turn.until;
+        EXIT WHEN FOUND;
+        -- It has no row yet, or another transaction was first, which has ended: of two that find none, the second waits here.
+        INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
+        VALUES (taken_turn.queue_id, taken_turn.priority, taken_turn.tenant, 0, 0)
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+END
+$$;
+
 -- Gives these jobs, which have tenants, their turns, in their order; wakes idle workers, and tells them where jobs stand that
 -- they may have passed. The caller makes the jobs ready at the turns that this returns. Which turns come now, and who is
 -- idle, is asked when everything is locked: whoever was waited for may have taken long. Jobs of kinds that are paused take
@@ -1413,20 +1435,7 @@ BEGIN
         FROM unnest(queue_ids, priorities, tenants) AS asked (queue_id, priority, tenant)
         GROUP BY 1, 2, 3 ORDER BY 1, 2, asked.tenant COLLATE "C"
     LOOP
-        LOOP
-            DELETE FROM {schema}.tenant_turn AS turn
-            WHERE turn.queue_id = line.queue_id AND turn.priority = line.priority AND turn.tenant = line.tenant
-              AND turn.number = (
-                  SELECT newest.number FROM {schema}.tenant_turn AS newest
-                  WHERE newest.queue_id = line.queue_id AND newest.priority = line.priority
-                    AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
-            RETURNING turn.number, turn.until INTO last;
-            EXIT WHEN FOUND;
-            -- It has no row yet, or another transaction was first, which has ended: of two that find none, the second waits here.
-            INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
-            VALUES (line.queue_id, line.priority, line.tenant, 0, 0)
-            ON CONFLICT DO NOTHING;
-        END LOOP;
+        last := {schema}.taken_turn(line.queue_id, line.priority, line.tenant);
         numbers := numbers || last.number;
         ends := ends || last.until;
     END LOOP;
@@ -1491,19 +1500,7 @@ BEGIN
         SELECT asked.tenant, asked.until FROM unnest(tenants, untils) AS asked (tenant, until)
         ORDER BY asked.tenant COLLATE "C"
     LOOP
-        LOOP
-            DELETE FROM {schema}.tenant_turn AS turn
-            WHERE turn.queue_id = end_turns.queue_id AND turn.priority = end_turns.priority AND turn.tenant = line.tenant
-              AND turn.number = (
-                  SELECT newest.number FROM {schema}.tenant_turn AS newest
-                  WHERE newest.queue_id = end_turns.queue_id AND newest.priority = end_turns.priority
-                    AND newest.tenant = line.tenant ORDER BY newest.number DESC LIMIT 1)
-            RETURNING turn.number, turn.until INTO last;
-            EXIT WHEN FOUND;
-            INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
-            VALUES (end_turns.queue_id, end_turns.priority, line.tenant, 0, 0)
-            ON CONFLICT DO NOTHING;
-        END LOOP;
+        last := {schema}.taken_turn(end_turns.queue_id, end_turns.priority, line.tenant);
         INSERT INTO {schema}.tenant_turn (queue_id, priority, tenant, number, until)
         VALUES (end_turns.queue_id, end_turns.priority, line.tenant,
                 CASE last.number WHEN 0 THEN line.until / 1000000000 * 1000000000 ELSE last.number + 1 END,
