@@ -16,18 +16,18 @@ KEEPS_ALL = "x-kubernetes-preserve-unknown-fields"
 async def unknown_fields(kube: Kube) -> Mapping[str, list[str]]:
     """Return by kind the fields of this release that the API server does not know; none of a kind that it does not tell about.
 
-    It tells since Kubernetes 1.24, and everybody who may use it.
+    It tells since Kubernetes 1.24, and everybody who may use it. This is advice: an answer that is nonsense tells nothing.
     """
+    found = {}
     try:
         served = _by_kind(await kube.openapi(GROUP, VERSION))
-    except KubeError:
+        for definition in (queue_definition(), cron_definition()):
+            kind = definition["spec"]["names"]["kind"]
+            [version] = definition["spec"]["versions"]
+            if kind in served:
+                found[kind] = list(_lacking(version["schema"]["openAPIV3Schema"], served[kind]))
+    except (KubeError, AttributeError, KeyError, TypeError):
         return {}
-    found = {}
-    for definition in (queue_definition(), cron_definition()):
-        kind = definition["spec"]["names"]["kind"]
-        [version] = definition["spec"]["versions"]
-        if kind in served:
-            found[kind] = list(_lacking(version["schema"]["openAPIV3Schema"], served[kind]))
     return {kind: fields for kind, fields in found.items() if fields}
 
 

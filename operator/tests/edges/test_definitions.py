@@ -58,6 +58,34 @@ async def test_nothing_is_said_where_the_api_server_does_not_tell(api: ApiServer
     assert await unknown_fields(kube) == {}
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"ForgeQueue": None},
+        {"ForgeQueue": {"x-kubernetes-group-version-kind": [5]}},
+        {
+            "ForgeQueue": {
+                "x-kubernetes-group-version-kind": [{"group": "forge-jobs.dev", "version": "v1alpha1"}]
+            }
+        },
+        {
+            "ForgeQueue": {
+                "x-kubernetes-group-version-kind": [
+                    {"group": "forge-jobs.dev", "version": "v1alpha1", "kind": "ForgeQueue"}
+                ],
+                "properties": {"spec": 5},
+            }
+        },
+    ],
+)
+async def test_an_answer_that_is_nonsense_tells_nothing(
+    api: ApiServer, kube: Kube, told: dict[str, Any]
+) -> None:
+    api.schemas = told
+
+    assert await unknown_fields(kube) == {}
+
+
 def test_people_are_told_what_brings_the_definitions_of_this_release() -> None:
     said = sentence(
         "ForgeQueue", ["spec.tenants", "status.rival", "status.scaling"], "jobs", "forge-jobs-operator"
