@@ -33,6 +33,18 @@ async def test_a_vacuum_gives_no_pages_back_since_that_would_lock_the_table(
     assert before > 0
 
 
+async def test_who_wants_the_pages_back_says_so(migrated: PostgresDatabase) -> None:
+    await migrated.execute(
+        "INSERT INTO {schema}.job (queue_id, priority, max_attempts, kind, codec, created_at, payload) "
+        "SELECT 1, 0, 1, 'work', 'json', now(), '{}' FROM generate_series(1, 20000)"
+    )
+    await migrated.execute("DELETE FROM {schema}.job")
+
+    await migrated.execute("VACUUM (TRUNCATE) {schema}.job")
+
+    assert await migrated.fetch("SELECT pg_relation_size('{schema_text}.job') AS bytes") == [(0,)]
+
+
 async def test_that_is_so_of_all_tables(migrated: PostgresDatabase) -> None:
     kept = await migrated.fetch(f"{OURS} AND NOT coalesce('vacuum_truncate=false' = ANY (reloptions), false)")
 
