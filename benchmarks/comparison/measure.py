@@ -284,7 +284,7 @@ async def pickups_at(
 ) -> Result:
     """Enqueue `rate` jobs a second beside one worker in this place, and return how soon they begin.
 
-    One of each `every` jobs is looked at. `beside` is done meanwhile, and is given the worker. With `parts` the
+    One of each `every` jobs is looked at. `beside` is done meanwhile, and is given the worker; where it fails, the result says so. With `parts` the
     percentiles of so many stretches of the run are returned too.
     """
     given: dict[str, Any] = {"url": place.url, "settings": subject.given()}
@@ -304,15 +304,18 @@ async def pickups_at(
             await asyncio.sleep(LOOK)
             await working.check()
         left = await place.left(subject.described["left"]) if working.started < jobs else 0
+        failure = None
         if side is not None:
             side.cancel()
-            await asyncio.gather(side, return_exceptions=True)
+            [ended] = await asyncio.gather(side, return_exceptions=True)
+            failure = f"{type(ended).__name__}: {ended}" if isinstance(ended, Exception) else None
         records = await working.stop()
     found = pickups(sent, records)
     return {
         **{"jobs": jobs, "wanted": rate, "rate": said["rate"], "left": left, "foreign": foreign},
         **percentiles(found),
         **({"over_time": over_time(found, parts)} if parts else {}),
+        **({"beside_failed": failure} if failure else {}),
         **({} if left else accounts(records, (jobs - 1) // every + 1)),
     }
 

@@ -181,12 +181,17 @@ class Stops:
         """So many jobs have begun by now."""
         now = time.monotonic()
         if started != self._before:
-            if self._doing:
-                at, seconds = round(self._since - self._began, 1), now - self._since
-                self.found.append({"at": at, "seconds": seconds, "doing": self._doing})
+            self.end()
             self._before, self._since, self._doing = started, now, []
         elif started and not self._doing and now - self._since > HELD_UP:
             self._doing = await self._place.active() or ["nobody can tell"]
+
+    def end(self) -> None:
+        """A stop, if there is one, is over, or lasts until the end of the run."""
+        if self._doing:
+            at, seconds = round(self._since - self._began, 1), time.monotonic() - self._since
+            self.found.append({"at": at, "seconds": seconds, "doing": self._doing})
+            self._doing = []
 
 
 async def soak(subject: Subject, server: Server, rate: float) -> Result:
@@ -218,4 +223,5 @@ async def soak(subject: Subject, server: Server, rate: float) -> Result:
                     )
 
         found = await pickups_at(subject, place, rate, int(rate * subject.seconds), NOTED, look, SAMPLES)
+        stops.end()
     return {**found, "samples": samples, "stops": stops.found}

@@ -189,6 +189,8 @@ def soaks(found: Found, keys: Sequence[Key]) -> Iterator[str]:
         for soak in found.rounds(key, SOAK):
             if samples := soak.get("samples"):
                 yield "\n".join(_stretches(key, soak, samples))
+            if failure := soak.get("beside_failed"):
+                yield f"* What is not the pickup was looked at {len(soak.get('samples', ()))} times only: {failure}"
             for stop in soak.get("stops", ()):
                 yield (
                     f"* No job began for {number(stop['seconds'])} s from minute {number(stop['at'] / 60)} on, while the server "

@@ -30,7 +30,7 @@ from benchmarks.comparison.measure import (
     single,
     throughput,
 )
-from benchmarks.comparison.place import fresh
+from benchmarks.comparison.place import OnSqlite, fresh
 from benchmarks.comparison.process import AdapterFailed, run
 from benchmarks.comparison.results import OtherRun, Results
 from benchmarks.comparison.rounds import Rounds, shown, shuffled
@@ -206,15 +206,29 @@ async def test_a_soak_notes_when_no_job_began_for_a_while(
     monkeypatch.setattr(stress, "HELD_UP", 0.0)
     async with fresh("sqlite", Server()) as place:
         stops = stress.Stops(place, began=time.monotonic())
-        for started in (0, 10, 10, 10, 20, 30):  # nothing is a stop before the first job has begun
+        for started in (0, 10, 10, 10, 20, 30, 30):  # nothing is a stop before the first job has begun
             await stops.look(started)
+        stops.end()
 
-    [stop] = stops.found
-    assert stop["seconds"] > 0
+    [stop, last] = stops.found
+    assert min(stop["seconds"], last["seconds"]) > 0
     assert stop["doing"] == ["nobody can tell"]
     assert "No job began for" in "\n".join(
         soaks(Found({"a.best.soak-nothing-1.1": SOAKED | {"stops": stops.found}}), [("a", "best")])
     )
+
+
+async def test_a_soak_whose_looks_fail_says_so(ours: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(place: OnSqlite) -> int:
+        raise OSError("no such file")
+
+    monkeypatch.setattr(OnSqlite, "size", gone)
+    found = await stress.soak(replace(ours, seconds=1.0), Server(), rate=1000.0)
+
+    assert (found["jobs"], found["lost"]) == (1000, 0)
+    assert found["beside_failed"] == "OSError: no such file"
+    [note] = soaks(Found({"a.best.soak-nothing-1.1": found}), [("a", "best")])
+    assert note == "* What is not the pickup was looked at 0 times only: OSError: no such file"
 
 
 def test_percentiles_over_time_are_of_stretches_of_the_run() -> None:
