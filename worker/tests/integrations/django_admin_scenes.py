@@ -7,10 +7,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import connections
+from django.db.models import F, Max
+from django.db.models.functions import ExtractYear, Now, TruncDay
 from django.test import Client
 from django.urls import path
 from django.utils import timezone
@@ -231,6 +234,28 @@ def parts_of_moments_are_asked_for() -> Any:
     return [Job.objects.filter(**lookups).count() for lookups in asked]
 
 
+def moments_are_computed_with() -> Any:
+    [_, _, scheduled] = three_jobs()
+    jobs, created = Job.objects.all(), F("created_at")
+    first = jobs.earliest("created_at")
+    here = timezone.localtime(first.created_at) if settings.USE_TZ else first.created_at
+    days = {moment.date() for moment in jobs.annotate(day=TruncDay(created)).values_list("day", flat=True)}
+    years = set(jobs.annotate(year=ExtractYear(created)).values_list("year", flat=True))
+    now = (
+        Now() if settings.USE_TZ else timezone.now()
+    )  # that of SQLite is in UTC, whatever Django writes there
+    return [
+        list(jobs.filter(run_at__gt=now).values_list("pk", flat=True)) == [scheduled],
+        days == {here.date()},
+        years == {here.year},
+        jobs.filter(created_at__gte=TruncDay(created)).count(),
+        jobs.filter(run_at__gt=created + timedelta(minutes=1)).count(),
+        jobs.get(created_at=first.created_at).pk == first.pk,
+        jobs.aggregate(last=Max("created_at"))["last"] == jobs.latest("created_at").created_at,
+        jobs.filter(created_at__hour=here.hour).count(),
+    ]
+
+
 def who_did_it_is_noted() -> Any:
     [waiting, _, _] = three_jobs()
     boss = all_may("ada")
@@ -334,6 +359,7 @@ scenes = [
     querysets_write_nothing,
     querysets_of_two_databases,
     parts_of_moments_are_asked_for,
+    moments_are_computed_with,
     who_did_it_is_noted,
     migrations_make_nothing_twice,
 ]

@@ -1,7 +1,9 @@
 """Jobs and queues in Django's admin, where the jobs are in another database than the users."""
 
+import pytest
+
 from tests.integrations.conftest import *  # noqa: F403  the project
-from tests.integrations.conftest import Project
+from tests.integrations.conftest import Project, Start
 
 
 def test_jobs_are_found_by_filters_ids_and_keys(project: Project) -> None:
@@ -107,3 +109,9 @@ def test_what_is_done_in_the_admin_is_noted_as_done_by_the_user_of_django(projec
 
 def test_jobs_are_found_by_the_date_and_the_year_of_a_moment(project: Project) -> None:
     assert project.scene("parts_of_moments_are_asked_for") == [3, 0, 3, 0, 2]
+
+
+@pytest.mark.parametrize("environment", [{}, {"JOBS_WITHOUT_TZ": "1", "TZ": "America/New_York"}])
+def test_moments_are_computed_with_as_those_of_django(start: Start, environment: dict[str, str]) -> None:
+    with start(**environment) as project:
+        assert project.scene("moments_are_computed_with") == [True, True, True, 3, 1, True, True, 3]

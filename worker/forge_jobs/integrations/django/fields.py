@@ -2,59 +2,57 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.db.models.expressions import Col
 from django.utils import timezone
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 
+class MomentColumn(Col):  # type: ignore[misc]  # which has no types here
+    """A column of moments, as Django's own functions and comparisons expect it: in SQLite they take texts."""
 
-class AsDjangoReads(models.Transform):  # type: ignore[misc]  # which has no types here
-    """A moment as Django's own functions for its date, its year and so on read it: in SQLite they take a text."""
-
-    output_field = models.DateTimeField()
-
-    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, Any]:
-        """Return it as it is."""
-        sql, parameters = compiler.compile(self.lhs)
-        return sql, parameters
-
-    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, Any]:
-        """Return it as a text."""
-        sql, parameters = compiler.compile(self.lhs)
-        return f"datetime({sql} / 1000000, 'unixepoch')", parameters
+    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Return it as Django writes moments into SQLite: in the time zone of the connection, and without a fraction of none."""
+        column, parameters = self.as_sql(compiler, connection)
+        seconds = f"datetime({column} / 1000000, 'unixepoch')"
+        if connection.timezone_name != "UTC":
+            zone = connection.timezone_name.replace("'", "''")
+            seconds = f"django_datetime_trunc('second', {seconds}, '{zone}', 'UTC')"
+        fraction = f"iif({column} %% 1000000, printf('.%%06d', {column} %% 1000000), '')"
+        return f"({seconds} || {fraction})", (*parameters, *parameters, *parameters)
 
 
 class Moment(models.DateTimeField):  # type: ignore[misc]  # which has no types here
-    """A moment: in SQLite a number of microseconds since the epoch."""
+    """A moment: in SQLite a number of microseconds since the epoch, which queries read as the text that Django would have written."""
 
     def get_internal_type(self) -> str:
-        """Return a name of which Django's backends know nothing, so that they convert nothing."""
-        return "Moment"
+        """Return the name by which Django's backends know moments."""
+        return "DateTimeField"
+
+    def get_col(self, alias: str, output_field: Any = None) -> Any:
+        """Return the column in a query."""
+        return MomentColumn(alias, self, output_field)
+
+    @property
+    def cached_col(self) -> Any:
+        """Return the column in a query of its table alone."""
+        return self.get_col(self.model._meta.db_table)
 
     def from_db_value(self, value: Any, *_: Any) -> datetime | None:
         """Return the moment, as Django has it."""
-        if isinstance(value, int):
-            value = EPOCH + value * MICROSECOND
         return as_django_has_it(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """Return the moment, as the database has it."""
+        """Return the moment, as it is compared with the column."""
         moment = self.to_python(value)
+        if moment is not None and connection.vendor == "sqlite":
+            return super().get_db_prep_value(moment, connection, prepared)
         if moment is not None and timezone.is_naive(moment):
             moment = timezone.make_aware(moment)
-        if moment is not None and connection.vendor == "sqlite":
-            return (moment - EPOCH) // MICROSECOND
         return moment
-
-    def get_transform(self, lookup_name: str) -> Any:
-        """Return what takes a part of the moment, such as its date; None for what it does not have."""
-        part = super().get_transform(lookup_name)
-        return None if part is None else lambda moment: part(AsDjangoReads(moment))
 
 
 class Tags(models.Field):  # type: ignore[misc]  # which has no types here
