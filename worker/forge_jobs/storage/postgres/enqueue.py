@@ -193,7 +193,7 @@ ENQUEUE_LINKED = (
     FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
 ), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")}), fair AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, tenant, {{schema}}.micros(created_at) AS since, number,
-           EXISTS (SELECT FROM {{schema}}.paused_kind WHERE paused_kind.kind = known.kind) AS is_paused
+           {filled(tenants.IS_PAUSED, kind="known.kind")} AS is_paused
     FROM known WHERE tenant IS NOT NULL AND due <= {MOMENT} AND NOT $10
 ), {filled(tenants.TURNS, of="fair", order="number")}""",
         linked=", links, groups, tags, rerun_of, tenant, meta",

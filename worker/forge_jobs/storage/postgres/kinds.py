@@ -14,7 +14,7 @@ from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.redaction import decoded, encoded
 from forge_jobs.storage.postgres import interventions, passed_turns
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.contention import again, tried_again
 
 _DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots"
 
@@ -69,6 +69,12 @@ WITH paused AS (
     RETURNING kind, until, reason, paused_at
 )
 SELECT paused.*, {schema}.configured() FROM paused
+"""
+
+# Said first, so that jobs that come from now on have turns among those of all others, however long those that wait take to move.
+# Whoever dies in between leaves a pause whose time has come, which the leader ends.
+END_PAUSE = """
+UPDATE {schema}.paused_kind SET until = now() WHERE kind = $1 AND (until IS NULL OR until > now()) RETURNING true
 """
 
 HELD = "SELECT kind FROM {schema}.paused_kind WHERE kind = $1 FOR UPDATE"
@@ -126,10 +132,14 @@ class PostgresKinds:
             await interventions.note_of(self._database, connection, [f"kind {kind}"], Deed.PAUSED, by, reason)
         return PausedKind(record["kind"], record["until"], record["reason"], record["paused_at"])
 
-    @tried_again
     async def resume(self, kind: str, *, by: str | None = None) -> bool:
+        was_paused = await again(self._database.fetchval, END_PAUSE, kind)
+        return await self._resumed(kind, bool(was_paused), by)
+
+    @tried_again
+    async def _resumed(self, kind: str, was_paused: bool, by: str | None) -> bool:
         async with self._database.transaction() as connection:
-            was_paused = await self._resume(HELD, kind, connection)
+            was_paused = await self._resume(HELD, kind, connection) or was_paused
             subjects = [f"kind {kind}"] if was_paused else []
             await interventions.note_of(self._database, connection, subjects, Deed.RESUMED, by)
         return was_paused

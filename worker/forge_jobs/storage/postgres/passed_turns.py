@@ -82,5 +82,8 @@ async def go_on(database: PostgresDatabase, kind: str, connection: Any) -> None:
             [(before, tenants, theirs)] = await database.fetch(MOVE, *of_queue, connection=connection)
             for tenant, pos in zip(tenants or (), theirs or (), strict=True):
                 lasts[tenant] = max(pos, lasts.get(tenant, pos))
-        untils = [pos * 1000 for pos in lasts.values()]
-        await database.execute(END, queue_id, priority, list(lasts), untils, connection=connection)
+        tenants = sorted(lasts)
+        for number in range(0, len(tenants), TOGETHER):
+            some = tenants[number : number + TOGETHER]
+            untils = [lasts[tenant] * 1000 for tenant in some]
+            await database.execute(END, queue_id, priority, some, untils, connection=connection)

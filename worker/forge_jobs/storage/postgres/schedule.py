@@ -37,7 +37,7 @@ WITH gone AS (
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE {grouped}
 ), joined AS MATERIALIZED ({joined}), {dropped}, fair AS MATERIALIZED (
     SELECT gone.*, coalesce(job.tenant, '') AS tenant, {schema}.micros(greatest(gone.run_at, job.created_at)) AS since,
-           EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = job.kind) AS is_paused
+           {is_paused} AS is_paused
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links & {fair_bit} <> 0
 ), {turns}
 SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
@@ -51,6 +51,7 @@ SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
         endings.tallied(scheduled="-count(*)", pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})"),
     )
     .replace("{turns}", filled(tenants.TURNS, of="fair", order="run_at, job_id"))
+    .replace("{is_paused}", filled(tenants.IS_PAUSED, kind="job.kind"))
     .replace("{fair_bit}", str(FAIR))
     .replace("{joined}", JOINED.replace("{of}", "linked"))
     .replace("{dropped}", DROPPED)

@@ -17,6 +17,11 @@ from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.statement import filled
 
+# Of a kind whose time has come, or that is being resumed, jobs that come now are not passed over any more.
+IS_PAUSED = """EXISTS (
+    SELECT FROM {schema}.paused_kind
+    WHERE paused_kind.kind = {kind} AND (paused_kind.until IS NULL OR paused_kind.until > now()))"""
+
 # Jobs of {of}, which have tenants, get their turns; their rows have to be there when the function is called.
 TURNS = """turns AS MATERIALIZED (
     SELECT taken.* FROM (
@@ -142,12 +147,13 @@ TurnTaker = tuple[int, int, int, str | None, int, str]
 
 PLACE = """
 WITH fair AS MATERIALIZED (
-    SELECT given.*, 0 AS attempt,
-           EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = given.kind) AS is_paused
+    SELECT given.*, 0 AS attempt, {is_paused} AS is_paused
     FROM unnest($1::bigint[], $2::integer[], $3::smallint[], $4::text[], $5::bigint[], $6::text[])
          AS given (job_id, queue_id, priority, tenant, since, kind)
 ), {turns} SELECT count(*) FROM fair
-""".replace("{turns}", filled(TURNS, of="fair", order="job_id"))
+""".replace("{turns}", filled(TURNS, of="fair", order="job_id")).replace(
+    "{is_paused}", filled(IS_PAUSED, kind="given.kind")
+)
 
 WAKE = "SELECT count({schema}.wake(queue_id)) FROM unnest($1::integer[]) AS queue_id"
 
