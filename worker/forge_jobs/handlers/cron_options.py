@@ -13,6 +13,7 @@ from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.rules import cron_times, names, time_limits
 from forge_jobs.rules.checks import choice, known_options, whole, yes_or_no
 from forge_jobs.rules.duration import checked_duration
+from forge_jobs.rules.merging import apart
 
 MOST_MISSED = 10_000
 """The largest `missed_limit`."""
@@ -80,7 +81,7 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         raise InvalidInput(
             "overlap is false and key is given, allowed is one of them: jobs with a key do not overlap."
         )
-    encoded = encode(payload if isinstance(payload, list) else dict(payload), codec, of=kind)
+    encoded = encode(apart(payload) if isinstance(payload, list) else dict(payload), codec, of=kind)
     job = Options.given(options).job(kind, encoded, codec)  # type: ignore[arg-type]
     if job.key_mode is KeyMode.MERGE and not (isinstance(payload, list) and codec == "json"):
         raise InvalidInput(

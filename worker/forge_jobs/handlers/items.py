@@ -14,6 +14,7 @@ from forge_jobs.handlers.context import Context, is_context
 from forge_jobs.model.job import MAX_PAYLOAD
 from forge_jobs.model.redaction import covers
 from forge_jobs.rules.items import Items, judged, read
+from forge_jobs.rules.merging import apart
 from forge_jobs.rules.retries import Retries
 
 
@@ -115,7 +116,7 @@ class ItemArguments(Arguments):
             raise UnfitPayload(
                 f"The payload of {self.function} is refused: {name} is {given}, allowed is a list with at least one item."
             )
-        payload = encode(list(arguments), codec, limit=limit, of=self.kind, hidden=hidden)
+        payload = encode(apart(arguments), codec, limit=limit, of=self.kind, hidden=hidden)
         self.decode(payload, codec)
         return payload
 

@@ -17,7 +17,7 @@ from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.options import NAMES, Options
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Alike, KeyMode, NewJob
-from forge_jobs.rules.merging import is_list
+from forge_jobs.rules.merging import apart, is_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def requested(
             if isinstance(payload, Encoded):
                 return _passed(payload, codec, limit)
             if isinstance(payload, list | tuple) and may_be_list:
-                return check(payload, codec, limit=limit)
+                return check(apart(payload) if handler is None else payload, codec, limit=limit)
             if not isinstance(payload, Mapping):
                 raise InvalidInput(
                     f"The payload of {kind!r} is a {type(payload).__name__}, allowed is a mapping of argument names, or Encoded."

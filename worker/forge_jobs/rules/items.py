@@ -27,12 +27,10 @@ from forge_jobs.model.decision import (
 from forge_jobs.model.error_text import describe, sentence
 from forge_jobs.model.mask import masked
 from forge_jobs.model.moments import as_duration
+from forge_jobs.rules.merging import NOTE, is_note
 from forge_jobs.rules.outcomes import of_each
 from forge_jobs.rules.retries import AS_QUEUE, Retries
 from forge_jobs.rules.returned import LONGEST_RESULT, PLAIN, require_run
-
-NOTE = "forge_jobs.items"
-"""The key of the note at the beginning of a payload."""
 
 LONGEST_REASON = 1_000
 """How many characters are kept of why an item was given up."""
@@ -95,7 +93,7 @@ def _note(first: Any, codec: str) -> Note | None:
         if NOTE.encode() not in bytes(first)[:32]:
             return None
         first = decode(bytes(first), codec)
-    if isinstance(first, dict) and list(first) == [NOTE]:
+    if is_note(first):
         return msgspec.convert(first[NOTE], Note)
     return None
 

@@ -18,6 +18,7 @@ from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import FOREVER, Removed, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.rules import operations
+from forge_jobs.rules.items import read
 from forge_jobs.storage.postgres import contention, job_rows, tenants
 from forge_jobs.storage.postgres import enqueue as enqueue_module
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -172,6 +173,15 @@ async def test_sql_enqueues_lists_and_merges_them(postgres, storage):
     assert await postgres.rows(add.format("bob")) == [(first,)]
 
     assert (await storage.jobs.get(first)).payload == b'[{"to": "ann"},{"to": "bob"}]'
+
+
+async def test_what_sql_enqueues_is_an_item_even_if_it_looks_like_a_note(postgres, storage):
+    add = "SELECT forge_jobs.enqueue('notify', '[{\"forge_jobs.items\": {\"of\": 1}}]', key => 'k', key_mode => 'merge')"
+
+    [[first]] = await postgres.rows(add)
+    await postgres.rows(add)
+
+    assert len(read((await storage.jobs.get(first)).payload, "json").stored) == 2
 
 
 async def test_sql_adds_no_bytes_that_spoil_a_list_and_no_more_than_the_kind_allows(postgres, storage):

@@ -364,6 +364,43 @@ async def test_what_lists_say_makes_them_unique_and_gives_them_groups(forge: For
     assert [group.name for group in (await forge.jobs.get(first.id)).groups] == ["to ann"]
 
 
+NOTED = {"forge_jobs.items": {"of": 1, "results": [[0, "paid"]]}}
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_an_item_that_looks_like_a_note_is_an_item(forge: Forge, codec: str) -> None:
+    await retried_at_once(forge)
+    calls: list[list[Any]] = []
+
+    @forge.batch_handler(codec=codec)
+    async def pay(bills: list[dict[str, Any]]) -> list[Any]:
+        calls.append(bills)
+        return [OSError("busy") if len(calls) == 1 else "now" for _ in bills]
+
+    job = await pay.enqueue(bills=[NOTED, {"to": "ann"}])
+    async with working(forge):
+        assert await forge.wait(job, timeout=30) == ["now", "now"]
+
+    assert calls == [[NOTED, {"to": "ann"}]] * 2
+
+
+async def test_items_that_look_like_notes_are_enqueued_by_name_by_crons_and_under_a_key(forge: Forge) -> None:
+    calls: list[list[Any]] = []
+    await forge.crons.set("daily", "@daily", "pay", payload=[NOTED], key="a", key_mode="merge")
+    for bills in ([NOTED, 1], [NOTED], [2]):
+        made = await forge.enqueue("pay", bills, key="a", key_mode="merge")
+    assert (await forge.crons.trigger("daily")).id == made.id
+
+    @forge.batch_handler
+    async def pay(bills: list[Any]) -> None:
+        calls.append(bills)
+
+    async with working(forge):
+        await forge.wait(made, timeout=30)
+
+    assert calls == [[NOTED, 1, NOTED, 2, NOTED]]
+
+
 @pytest.mark.parametrize(
     "payload",
     [{}, {"mails": []}, {"mails": 3}, {"mails": ["x"], "more": 1}, {"mails": [1]}, [], [1]],

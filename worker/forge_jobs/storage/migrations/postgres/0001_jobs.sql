@@ -127,7 +127,7 @@ CREATE TABLE {schema}.job_key (
 );
 
 -- For a time, no other job of the kind with the same fingerprint is enqueued, whether the job has ended or not. A row is
--- deleted when its job is deleted by somebody, and some time after it has expired.
+-- deleted when its job is deleted by somebody, expires or is dropped by its group, and some time after it has expired.
 CREATE TABLE {schema}.unique_hold (
     kind        text NOT NULL,
     fingerprint bytea NOT NULL,  -- of what the job says
@@ -1594,6 +1594,7 @@ CREATE FUNCTION {schema}.merged(
 ) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     blank bytea := '\x20090a0d';
+    empty_note bytea := '{"forge_jobs.items":{}},';  -- as enqueue puts it before an item that would be read as a note
     lists bytea[];
     size bigint;
 BEGIN
@@ -1606,6 +1607,9 @@ BEGIN
     END IF;
     waits := btrim(substr(waits, 2, length(waits) - 2), blank);
     added := btrim(substr(added, 2, length(added) - 2), blank);
+    IF waits <> '' AND substr(added, 1, length(empty_note)) = empty_note THEN  -- behind other items nothing is read as a note
+        added := substr(added, length(empty_note) + 1);
+    END IF;
     lists := array_remove(ARRAY[waits, added], '');
     size := length(waits) + length(added) + greatest(cardinality(lists) - 1, 0) + 2;
     IF size > most_bytes THEN
@@ -2072,13 +2076,18 @@ CREATE FUNCTION {schema}.enqueue(
     group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
     start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, tenant text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    said text := enqueue.payload::text;
 BEGIN
     IF coalesce(jsonb_typeof(enqueue.payload), 'null') NOT IN ('object', 'array') THEN
         RAISE EXCEPTION 'payload is a JSON %, allowed is an object, or an array for a handler that takes a list.', coalesce(jsonb_typeof(enqueue.payload), 'null')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue.payload -> 0 ? 'forge_jobs.items' THEN  -- an item, and no note of items that are done
+        said := '[{"forge_jobs.items":{}},' || substr(said, 2);
+    END IF;
     RETURN {schema}.enqueue_bytes(
-        enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
+        enqueue.kind, convert_to(said, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
         enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline,
         enqueue.tenant);
