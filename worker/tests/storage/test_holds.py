@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import NotUnique
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Enqueued, Hold, KeyMode, State
 from tests.storage.factories import claim, done, ended, enqueue, failed, job, leader, running, state, worker
 
@@ -135,6 +136,43 @@ async def test_a_deleted_job_gives_its_hold_back_and_a_cancelled_one_keeps_it(st
     await storage.jobs.delete(first.id)
 
     assert (await storage.jobs.enqueue(held())).is_new
+
+
+@pytest.mark.parametrize("delay", [None, MINUTE])
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_job_that_its_group_drops_gives_its_hold_back(storage, clock, delay, keeps):
+    await clock.freeze()
+    if not keeps:
+        await storage.queues.set("default", {"dead_retention": timedelta(0)})
+    only = encoded([Group("a", overflow="drop_newest")])
+    await enqueue(storage, groups=only)
+    dropped = await storage.jobs.enqueue(held(groups=only, delay=delay))
+    await clock.advance(minutes=1)
+    await storage.schedule.make_pending()
+
+    again = await storage.jobs.enqueue(held())
+
+    assert again.is_new and again.id != dropped.id
+    assert (await storage.jobs.enqueue(held())).id == again.id
+
+
+@pytest.mark.parametrize("how", ["waits", "is handed back"])
+async def test_a_job_that_expires_gives_its_hold_back_and_one_that_is_overdue_keeps_it(storage, clock, how):
+    await clock.freeze()
+    me, epoch = await worker(storage), await leader(storage)
+    await storage.jobs.enqueue(held(start_by=MINUTE))
+    late = await storage.jobs.enqueue(held(b"user 8", deadline=MINUTE))
+    claims = [] if how == "waits" else await claim(storage, me)
+    await clock.advance(minutes=2)
+    if claims:
+        await storage.claims.hand_back(claims)
+    else:
+        await storage.time_limits.expire(epoch=epoch)
+
+    assert (await storage.jobs.enqueue(held())).is_new
+    assert (await storage.jobs.enqueue(held(b"user 8"))) == Enqueued(
+        late.id, duplicate=True, payload_differs=False
+    )
 
 
 async def test_a_job_that_is_not_kept_is_still_the_answer(storage):

@@ -28,6 +28,15 @@ def unkeyed(of: str) -> str:
 )"""
 
 
+def unheld(of: str) -> str:
+    """The jobs, which never ran, give back what makes them unique for a time: `unheld`. Who enqueues at this moment is not waited for."""
+    return f"""unheld AS (
+    DELETE FROM {{schema}}.unique_hold WHERE ctid = ANY (ARRAY(
+        SELECT unique_hold.ctid FROM {{schema}}.unique_hold
+        WHERE unique_hold.job_id = ANY (ARRAY(SELECT job_id FROM {of})) FOR UPDATE SKIP LOCKED))
+)"""
+
+
 def failed(which: str) -> str:
     """The errors of those of `gone` are the newest of their histories, which stay within their limit: `trimmed`, `failed`."""
     return f"""trimmed AS (

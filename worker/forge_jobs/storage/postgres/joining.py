@@ -27,6 +27,6 @@ DROPPED = f"""kept AS (
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (
     SELECT job_id FROM {_DROPPED} EXCEPT SELECT job_id FROM kept
-), {endings.forgotten("unkept")}, {endings.unkeyed(_DROPPED)}, {endings.unlimited(_DROPPED)}, mourned AS (
+), {endings.forgotten("unkept")}, {endings.unkeyed(_DROPPED)}, {endings.unlimited(_DROPPED)}, {endings.unheld(_DROPPED)}, mourned AS (
     INSERT INTO {{schema}}.tally (queue_id, dead) SELECT queue_id, count(*) FROM kept GROUP BY queue_id
 )"""

@@ -176,7 +176,7 @@ def _ended(*, keyed: bool, linked: bool, never_ran: str = "false") -> tuple[str,
         )
         return (
             which,
-            f"{ends}, {endings.unlimited(f'gone WHERE {which}')}",
+            f"{ends}, {endings.unlimited(f'gone WHERE {which}')}, {endings.unheld(f'gone WHERE {by_time} AND is_expired')}",
             f"""array_agg(job_id) FILTER (WHERE is_cancelled),
        array_agg(job_id) FILTER (WHERE is_superseded AND NOT is_cancelled),
        array_agg(job_id) FILTER (WHERE {by_time}) AS over,

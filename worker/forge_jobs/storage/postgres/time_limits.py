@@ -86,7 +86,7 @@ WITH late AS MATERIALIZED (
     UNION ALL SELECT *, 0, 0, 0, 1 FROM unwaited
 ), gone AS MATERIALIZED (
     SELECT left_state.*, late.is_expired, late.{by_time} FROM left_state JOIN late USING (job_id)
-), {ended}, {unlimited}, {tallied}, vacated AS (
+), {ended}, {unlimited}, {unheld}, {tallied}, vacated AS (
     DELETE FROM {schema}.occupant WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone)) RETURNING group_id
 ), unsettled AS (
     INSERT INTO {schema}.unsettled (group_id)
@@ -111,6 +111,7 @@ LEFT JOIN (gone JOIN {schema}.queue ON queue.id = gone.queue_id JOIN {schema}.jo
         error=endings.BY_TIME, state="CASE WHEN is_expired THEN 'expired' ELSE 'dead' END"
     ),
     unlimited=endings.unlimited("gone"),
+    unheld=endings.unheld("gone WHERE is_expired"),
     tallied=endings.tallied(
         """(SELECT queue_id, pending, scheduled, blocked, waiting, 0 AS dead, 0 AS expired FROM gone
           UNION ALL

@@ -1,5 +1,6 @@
 """History in SQLite: ended jobs go when their queue's retention is over."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
@@ -43,6 +44,11 @@ def forget(transaction: Transaction, job_ids: list[int]) -> None:
         transaction.execute_many(sql, rows)
     nodes.end(transaction, job_ids)
     waits.end_waits_for(transaction, job_ids)
+
+
+def give_holds_back(transaction: Transaction, job_ids: Iterable[int]) -> None:
+    """The jobs are not unique for a time any more: others that are the same may be enqueued."""
+    transaction.execute_many("DELETE FROM unique_hold WHERE job_id = ?", [(job_id,) for job_id in job_ids])
 
 
 def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:

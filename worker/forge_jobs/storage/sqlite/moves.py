@@ -12,7 +12,7 @@ from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, Cancelled, State
 from forge_jobs.model.match import Move
 from forge_jobs.storage.sqlite import groups, interventions, nodes, pins, tenants, waits
-from forge_jobs.storage.sqlite.history import forget
+from forge_jobs.storage.sqlite.history import forget, give_holds_back
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -160,7 +160,7 @@ def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     """The jobs, all in one state and not in progress, are gone with their history; return how many."""
     take_out(transaction, places)
     _give_keys_back(transaction, places)
-    transaction.execute_many("DELETE FROM unique_hold WHERE job_id = ?", [(place.id,) for place in places])
+    give_holds_back(transaction, [place.id for place in places])
     _drop_limits(transaction, [place.id for place in places])
     forget(transaction, [place.id for place in places])
     leave_groups(transaction, places)
@@ -289,6 +289,7 @@ def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -
 def join(transaction: Transaction, jobs: Sequence[groups.Joining]) -> None:
     """The jobs, which are in no state, join their groups; those that their groups drop are dead."""
     dropped, in_way = groups.join(transaction, jobs)
+    give_holds_back(transaction, dropped)
     end(transaction, [job for job in jobs if job.id in dropped], DROPPED_ERROR)
     cancel_each(transaction, in_way)
 

@@ -19,6 +19,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.links import is_pinned
 from forge_jobs.model.tenant import END_ALONE, has_tenant, is_let_in
 from forge_jobs.storage.sqlite import groups, nodes, pins, tags, time_limits, waits
+from forge_jobs.storage.sqlite.history import give_holds_back
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -255,6 +256,7 @@ def _end(
     time_limits.forget(transaction, [claim.job_id for claim in ended if claim.links is not None])
     pins.forget(transaction, [claim.job_id for claim in ended if is_pinned(claim.links)])
     transaction.execute_many(FINISH, finished)
+    give_holds_back(transaction, [claim.job_id for claim in ended if claim.expired])
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(claim.job_id,) for claim in ended])
     count_move(transaction, [claim.queue_id for claim in kept if not claim.expired], "in_progress", "dead")
     count_move(transaction, [claim.queue_id for claim in kept if claim.expired], "in_progress", "expired")

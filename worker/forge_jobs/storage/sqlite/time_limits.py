@@ -10,6 +10,7 @@ from forge_jobs.model.links import LIMITED
 from forge_jobs.model.time_limit import Limit, OutOfTime, TimeLimits, expired, overdue
 from forge_jobs.storage.sqlite import moves, places
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.history import give_holds_back
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import duration, later, micros
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
@@ -118,6 +119,8 @@ def _end(transaction: Transaction, row: Record) -> OutOfTime | None:
     error = expired(row["start_by"] / SECOND) if is_expired else overdue(deadline / SECOND)
     place = places.place(transaction, job_id)
     moves.take_out(transaction, [place])
+    if is_expired:
+        give_holds_back(transaction, [job_id])
     moves.end(transaction, [place], error, State.EXPIRED if is_expired else State.DEAD)
     moves.leave_groups(transaction, [place])
     return OutOfTime(job_id, found["queue"], found["kind"], is_expired, error)
