@@ -25,6 +25,11 @@ FEW_PASSED, MANY_READY = 1_000, 10_000
 """So few jobs of a kind that is resumed come first, where their turns have come, if so many are ready: all of the kind would have to
 move, perhaps for those that workers have handed back."""
 
+HANDFUL, MOST_LOOKED_AT = 100, 100_000
+"""Of a kind that a worker begins to handle so many jobs have had their turns, among so many that are looked at, if nobody else handled
+it: fewer may have been handed back just then by a worker that stopped.
+"""
+
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.1, 100.0
 
 LONGEST_TENANT = 128

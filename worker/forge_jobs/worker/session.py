@@ -75,9 +75,7 @@ class Session:
         self.is_registered = False
         self.has_begun = False  # jobs may have been claimed under its id
         self._begun = begun  # called as soon as it has
-        self._forge = forge
-        self._storage = forge.storage
-        self._telemetry = forge.telemetry
+        self._forge, self._storage, self._telemetry = forge, forge.storage, forge.telemetry
         self._grace, self._heartbeat, self._stale = grace, heartbeat, stale
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()  # the grace is over
@@ -308,6 +306,7 @@ class Session:
 
     async def _begin(self) -> tuple[float, Configuration, Beat]:
         """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
+        await self._storage.tenants.take_up(self.info.kinds, self.info.queues)  # while nobody knows of us
         await self._storage.workers.register(self.info)
         await declared_crons.begin(self.info, self._storage, self._telemetry)
         beat = await self._storage.workers.beat(self.info.id)

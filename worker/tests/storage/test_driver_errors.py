@@ -140,6 +140,7 @@ def known(on: Stage) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
         ("versions", "state"): VersionState.DRAINING,
         ("saved_states", "state"): b"1",
         **{("steps", "step"): NewStep(1, "charge"), ("steps", "before"): 1},
+        **{("tenants.take_up", "kinds"): ["work"], ("tenants.take_up", "queues"): ["default"]},
         ("steps", "job"): job(rerun_of=on.job_id),
         **{
             ("signals", "wait"): NewWait(1, "approval", ("approved",)),

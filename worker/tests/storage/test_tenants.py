@@ -1,5 +1,6 @@
 """In a queue, tenants take turns: the jobs of one that has many are spread over the turns to come."""
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 from itertools import groupby
@@ -498,6 +499,43 @@ async def test_jobs_of_a_kind_that_is_resumed_come_in_turn_with_all_that_wait(
     assert [one for one in claimed if one in set(ids)] == ids
     assert [one for one in claimed if one in set(mine)] == mine
     assert plain in claimed
+
+
+async def left_alone(storage, jobs=300):
+    """Jobs of a kind that nobody handles wait, and turns of theirs have come; return who handles the others."""
+    me = await worker(storage)
+    await enqueue_many(storage, jobs, kind="new", tenant="a")
+    await enqueue_many(storage, 900, tenant="b")
+    assert await tenants_in_order(storage, me, limit=400, without_kinds=["new"]) == ["b"] * 400
+    return me
+
+
+async def test_jobs_of_a_kind_that_a_worker_begins_to_handle_come_in_turn_with_all_that_wait(storage):
+    me = await left_alone(storage)
+
+    await asyncio.gather(*[storage.tenants.take_up(["new", "other"], ["default"]) for _ in range(2)])
+
+    assert Counter(await tenants_in_order(storage, me, limit=100)) == {"a": 50, "b": 50}
+    assert (await storage.jobs.get(await enqueue(storage, kind="new", tenant="a"))).state is State.PENDING
+
+
+@pytest.mark.parametrize("why", ["handled", "paused", "another queue", "another kind", "a handful"])
+async def test_turns_stay_as_they_are_when_a_worker_begins_to_handle_what_is_not_left_alone(
+    storage, database, why
+):
+    await left_alone(storage, 99 if why == "a handful" else 300)
+    if why == "handled":
+        await worker(storage, kinds=("new",))
+    if why == "paused":
+        await storage.kinds.pause("new", until=None, reason=None)
+    places = "SELECT job_id, pos FROM ready ORDER BY job_id"
+    before = await database.rows(places), await storage.tenants.all()
+
+    await storage.tenants.take_up(
+        ["other" if why == "another kind" else "new"], ["mail" if why == "another queue" else "default"]
+    )
+
+    assert (await database.rows(places), await storage.tenants.all()) == before
 
 
 async def test_turns_that_have_not_come_stay_as_they_are_when_a_kind_is_resumed(storage, database):

@@ -11,6 +11,7 @@ from forge_jobs.telemetry.events import Event, KindsUnpublished
 from forge_jobs.testing import run_due_jobs
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
+from tests.storage.factories import claim, done, worker
 
 
 def program(database: Database, **options: Any) -> Forge:
@@ -186,3 +187,28 @@ def test_what_a_handler_declares_is_what_it_was_given() -> None:
         deadline=timedelta(hours=1),
         slots=2,
     )
+
+
+async def test_jobs_of_a_kind_that_had_no_worker_are_not_before_those_of_all_others_when_one_comes(
+    forge: Forge,
+) -> None:
+    order: list[str] = []
+
+    @forge.handler(fair_by="customer")
+    async def old(customer: str) -> None:
+        order.append(customer)
+
+    @forge.handler(fair_by="customer")
+    async def new(customer: str) -> None:
+        order.append(customer)
+
+    me = await worker(forge.storage, kinds=("old",))
+    await new.enqueue_many([{"customer": "ada"}] * 120)
+    await old.enqueue_many([{"customer": "bob"}] * 200)
+    passed = await claim(forge.storage, me, limit=150, without_kinds=["new"])
+    await forge.storage.claims.finish([done(one) for one in passed])
+
+    await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+
+    assert len(order) == 170
+    assert order[:60].count("ada") == order[:60].count("bob") == 30

@@ -30,5 +30,11 @@ class Tenants(Protocol):
     ) -> None:
         """The tenants have these weights in the queue, and all others 1. Raises UnknownQueue, PastEpoch."""
 
+    async def take_up(self, kinds: Sequence[str], queues: Sequence[str]) -> None:
+        """Jobs of those of the kinds that no worker of these queues handles go on from the turn that comes now.
+
+        Otherwise those whose turns have come would all be before the next job of anybody else. A few stay where they are.
+        """
+
     async def forget(self, *, epoch: LeaderEpoch) -> None:
         """Nothing is kept of turns that came a while ago, unless `epoch` no longer leads."""

@@ -10,6 +10,7 @@ from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
 from forge_jobs.model.job import Claim
 from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants
 from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.postgres import passed_turns
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
@@ -202,6 +203,10 @@ class PostgresTenants:
         wanted = await self._queue(queue), list(weights), list(weights.values())
         async with writing(self._database, epoch) as connection:
             await self._database.execute(SET_ALL, *wanted, connection=connection)
+
+    @tried_again
+    async def take_up(self, kinds: Sequence[str], queues: Sequence[str]) -> None:
+        await passed_turns.take_up(self._database, kinds, queues)
 
     async def forget(self, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(FORGET, epoch)

@@ -10,8 +10,10 @@ from forge_jobs.model.links import FAIR
 from forge_jobs.model.tenant import (
     FEW_PASSED,
     FIRST_TURNS,
+    HANDFUL,
     KEPT,
     MANY_READY,
+    MOST_LOOKED_AT,
     STRIDE,
     TenantStatus,
     WaitingTenants,
@@ -19,6 +21,7 @@ from forge_jobs.model.tenant import (
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
+from forge_jobs.storage.sqlite.handled import handled
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -84,6 +87,13 @@ LASTS = f"""
 SELECT job.tenant, max(ready.pos) FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = ?2 AND ready.priority = ?3 AND ready.pos >= ?4 AND job.kind = ?1 AND job.links & {FAIR}
 GROUP BY job.tenant
+"""
+
+LEFT_ALONE = f"""
+SELECT kind FROM (
+    SELECT (SELECT CASE WHEN links & {FAIR} THEN kind END FROM job WHERE job.id = earliest.job_id) AS kind
+    FROM (SELECT job_id FROM ready WHERE queue_id = ? AND priority = ? AND pos < ? ORDER BY pos LIMIT {MOST_LOOKED_AT}) AS earliest)
+WHERE kind IS NOT NULL GROUP BY kind HAVING count(*) >= {HANDFUL}
 """
 
 SINCE = """
@@ -158,6 +168,10 @@ class SqliteTenants:
 
         await self._database.write(set_weights)
 
+    async def take_up(self, kinds: Sequence[str], queues: Sequence[str]) -> None:
+        if await self._database.read(lambda transaction: _left_alone(transaction, kinds, queues)):
+            await self._database.write(lambda transaction: _take_up(transaction, kinds, queues))
+
     async def forget(self, *, epoch: LeaderEpoch) -> None:
         def forget(transaction: Transaction) -> None:
             if not leads(transaction, epoch):
@@ -203,20 +217,47 @@ def take_turns(transaction: Transaction, jobs: Sequence[TurnTaker]) -> None:
             transaction.tell("behind", f"{queue_id},{priority},{pos},0")
 
 
+def _take_up(transaction: Transaction, kinds: Sequence[str], queues: Sequence[str]) -> None:
+    for kind, of_class in _left_alone(transaction, kinds, queues):
+        _go_on(transaction, kind, of_class)
+
+
+def _left_alone(
+    transaction: Transaction, kinds: Sequence[str], queues: Sequence[str]
+) -> list[tuple[str, tuple[int, int]]]:
+    """Return those of the kinds that nobody handles in these queues, though turns of theirs have come, each with a queue and a priority."""
+    classes = _classes(transaction)
+    names: dict[int, str] = dict(transaction.rows("SELECT id, name FROM queue")) if classes else {}
+    paused = transaction.rows("SELECT kind FROM paused_kind")  # such a kind goes on when it is resumed
+    found = []
+    for of_class, comes in classes.items():
+        queue = names.get(of_class[0], "")
+        if queue in queues:
+            passed = set(transaction.rows(LEFT_ALONE, (*of_class, comes))).difference(paused)
+            left = {kind for (kind,) in passed if kind in kinds}
+            left -= handled(transaction).get(queue, frozenset()) if left else frozenset()
+            found += [(kind, of_class) for kind in sorted(left)]
+    return found
+
+
 def go_on(transaction: Transaction, kind: str) -> None:
     """Of the jobs of this kind, which is paused, none has a turn any more that has come already: those that were passed over go
     on from the turn that comes now, all of them in their order. Otherwise they would come before the next job of anybody else.
     """
     for of_class in transaction.rows(CLASSES):
-        comes = _comes(transaction, *of_class)
-        first, jobs = transaction.rows(PASSED, (kind, *of_class, comes))[0]
-        if not jobs or (jobs < FEW_PASSED and transaction.row(MANY, of_class) is not None):
-            continue
-        now_first = comes + STRIDE // 1000
-        transaction.execute(MOVE, (kind, *of_class, first, now_first - first))
-        for tenant, last in transaction.rows(LASTS, (kind, *of_class, now_first)):
-            line = *of_class, tenant
-            transaction.execute(GIVE, (*line, max(transaction.value(GIVEN, line) or 0, last * 1000)))
+        _go_on(transaction, kind, of_class)
+
+
+def _go_on(transaction: Transaction, kind: str, of_class: tuple[int, int]) -> None:
+    comes = _comes(transaction, *of_class)
+    first, jobs = transaction.rows(PASSED, (kind, *of_class, comes))[0]
+    if not jobs or (jobs < FEW_PASSED and transaction.row(MANY, of_class) is not None):
+        return
+    now_first = comes + STRIDE // 1000
+    transaction.execute(MOVE, (kind, *of_class, first, now_first - first))
+    for tenant, last in transaction.rows(LASTS, (kind, *of_class, now_first)):
+        line = *of_class, tenant
+        transaction.execute(GIVE, (*line, max(transaction.value(GIVEN, line) or 0, last * 1000)))
 
 
 def _paused(transaction: Transaction, jobs: Sequence[TurnTaker]) -> set[int]:
