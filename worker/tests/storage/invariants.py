@@ -96,7 +96,10 @@ READ_OF_POSTGRES = {
     ),
     "tags of jobs": "SELECT id, tag FROM job CROSS JOIN LATERAL unnest(tags) AS tag",
     "done jobs without a note": (
-        "SELECT job_id FROM finished WHERE state = 'done' AND NOT EXISTS (SELECT FROM done_together AS noted "
+        "SELECT job_id FROM finished WHERE state = 'done' "
+        "AND NOT EXISTS (SELECT FROM flow_node JOIN flow ON flow.id = flow_node.flow_id AND flow.state <> 'done' "
+        "WHERE flow_node.job_id = finished.job_id AND flow_node.state = 'skipped') "
+        "AND NOT EXISTS (SELECT FROM done_together AS noted "
         "WHERE noted.queue_id = finished.queue_id AND noted.at = finished.finished_at "
         "AND job_id BETWEEN first_id AND last_id AND (job_ids IS NULL OR job_id = ANY (job_ids)))"
     ),

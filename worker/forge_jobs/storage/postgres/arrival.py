@@ -41,7 +41,10 @@ FROM {schema}.job_group
     """
 INSERT INTO {schema}.done_together (at, first_id, last_id, queue_id, jobs, job_ids)
 SELECT finished_at, min(job_id), max(job_id), queue_id, count(*), array_agg(job_id ORDER BY job_id)
-FROM {schema}.finished WHERE state = 'done' GROUP BY queue_id, finished_at
+FROM {schema}.finished WHERE state = 'done' AND NOT EXISTS (
+    SELECT FROM {schema}.flow_node JOIN {schema}.flow ON flow.id = flow_node.flow_id AND flow.state <> 'done'
+    WHERE flow_node.job_id = finished.job_id AND flow_node.state = 'skipped')
+GROUP BY queue_id, finished_at
 """,
     "SELECT {schema}.wake(id) FROM {schema}.queue",
     "SELECT {schema}.tell('due:')",

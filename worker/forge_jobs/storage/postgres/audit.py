@@ -56,7 +56,11 @@ place AS MATERIALIZED (
     SELECT job_id, 'ready', 6, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
 )"""
 
+# But for nodes that are kept for as long as their flow may be retried.
 _UNDATED = """state = 'done' AND NOT EXISTS (
+    SELECT FROM {schema}.flow_node JOIN {schema}.flow ON flow.id = flow_node.flow_id AND flow.state <> 'done'
+    WHERE flow_node.job_id = finished.job_id AND flow_node.state = 'skipped'
+) AND NOT EXISTS (
     SELECT FROM {schema}.done_together AS dated
     WHERE dated.queue_id = finished.queue_id AND dated.at = finished.finished_at
       AND finished.job_id BETWEEN dated.first_id AND dated.last_id

@@ -75,20 +75,18 @@ UPDATE {schema}.flow_edge SET from_job = given.heir
 FROM unnest($1::bigint[], $2::bigint[]) AS given (from_job, heir) WHERE flow_edge.from_job = given.from_job
 """
 
-# What a route gets besides from the node before the branch leads to it no more than the branch does.
+# One branch that leads elsewhere is enough: what its route gets besides, be it from another branch, leads to it no more.
 LEAD = """
-WITH led AS (
-    UPDATE {schema}.flow_edge AS edge SET taken = EXISTS (
+WITH unled AS MATERIALIZED (
+    SELECT DISTINCT edge.to_job
+    FROM {schema}.flow_edge AS edge JOIN {schema}.flow_node AS node ON node.job_id = edge.to_job
+    WHERE edge.from_job = ANY ($1::bigint[]) AND NOT EXISTS (
         SELECT FROM unnest($2::bigint[], $3::text[]) AS led (from_job, name)
-        JOIN {schema}.flow_node AS node ON node.job_id = edge.to_job AND node.name = led.name
-        WHERE led.from_job = edge.from_job)
-    WHERE edge.from_job = ANY ($1::bigint[])
-    RETURNING edge.to_job, edge.taken
+        WHERE led.from_job = edge.from_job AND led.name = node.name)
 ), unfed AS (
-    UPDATE {schema}.flow_node SET fed = 0 FROM led WHERE flow_node.job_id = led.to_job AND NOT led.taken
+    UPDATE {schema}.flow_node SET fed = 0 FROM unled WHERE flow_node.job_id = unled.to_job
 )
-UPDATE {schema}.flow_edge SET taken = false FROM led
-WHERE flow_edge.to_job = led.to_job AND NOT led.taken AND flow_edge.from_job <> ALL ($1::bigint[])
+UPDATE {schema}.flow_edge SET taken = false FROM unled WHERE flow_edge.to_job = unled.to_job
 """
 
 

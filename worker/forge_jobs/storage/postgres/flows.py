@@ -15,7 +15,7 @@ from forge_jobs.model.flow import (
 )
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.moments import EPOCH
-from forge_jobs.storage.postgres import flow_start, groups, interventions, key_wait
+from forge_jobs.storage.postgres import endings, flow_start, groups, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
@@ -106,6 +106,7 @@ END = "SELECT {schema}.end_nodes($1)"
 FREE = "SELECT {schema}.free_nodes($1)"
 SETTLE = "SELECT {schema}.settle_nodes()"
 
+# Of one that cannot be retried, as nothing else of it is kept, the skipped nodes go as other done jobs from now on.
 FORGET = """
 WITH looked_at AS MATERIALIZED (
     SELECT id, ended_at FROM {schema}.flow
@@ -114,18 +115,25 @@ WITH looked_at AS MATERIALIZED (
 ), gone AS MATERIALIZED (
     SELECT flow.id FROM looked_at JOIN {schema}.flow USING (id, ended_at)
     WHERE NOT EXISTS (
-        SELECT FROM {schema}.flow_node JOIN {schema}.job ON job.id = flow_node.job_id WHERE flow_node.flow_id = flow.id)
+        SELECT FROM {schema}.flow_node JOIN {schema}.job ON job.id = flow_node.job_id
+        WHERE flow_node.flow_id = flow.id AND (flow_node.state <> 'skipped' OR flow.state = 'done'))
     ORDER BY looked_at.ended_at LIMIT $1 FOR UPDATE OF flow SKIP LOCKED
 ), nodes AS (
-    DELETE FROM {schema}.flow_node WHERE flow_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING job_id
-), edges AS (
+    DELETE FROM {schema}.flow_node WHERE flow_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING job_id, state
+), {dated}, edges AS (
     DELETE FROM {schema}.flow_edge WHERE to_job = ANY (ARRAY(SELECT job_id FROM nodes))
 ), forgotten AS (
     DELETE FROM {schema}.flow WHERE id = ANY (ARRAY(SELECT id FROM gone))
 )
 SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM looked_at) AS looked_at, last.ended_at, last.id
 FROM (VALUES (1)) AS one LEFT JOIN (SELECT * FROM looked_at ORDER BY ended_at DESC, id DESC LIMIT 1) AS last ON true
-""".replace("{leads}", LEADS.replace("{epoch}", "$2"))
+""".replace("{leads}", LEADS.replace("{epoch}", "$2")).replace(
+    "{dated}",
+    endings.dated(
+        "{schema}.finished WHERE state = 'done' AND job_id = ANY (ARRAY(SELECT job_id FROM nodes WHERE state = 'skipped'))",
+        at="finished_at",
+    ),
+)
 
 NEEDS = """
 SELECT node.flow_id, before.job_id, before.name, node.missing - 1 AS others

@@ -127,6 +127,7 @@ FUNCTIONS = (
     "cancel_flow",
     "coming_turn",
     "configured",
+    "date_skipped",
     "differs",
     "end_nodes",
     "end_noted_nodes",

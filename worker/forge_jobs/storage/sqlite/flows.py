@@ -57,15 +57,11 @@ FROM flow_node JOIN flow ON flow.id = flow_node.flow_id JOIN job ON job.id = flo
 WHERE flow_node.job_id = ? AND flow_node.state IS NULL
 """
 
-LEAD = """
-UPDATE flow_edge SET taken = (
-    SELECT node.name IN (SELECT value FROM json_each(:names)) FROM flow_node AS node WHERE node.job_id = flow_edge.to_job)
-WHERE from_job = :job_id
-"""
-
-# What a route gets besides from the node before the branch leads to it no more than the branch does.
-_NOT_TAKEN = "(SELECT to_job FROM flow_edge WHERE from_job = :job_id AND NOT taken)"
-LEAD_NOWHERE = (
+# One branch that leads elsewhere is enough: what its route gets besides, be it from another branch, leads to it no more.
+_NOT_TAKEN = """(
+    SELECT edge.to_job FROM flow_edge AS edge JOIN flow_node AS node ON node.job_id = edge.to_job
+    WHERE edge.from_job = :job_id AND node.name NOT IN (SELECT value FROM json_each(:names)))"""
+LEAD = (
     f"UPDATE flow_edge SET taken = 0 WHERE to_job IN {_NOT_TAKEN}",
     f"UPDATE flow_node SET fed = 0 WHERE job_id IN {_NOT_TAKEN}",
 )
@@ -106,14 +102,15 @@ AFTER = "SELECT from_job FROM flow_edge WHERE to_job = ? ORDER BY position"
 
 OPEN = "SELECT job_id FROM flow_node WHERE flow_id = ? AND state IS NULL ORDER BY job_id"
 
-# Those that are dead, or were skipped, for want of others run again with these, whether or not the flow can do without them.
+# Those that are dead, or were skipped, for want of others run again with these, whether or not the flow can do without them; what
+# a branch has not taken is skipped for good.
 AGAIN = """
 WITH RECURSIVE back (job_id) AS (
     SELECT job_id FROM flow_node WHERE flow_id = ? AND state = 'dead' AND (NOT tolerated OR ?)
     UNION
     SELECT node.job_id FROM back CROSS JOIN flow_edge AS edge ON edge.from_job = back.job_id
     CROSS JOIN flow_node AS node ON node.job_id = edge.to_job
-    WHERE node.state = 'skipped' OR (node.state = 'dead' AND node.failed_by = back.job_id)
+    WHERE (node.state = 'skipped' AND edge.taken) OR (node.state = 'dead' AND node.failed_by = back.job_id)
 )
 SELECT node.job_id, node.tolerated, node.state = 'skipped' AS was_skipped
 FROM back CROSS JOIN flow_node AS node ON node.job_id = back.job_id ORDER BY node.job_id
@@ -127,7 +124,7 @@ UPDATE flow_node SET (missing, fed) = (
            coalesce(sum(other.state IS NOT NULL AND edge.taken AND other.state <> 'skipped'
                         AND NOT (other.state = 'dead' AND edge.on_dead = 'skip')), 0)
     FROM flow_edge AS edge JOIN flow_node AS other ON other.job_id = edge.from_job WHERE edge.to_job = flow_node.job_id)
-WHERE job_id = ? RETURNING missing
+WHERE job_id = ? RETURNING missing, fed OR NOT EXISTS (SELECT 1 FROM flow_edge WHERE to_job = flow_node.job_id) AS is_led_to
 """
 
 LEFT = """
@@ -142,7 +139,8 @@ WHERE state IS NULL AND missing = 0 AND job_id IN (SELECT job_id FROM blocked WH
 
 OVER = """
 SELECT id FROM flow WHERE ended_at IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM flow_node JOIN job ON job.id = flow_node.job_id WHERE flow_node.flow_id = flow.id)
+    SELECT 1 FROM flow_node JOIN job ON job.id = flow_node.job_id
+    WHERE flow_node.flow_id = flow.id AND (flow_node.state <> 'skipped' OR flow.state = 'done'))
 ORDER BY ended_at LIMIT ?
 """
 
@@ -262,9 +260,8 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
         ids = _add(transaction, flow["id"], flow["nodes"], added, flow["deadline"])
         if changes.taken is not None:  # before its heir has its edges
             names = json.dumps(changes.taken)
-            transaction.execute(LEAD, {"names": names, "job_id": end.claim.job_id})
-            for statement in LEAD_NOWHERE:
-                transaction.execute(statement, {"job_id": end.claim.job_id})
+            for statement in LEAD:
+                transaction.execute(statement, {"names": names, "job_id": end.claim.job_id})
         if changes.successor is not None:
             heir = (ids[changes.successor], end.claim.job_id)
             transaction.execute("UPDATE flow_edge SET from_job = ? WHERE from_job = ?", heir)
@@ -363,9 +360,11 @@ def _retry(transaction: Transaction, flow_id: int) -> tuple[FlowState | None, in
             flow_id,
         ),
     )
-    missing = [(job_id, transaction.value(REOPEN, (job_id,))) for job_id, _, _ in again]
-    nodes.free(transaction, [job_id for job_id, count in missing if not count])
+    reopened = [(job_id, transaction.record(REOPEN, (job_id,))) for job_id, _, _ in again]
+    free = [(job_id, node) for job_id, node in reopened if node is not None and not node["missing"]]
+    nodes.free(transaction, [job_id for job_id, node in free if node["is_led_to"]])
     nodes.end(transaction, [job_id for job_id, _, _ in again])  # those that people have completed meanwhile
+    nodes.skip(transaction, [job_id for job_id, node in free if not node["is_led_to"]])
     return FlowState(was), None
 
 

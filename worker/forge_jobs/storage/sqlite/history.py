@@ -15,6 +15,16 @@ FIRES_KEPT = timedelta(days=30)
 LABELS_KEPT = timedelta(days=60)  # at least: they say whether a process is paused, which may begin anew late
 
 
+# Nodes that were skipped are kept with their flow unless that is done, since they run when it is retried.
+OLD = """
+SELECT job_id FROM finished
+WHERE queue_id = ?1 AND state = ?2 AND finished_at <= ?3 AND (?2 <> 'done' OR error IS NULL OR NOT EXISTS (
+    SELECT 1 FROM flow_node JOIN flow ON flow.id = flow_node.flow_id AND flow.state <> 'done'
+    WHERE flow_node.job_id = finished.job_id AND flow_node.state = 'skipped'))
+ORDER BY finished_at LIMIT ?4
+"""
+
+
 class SqliteHistory:
     """`History` in SQLite."""
 
@@ -63,14 +73,7 @@ def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
             ("expired", queue["dead_retention"]),
         )
         for state, retention in retentions:
-            old = transaction.rows(
-                """
-                SELECT job_id FROM finished
-                WHERE queue_id = ? AND state = ? AND finished_at <= ?
-                ORDER BY finished_at LIMIT ?
-                """,
-                (queue_id, state, transaction.now - retention, limit - swept),
-            )
+            old = transaction.rows(OLD, (queue_id, state, transaction.now - retention, limit - swept))
             if old:
                 forget(transaction, [row[0] for row in old])
                 count_move(transaction, [queue_id] * len(old), state, None)

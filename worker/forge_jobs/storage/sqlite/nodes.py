@@ -18,6 +18,9 @@ FAR = datetime(9000, 1, 1, tzinfo=UTC)
 
 SECOND = 1_000_000
 
+SKIPPED = "skipped: nothing led to it"
+"""What is said of the job of a node that was skipped."""
+
 ENDED = """
 SELECT node.job_id, finished.state, finished.error,
        coalesce(finished.result, (SELECT result FROM saved_state WHERE saved_state.job_id = finished.job_id)) AS result
@@ -127,7 +130,7 @@ def hand_on(transaction: Transaction, ended: Sequence[int]) -> None:
                 (freed if node["fed"] else passed).append(heard["to_job"])
         free(transaction, freed)
         todo = end_waiting(transaction, fallen, NodeState.DEAD)
-        todo += end_waiting(transaction, passed, NodeState.SKIPPED, "skipped: nothing led to it")
+        todo += end_waiting(transaction, passed, NodeState.SKIPPED, SKIPPED)
         all_ended += todo
     for sums in transaction.records(SUMS, (json.dumps(all_ended),)):
         transaction.execute(COUNT, dict(sums))
@@ -183,6 +186,11 @@ def end_waiting(
     ended = [row["job_id"] for row in gone]
     waits.end_waits_for(transaction, ended)
     return ended
+
+
+def skip(transaction: Transaction, job_ids: Sequence[int]) -> None:
+    """Those of these nodes that still wait are skipped, which those hear that wait for them."""
+    hand_on(transaction, end_waiting(transaction, job_ids, NodeState.SKIPPED, SKIPPED))
 
 
 def needs(transaction: Transaction, job_id: int) -> FlowNeeds | None:

@@ -2483,7 +2483,8 @@ BEGIN
 END
 $$;
 
--- These nodes, which wait for others, end without having run; returns those that did wait.
+-- These nodes, which wait for others, end without having run; returns those that did wait. When those that are skipped go is said
+-- once their flow is over.
 CREATE FUNCTION "forge_jobs".end_waiting_nodes(ids bigint[], as_state text, as_error text DEFAULT NULL) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -2506,10 +2507,6 @@ BEGIN
         SELECT told.job_id, now(), queue_id, attempt, CASE as_state WHEN 'dead' THEN 'dead' ELSE 'done' END, why,
                (SELECT nullif(job.links & 64, 0) FROM "forge_jobs".job WHERE job.id = told.job_id)  -- its flow is told by the caller
         FROM told
-    ), dated AS (
-        INSERT INTO "forge_jobs".done_together (at, first_id, last_id, queue_id, jobs, job_ids)
-        SELECT now(), min(told.job_id), max(told.job_id), queue_id, count(*), array_agg(told.job_id)
-        FROM told WHERE as_state <> 'dead' GROUP BY queue_id
     ), unlimited AS (
         DELETE FROM "forge_jobs".time_limit WHERE time_limit.job_id = ANY (ARRAY(SELECT told.job_id FROM told))
     ), tallied AS (
@@ -2525,6 +2522,15 @@ BEGIN
 END
 $$;
 
+-- The skipped nodes of these flows, which are done, go when the retention of their queues is over. Those of other flows are kept with
+-- them, since they run when the flow is retried.
+CREATE FUNCTION "forge_jobs".date_skipped(flow_ids bigint[]) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO "forge_jobs".done_together (at, first_id, last_id, queue_id, jobs, job_ids)
+    SELECT finished.finished_at, min(finished.job_id), max(finished.job_id), finished.queue_id, count(*), array_agg(finished.job_id)
+    FROM "forge_jobs".flow_node AS node JOIN "forge_jobs".finished ON finished.job_id = node.job_id AND finished.state = 'done'
+    WHERE node.flow_id = ANY (flow_ids) AND node.state = 'skipped' GROUP BY finished.queue_id, finished.finished_at
+$$;
+
 -- These nodes have just ended, and `flow_node` says how. Those that wait for them hear of it: they are freed, skipped, or
 -- dead, which those hear that wait for them. Whoever calls has locked their flows.
 CREATE FUNCTION "forge_jobs".hand_on(ended bigint[]) RETURNS void LANGUAGE plpgsql AS $$
@@ -2535,6 +2541,7 @@ DECLARE
     passed bigint[];
     freed bigint[];
     told bigint;
+    well bigint[];  -- flows that are done, and of which nodes were skipped
 BEGIN
     WHILE cardinality(todo) > 0 LOOP
         all_ended := all_ended || todo;
@@ -2577,9 +2584,14 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT before.done + before.dead + before.skipped + sums.ended >= before.nodes AS is_over) AS outlook
         WHERE flow.id = sums.flow_id
-        RETURNING flow.id, flow.is_awaited AND flow.ended_at IS NOT NULL AS is_told
+        RETURNING flow.id, flow.is_awaited AND flow.ended_at IS NOT NULL AS is_told, flow.state, flow.skipped
     )
-    SELECT count("forge_jobs".tell('flow:' || counted.id)) INTO told FROM counted WHERE counted.is_told;
+    SELECT count(CASE WHEN counted.is_told THEN "forge_jobs".tell('flow:' || counted.id) END),
+           array_agg(counted.id) FILTER (WHERE counted.state = 'done' AND counted.skipped > 0)
+    INTO told, well FROM counted;
+    IF well IS NOT NULL THEN
+        PERFORM "forge_jobs".date_skipped(well);
+    END IF;
 END
 $$;
 
@@ -2744,11 +2756,14 @@ END
 $$;
 
 -- The dead nodes that the flow cannot do without run again, with attempts counted from 0, when what they need is there, and so do
--- those that are dead, or were skipped, for want of them, whether or not the flow can do without these.
+-- those that are dead, or were skipped, for want of them, whether or not the flow can do without these. What a branch has not
+-- taken is skipped for good.
 -- Returns the state of the flow before; null: there is none. `gone` is a node whose job was deleted: then nothing changes.
 CREATE FUNCTION "forge_jobs".retry_flow(wanted bigint, OUT was text, OUT gone bigint) LANGUAGE plpgsql AS $$
 DECLARE
     again bigint[];
+    led_to bigint[];  -- of those, the ones that wait for nothing
+    passed bigint[];  -- and those to which nothing leads
 BEGIN
     SELECT flow.state INTO was FROM "forge_jobs".flow WHERE flow.id = wanted FOR UPDATE;
     IF was IS NULL OR was NOT IN ('dead', 'cancelled') THEN
@@ -2761,11 +2776,12 @@ BEGIN
         SELECT next.job_id FROM back CROSS JOIN LATERAL (
             SELECT node.job_id FROM "forge_jobs".flow_edge AS edge JOIN "forge_jobs".flow_node AS node ON node.job_id = edge.to_job
             WHERE edge.from_job = back.job_id
-              AND (node.state = 'skipped' OR (node.state = 'dead' AND node.failed_by = back.job_id))) AS next
+              AND ((node.state = 'skipped' AND edge.taken) OR (node.state = 'dead' AND node.failed_by = back.job_id))) AS next
     )
     SELECT array_agg(back.job_id ORDER BY back.job_id) INTO again FROM back;
     IF again IS NULL THEN  -- it was cancelled, and all of its nodes were done all the same
         UPDATE "forge_jobs".flow SET state = 'done' WHERE flow.id = wanted;
+        PERFORM "forge_jobs".date_skipped(ARRAY[wanted]);
         RETURN;
     END IF;
     SELECT min(one) INTO gone FROM unnest(again) AS one WHERE NOT EXISTS (SELECT FROM "forge_jobs".job WHERE job.id = one);
@@ -2800,9 +2816,14 @@ BEGIN
         FROM "forge_jobs".flow_edge AS edge JOIN "forge_jobs".flow_node AS before ON before.job_id = edge.from_job
         WHERE edge.to_job = node.job_id)
     WHERE node.job_id = ANY (again);
-    PERFORM "forge_jobs".free_nodes(ARRAY(
-        SELECT node.job_id FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (again) AND node.missing = 0));
+    SELECT array_agg(free.job_id) FILTER (WHERE free.is_led_to), array_agg(free.job_id) FILTER (WHERE NOT free.is_led_to)
+    INTO led_to, passed
+    FROM (SELECT node.job_id, node.fed > 0 OR NOT EXISTS (
+                     SELECT FROM "forge_jobs".flow_edge AS edge WHERE edge.to_job = node.job_id) AS is_led_to
+          FROM "forge_jobs".flow_node AS node WHERE node.job_id = ANY (again) AND node.missing = 0) AS free;
+    PERFORM "forge_jobs".free_nodes(led_to);
     PERFORM "forge_jobs".end_nodes(again);  -- those that people have completed meanwhile
+    PERFORM "forge_jobs".hand_on("forge_jobs".end_waiting_nodes(passed, 'skipped', 'skipped: nothing led to it'));
 END
 $$;
 
