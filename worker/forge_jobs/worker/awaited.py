@@ -30,7 +30,7 @@ class AwaitedJobs:
     def __init__(self, ends: Ends, signals: Signals, telemetry: Telemetry) -> None:
         self._ends, self._signals = ends, signals
         self._worker_id = NOBODY
-        self._has: Callable[[int, int | None], bool] = _has_none
+        self._has: Callable[[int], bool] = _has_none
         # By the id of a job, until when (monotonic), in the order in which they were heard:
         self._until: dict[int, float] = {}  # somebody waits for it
         self._afoot: dict[int, float] = {}  # jobs wait for it, and a claim that did not see that may bring it
@@ -46,15 +46,15 @@ class AwaitedJobs:
         """Somebody waits for these jobs, whose ids are separated by commas."""
         _remember(self._until, [int(text) for text in job_ids.split(",") if text.isdigit()], MOST)
 
-    def serve(self, worker_id: int, has: Callable[[int, int | None], bool]) -> None:
-        """They are those of this worker, of which `has` says whether it holds the claim of a job and an attempt, or of any."""
+    def serve(self, worker_id: int, has: Callable[[int], bool]) -> None:
+        """They are those of this worker, of which `has` says whether it holds a claim of a job."""
         self._worker_id, self._has = worker_id, has
 
     def linked(self, job_id: int, worker_id: int, attempt: int) -> None:
         """Other jobs wait for the end of this one, of which a worker had this attempt then; nobody had, if that is 0."""
         if worker_id not in (0, self._worker_id):
             return
-        if self._has(job_id, attempt or None):
+        if self._has(job_id):  # perhaps in a later attempt, whose claim may not have seen that either
             self._linked[job_id] = None
             return
         if worker_id:
@@ -126,5 +126,5 @@ def _remember(kept: dict[int, float], job_ids: Iterable[int], most: int) -> None
         del kept[oldest]
 
 
-def _has_none(job_id: int, attempt: int | None) -> bool:
+def _has_none(job_id: int) -> bool:
     return False

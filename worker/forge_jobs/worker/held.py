@@ -49,11 +49,9 @@ class HeldClaims:
                 new.append(claim)
         return new
 
-    def has(self, job_id: int, attempt: int | None) -> bool:
-        """Whether the claim of this attempt is held; None: of any."""
-        if attempt is None:
-            return any(held == job_id for held, _ in self._proofs)
-        return (job_id, attempt) in self._proofs
+    def has(self, job_id: int) -> bool:
+        """Whether the claim of an attempt of this job is held."""
+        return any(held == job_id for held, _ in self._proofs)
 
     def regain(self, claim: Claim) -> None:
         """The claim, which was not known here, is held, to be handed back."""

@@ -242,7 +242,7 @@ async def test_a_worker_remembers_of_jobs_that_nobody_had_those_that_it_gets_soo
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = awaited.AwaitedJobs(forge.storage.ends, forge.storage.signals, forge.telemetry)
-    jobs.serve(7, lambda job_id, attempt: job_id == 1)
+    jobs.serve(7, lambda job_id: job_id == 1)
     for job_id in (1, 2, 3):
         jobs.linked(job_id, 0, 0)
     jobs.claimed([Claim(2, 7, 1, 1, "work", b"{}", "json", 0, 0, 5, None, None, 0.0)])
@@ -251,3 +251,14 @@ async def test_a_worker_remembers_of_jobs_that_nobody_had_those_that_it_gets_soo
     monkeypatch.setattr(awaited, "EXPECTED", timedelta(0))
     jobs.linked(4, 0, 0)
     assert (sorted(jobs._linked), list(jobs._afoot)) == ([1, 2], [])
+
+
+async def test_a_worker_that_has_a_job_in_a_later_attempt_remembers_that_others_wait_for_it(
+    forge: Forge,
+) -> None:
+    jobs = awaited.AwaitedJobs(forge.storage.ends, forge.storage.signals, forge.telemetry)
+    jobs.serve(7, lambda job_id: job_id == 1)
+
+    jobs.linked(1, 7, 1)
+
+    assert (list(jobs._linked), list(jobs._afoot)) == ([1], [])
