@@ -187,8 +187,9 @@ class Flow:
     ) -> "Flow":
         """A node whose function says which of the `routes` is taken, by returning its name; the others are skipped.
 
-        Each route is a handler, or a flow, that gets what the node before the branch returned. The next node of the chain gets
-        what the route returned that was taken.
+        Each route is a handler, or a flow, that gets what the node before the branch returned. It is a node of its name, with
+        that of the branch before it where the flow has such a node already. The next node of the chain gets what the route
+        returned that was taken.
         """
         if not isinstance(routes, Mapping) or not routes:
             raise InvalidInput(f"routes is {routes!r}, allowed is a mapping of names to handlers or flows.")
@@ -200,12 +201,14 @@ class Flow:
         self._chained(chooser)
         ends: list[Node] = []
         for route, taken in routes.items():
+            is_named = any(one.name == route or one.name.startswith(f"{route}.") for one in self.nodes)
+            own = f"{chooser.name}.{route}" if is_named else route
             if isinstance(taken, Flow):
-                first, last = self._copied(taken, route, {})
+                first, last = self._copied(taken, own, {})
                 for node in first:
-                    node.name = route if len(first) == 1 else node.name
+                    node.name = own if len(first) == 1 else node.name
             else:
-                last = self._new(taken, route, OnDead.FAIL, {})
+                last = self._new(taken, own, OnDead.FAIL, {})
                 first = [last]
             for node in first:
                 node.after, node.chooser, node.route = [*before, chooser], chooser, route

@@ -22,8 +22,8 @@ OF_ITEMS = (Role.MAP, Role.FILTER_MAP, Role.FOLD)
 def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]") -> NewNode:
     """Return the node; `start` is what it is started with, None of one that depends on others. Raises InvalidInput, InvalidPayload."""
     handler, plan = node.handler, node.plan
-    if node.after and plan.collects is None and plan.role is not Role.FOLD:
-        plan = replace(plan, into=tuple(inputs_of(node).values()))
+    if node.after and plan.collects is None:
+        plan = replace(plan, into=(*plan.into, *inputs_of(node).values()))
     if plan.role is Role.BRANCH:
         begin = [one for one in node.flow.nodes if one.chooser is node]
         routes = {one.route: tuple(two.name for two in begin if two.route == one.route) for one in begin}

@@ -3,11 +3,12 @@
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import resolved_hints
+from forge_jobs.handlers.options import Options
 from forge_jobs.model.flow import LONGEST_NAME, Role
 from forge_jobs.rules.words import count
 
@@ -53,9 +54,10 @@ def inputs_of(node: "Node") -> "dict[Node, str]":
 
 
 def check_inputs(node: "Node") -> None:
-    """Raise InvalidInput when a node does not get what its function takes."""
+    """Raise InvalidInput when a node does not get what its function takes, or its job is to be placed by what it gets too late."""
     arguments = node.handler.arguments
     into = inputs_of(node)
+    _require_known(node, {*into.values(), node.plan.collects, *node.plan.into, node.plan.item})
     if node.after:
         fed = {
             *into.values(),
@@ -83,6 +85,26 @@ def check_inputs(node: "Node") -> None:
             raise InvalidInput(
                 f"Node {node.name!r} gets {_shown(given)} from {before.name!r} as {name}, "
                 f"allowed is {_shown(arguments.hints[name])}."
+            )
+
+
+def _require_known(node: "Node", received: Collection[str | None]) -> None:
+    """Raise InvalidInput when the groups or the tenant of its job are a function of an argument that it receives when it begins, or
+    that is another one for each item.
+    """
+    handler, said = node.handler, Options.given(node.options)
+    grouping = said.group or handler.defaults.group
+    fairness = handler.fairness if said.tenant is None else None
+    for by in (grouping.function if grouping else None, fairness.function if fairness else None):
+        if by is None:
+            continue
+        late = [
+            name for name in (handler.arguments.names if by.takes_all else by.arguments) if name in received
+        ]
+        if late:
+            raise InvalidInput(
+                f"{by.option} of node {node.name!r} is a function of {late[0]!r}, which is not known until it begins, "
+                "allowed are arguments that the node is given, or an option that is no function."
             )
 
 

@@ -72,7 +72,7 @@ class NodePlan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     role: Role = Role.CALL
     into: tuple[
         str, ...
-    ] = ()  # the parameters that get what its predecessors returned; of FOLD, what was folded so far
+    ] = ()  # the parameters that get what its predecessors returned, of FOLD behind the one that gets what was folded so far
     collects: str | None = None  # the parameter that gets all of it, as a list
     item: str | None = None  # of MAP and FOLD: the parameter that gets the item
     on_dead: OnDead = OnDead.FAIL  # of MAP: what a dead item means

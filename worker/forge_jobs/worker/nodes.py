@@ -98,8 +98,8 @@ class NodeRun:
             return {plan.collects: [_value(one) for one in inputs if one.state is not NodeState.SKIPPED]}
         received: dict[str, Any] = {}
         for name, one in zip(plan.into, inputs, strict=False):
-            if name and not (one.state is NodeState.SKIPPED and plan.into.count(name) > 1):
-                received[name] = _value(one)
+            if name and (one.state is NodeState.DONE or name not in received):
+                received[name] = _value(one)  # where several give the same, one that is done, if any is
         return received
 
     def _do(self, plan: NodePlan) -> None:
@@ -118,8 +118,13 @@ class NodeRun:
 
     def _items(self, plan: NodePlan) -> Sequence[Any]:
         assert plan.item is not None
-        fed = [_value(one) for one in self._node.inputs if one.state is not NodeState.SKIPPED]
-        items = fed[0] if self._node.inputs and fed else self._given.get(plan.item)
+        given_by = plan.into[1:] if plan.role is Role.FOLD else plan.into
+        fed = {
+            one.state: _value(one)
+            for name, one in zip(given_by, self._node.inputs, strict=False)
+            if name and one.state is not NodeState.SKIPPED
+        }
+        items = fed.get(NodeState.DONE, fed.get(NodeState.DEAD)) if fed else self._given.get(plan.item)
         if not isinstance(items, list | tuple):
             raise Dead(f"{self._node.name} gets the items of a {type(items).__name__}, allowed is a list")
         if len(items) > MOST_NODES:
@@ -147,7 +152,7 @@ class NodeRun:
 
     def _fold(self, plan: NodePlan, items: Sequence[Any], static: Mapping[str, Any]) -> None:
         assert plan.item is not None
-        [so_far] = plan.into
+        so_far = plan.into[0]
         if not items:
             self.result = self._given[so_far]
             return
@@ -169,7 +174,7 @@ class NodeRun:
                 f"{self._node.name} returned None {plan.iteration} times, which is as often as it may be called"
             )
         name = self._node.name if plan.iteration == 1 else self._node.name.rpartition("#")[0]
-        more = replace(plan, iteration=plan.iteration + 1, into=())
+        more = replace(plan, iteration=plan.iteration + 1, into=(), collects=None)
         delay = timedelta(seconds=plan.every) if plan.every else None
         node = NewNode(
             f"{name}#{plan.iteration + 1}", self._raw_job(self._given), more, delay=delay, alike=True

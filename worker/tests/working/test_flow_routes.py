@@ -1,0 +1,95 @@
+"""What the routes of branches pass on, and what a node is told of its jobs before it begins."""
+
+from typing import Any
+
+import pytest
+
+from forge_jobs import Context, Flow, Forge, InvalidInput
+from tests.working.test_flows import result, steps
+
+__all__ = ["steps"]  # a fixture
+
+
+@pytest.mark.parametrize("rule", ["continue", "skip"])
+@pytest.mark.parametrize("routes", [["good", "bad"], ["bad", "good"]])
+async def test_what_a_taken_route_returned_is_passed_on_beside_a_dead_one(
+    forge: Forge, steps: Any, routes: list[str], rule: str
+) -> None:
+    async def choose(number: int) -> list[str]:
+        return routes
+
+    async def broken(number: int) -> list[int]:
+        raise ValueError("broken")
+
+    async def gather(so_far: list[int], number: int) -> list[int]:
+        return [*so_far, number]
+
+    chooser, gatherer = forge.handler(choose), forge.handler(gather)
+    dies = Flow("r").and_then(forge.handler(max_attempts=1)(broken), on_dead=rule)
+    handlers = {"good": steps["count_to"], "bad": dies}
+
+    def flow() -> Flow:
+        chain = Flow("f").and_then(steps["add"])
+        return chain.branch(chooser, {route: handlers[route] for route in routes})
+
+    assert await result(forge, flow().and_then(steps["total"]), 3) == {"total": 6}
+    assert await result(forge, flow().map(steps["double"]), 3) == {"double[]": [0, 2, 4, 6]}
+    assert await result(forge, flow().fold(gatherer, []), 3) == {"gather[3]": [0, 1, 2, 3]}
+
+
+async def test_two_branches_of_a_flow_may_have_routes_of_the_same_names(forge: Forge, steps: Any) -> None:
+    async def choose(number: int) -> str:
+        return "large" if number > 5 else "small"
+
+    chooser = forge.handler(choose)
+    routes = {"small": steps["add"], "large": Flow("sub").and_then(steps["double"]).and_then(steps["shown"])}
+    flow = (
+        Flow("f")
+        .and_then(steps["double"])
+        .branch(chooser, {"small": steps["add"], "large": steps["double"]})
+        .branch(chooser, routes, name="again")
+    )
+
+    assert await result(forge, flow, 1) == {"again.small": 4}
+    assert await result(forge, flow, 4) == {"again.large.shown": "<32>"}
+
+
+async def test_a_node_that_is_repeated_gets_the_same_list_each_time(forge: Forge, steps: Any) -> None:
+    async def sum_up(ctx: Context, numbers: list[int]) -> int | None:
+        return sum(numbers) if ctx.flow.iteration == 3 else None
+
+    flow = Flow("f")
+    one, two = (flow.node(steps["double"], name=name) for name in ("one", "two"))
+    flow.repeat(forge.handler(sum_up))
+    flow.nodes[-1].collects(one, two)
+
+    assert await result(forge, flow, inputs=[1, 2]) == {"sum_up#3": 6}
+
+
+def test_a_job_is_placed_by_nothing_that_it_gets_when_it_begins(forge: Forge, steps: Any) -> None:
+    async def grouped(user: int = 0, more: int = 1) -> int:
+        return user
+
+    async def fair(user: int = 0, more: int = 1) -> int:
+        return user
+
+    by_user = forge.handler(group=lambda user: f"user:{user}")(grouped)
+    fair_by_user = forge.handler(fair_by="user")(fair)
+    by_all = steps["add"].options(group=lambda **said: f"{said}")
+    begins = Flow("f").and_then(steps["count_to"])
+    wrong = [
+        Flow("f").map(by_user),  # started with the list
+        Flow("f").and_then(steps["count_to"]).map(by_user),
+        Flow("f").and_then(steps["count_to"]).fold(by_user, 0),
+        Flow("f").and_then(steps["add"]).and_then(fair_by_user),
+        Flow("f").and_then(steps["double"]).and_then(by_all),
+    ]
+
+    for flow in wrong:
+        with pytest.raises(InvalidInput, match=r"is a function of .(user|number)., which is not known until"):
+            flow.validate()
+    begins.map(by_user.options(group="all")).validate()
+    Flow("f").and_then(by_user).and_then(fair_by_user.options(tenant="one")).validate()
+    Flow("f").and_then(steps["count_to"]).map(
+        steps["add"].options(group=lambda more: more), more=2
+    ).validate()
