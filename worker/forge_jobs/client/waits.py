@@ -15,7 +15,7 @@ from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from forge_jobs.errors import ForgeError, StorageUnavailable, WaitTimeout
+from forge_jobs.errors import ForgeError, StorageUnavailable, StorageUnusable, WaitTimeout
 from forge_jobs.storage.interface.ends import EXPECTED, AwaitedEnds
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
@@ -82,7 +82,7 @@ class Waits(Generic[T]):
         """Return how these have ended, once all have; None for those that are not there. Raises WaitTimeout when `limit` is over.
 
         They are looked at once at least, also when the limit is zero. A database that does not answer is asked again for as
-        long as there is time and it is open here.
+        long as there is time and it is open here. Raises StorageUnusable, which waiting does not cure.
         """
         futures = {one: self._begin(one) for one in dict.fromkeys(ids)}
         try:
@@ -156,7 +156,10 @@ class Waits(Generic[T]):
                 try:
                     await self._look_after(due)
                 except Exception as error:
-                    if not isinstance(error, StorageUnavailable) or not self._is_open():
+                    is_outage = isinstance(error, StorageUnavailable) and not isinstance(
+                        error, StorageUnusable
+                    )
+                    if not is_outage or not self._is_open():
                         self._fail(error)
                         break
                     self._put_off(self._outage.failed(error))
@@ -290,9 +293,15 @@ class Waits(Generic[T]):
     async def _last_look(self, ids: Sequence[int], why: Reason) -> tuple[dict[int, T | None], str]:
         """Return those that have ended, and why the first of the others has not; no reason when that cannot be learned."""
         ends: dict[int, T | None] = {}
-        with suppress(StorageUnavailable, TimeoutError):
+        try:
             async with asyncio.timeout(LAST_LOOK.total_seconds()):
                 ends |= await self._ends.look(ids)
+        except StorageUnusable:
+            raise
+        except (StorageUnavailable, TimeoutError):
+            return ends, ""
+        with suppress(StorageUnavailable, TimeoutError):
+            async with asyncio.timeout(LAST_LOOK.total_seconds()):
                 for one in ids:
                     if one not in ends:
                         return ends, await why(one)

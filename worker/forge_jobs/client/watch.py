@@ -11,7 +11,15 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
+from forge_jobs.errors import (
+    ForgeError,
+    InvalidInput,
+    NotOpenHere,
+    SchemaOutdated,
+    SchemaTooNew,
+    StorageUnusable,
+    UnknownQueue,
+)
 from forge_jobs.storage import refusals
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -20,13 +28,15 @@ if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage
 
 LOOK_EVERY = 5.0  # seconds
+INCURABLE = (StorageUnusable, SchemaOutdated, SchemaTooNew)  # by waiting
 UNMARK_TIMEOUT = 5.0  # seconds to remove the mark; after that the next one to mark itself removes it
 
 
 async def watch(
     storage: "Storage", telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
 ) -> AsyncGenerator[str, None]:
-    """Give the name of a queue whenever it may have work, until closed. Raises UnknownQueue.
+    """Give the name of a queue whenever it may have work, until closed. Raises UnknownQueue, and what waiting does not cure:
+    StorageUnusable, SchemaOutdated, SchemaTooNew.
 
     A database that does not answer is asked again for as long as it `is_open` here.
     """
@@ -69,7 +79,7 @@ class Watch:
                 known = {queue.name: queue.id for queue in await self._storage.queues.all()}
                 for name in sorted(self._wanted - set(known)):
                     raise UnknownQueue(name, known)
-            except (InvalidInput, NotOpenHere):
+            except (InvalidInput, NotOpenHere, *INCURABLE):
                 raise
             except ForgeError as error:
                 if not self._is_open():
@@ -100,10 +110,8 @@ class Watch:
                     if counts.pending and counts.queue in self._wanted:
                         self._find(counts.queue)
             except Exception as error:  # whoever watches must not miss what comes after an outage
-                if not self._is_open():  # what a call said that the close met half-way is no answer
-                    self._over = (
-                        error if isinstance(error, NotOpenHere) else refusals.not_open(self._storage.url)
-                    )
+                if (over := self._end_of_it(error)) is not None:
+                    self._over = over
                     self._has_work.set()
                     return
                 await outage.wait(error)
@@ -113,8 +121,16 @@ class Watch:
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._look.wait()
 
+    def _end_of_it(self, error: Exception) -> Exception | None:
+        """Return what whoever watches is told, if this error is no outage."""
+        if not self._is_open() and not isinstance(error, NotOpenHere):
+            return refusals.not_open(
+                self._storage.url
+            )  # what a call said that the close met half-way is no answer
+        return error if isinstance(error, (NotOpenHere, *INCURABLE)) else None
+
     async def next(self) -> str:
-        """Wait for a queue that may have work; return its name. Raises what the database says when it is not open any more."""
+        """Wait for a queue that may have work; return its name. Raises what the database says when it is not open any more, or what waiting does not cure."""
         while not self._found:
             if self._over is not None:
                 raise self._over

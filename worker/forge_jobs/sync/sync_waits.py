@@ -28,7 +28,8 @@ async def ended(
 ) -> list[T | None]:
     """Return how these have ended, once all have; None for those that are not there. Raises WaitTimeout when `limit` is over.
 
-    They are looked at once at least. A database that does not answer is asked again for as long as there is time. It
+    They are looked at once at least. A database that does not answer is asked again for as long as there is time. Raises
+    StorageUnusable, which waiting does not cure. It
     suspends nowhere: the thread waits. A wait that lasts is announced, and listens on a connection that all such threads share.
     """
     with nullcontext() if awaited.ear is None else awaited.ear as ear:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forge_jobs import Forge, UnknownQueue, WorkerInfo
-from forge_jobs.errors import NotOpenHere, StorageUnavailable
+from forge_jobs.errors import NotOpenHere, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.interface.wakeups import Listener
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
@@ -149,6 +149,37 @@ async def test_a_watch_of_a_forge_that_is_not_open_here_waits_for_nothing(
 
     with pytest.raises(NotOpenHere):
         await asyncio.to_thread(asyncio.run, first())
+
+
+@pytest.mark.parametrize("when", ["from the beginning", "later"])
+async def test_a_watch_of_a_database_that_cannot_be_used_waits_for_nothing(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    async def refused(*_: object) -> None:
+        raise StorageUnusable("The role lacks a right on table 'queue'.")
+
+    noun = "queues.all" if when == "from the beginning" else "jobs.counts"
+    monkeypatch.setattr(getattr(forge.storage, noun.partition(".")[0]), noun.partition(".")[2], refused)
+
+    with pytest.raises(StorageUnusable, match="lacks a right"):
+        async with asyncio.timeout(30):
+            await anext(forge.watch(["default"]))
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 30])
+async def test_a_wait_in_a_database_that_cannot_be_used_waits_for_nothing(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    job = await forge.enqueue("send")
+
+    async def refused(*_: object) -> None:
+        raise StorageUnusable("The role lacks a right on table 'finished'.")
+
+    monkeypatch.setattr(forge.storage.ends, "look", refused)
+
+    with pytest.raises(StorageUnusable, match="lacks a right"):
+        async with asyncio.timeout(60):
+            await forge.wait(job, timeout=timeout)
 
 
 async def test_a_watch_ends_with_its_forge(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
