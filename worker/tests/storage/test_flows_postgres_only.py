@@ -9,13 +9,14 @@ import pytest
 
 from forge_jobs.errors import UnknownQueue
 from forge_jobs.model.completion import Fate
+from forge_jobs.model.correction import Correction
 from forge_jobs.model.flow import Edge, FlowState, NewFlow, NewNode, NodePlan, OnDead, Role
 from forge_jobs.model.job import NewJob, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.signal import NewSignal, NewWait, Recipient, Signalled
 from forge_jobs.storage.postgres import flow_start, flows
 from forge_jobs.storage.postgres.outcomes import FINISH
-from tests.storage.factories import WAIT, claim, done, leader, parked, state, worker
+from tests.storage.factories import WAIT, claim, dead, done, leader, parked, state, worker
 from tests.storage.test_completions import reschedule
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
@@ -257,3 +258,32 @@ async def test_a_waiting_node_that_is_cancelled_with_its_flow_and_signalled_at_o
     assert await sending == [(waiting.job_id, Signalled.ENDED)]
     assert await state(storage, waiting.job_id) is State.DEAD
     assert await claim(storage, me) == []
+
+
+@pytest.mark.parametrize("ends", ["done", "dead"])
+async def test_a_node_that_is_changed_while_what_it_waits_for_ends_hears_of_it_at_once(
+    storage, database, ends
+):
+    flow_id, ids = await storage.flows.start(CHAIN)
+    [claimed] = await claim(storage, await worker(storage))
+
+    async def kept_waiting(count):
+        while [(count,)] != await database.rows(WAITING):
+            pass
+
+    async with database.transaction() as connection, asyncio.timeout(30):
+        await connection.execute("SELECT FROM forge_jobs.blocked WHERE job_id = $1 FOR UPDATE", ids[1])
+        changing = asyncio.create_task(storage.corrections.change(ids[1], Correction(priority=7, attempts=2)))
+        await kept_waiting(1)
+        ending = asyncio.create_task(
+            storage.claims.finish([done(claimed) if ends == "done" else dead(claimed)])
+        )
+        await kept_waiting(2)
+
+    await changing
+    assert await ending == []
+    assert await storage.flows.audit(epoch=await leader(storage)) == 0
+    found = await storage.jobs.get(ids[1])
+    assert found.state is (State.PENDING if ends == "done" else State.DEAD)
+    assert (found.priority, found.attempt) == (7, 2)
+    assert ends == "done" or (await storage.flows.get(flow_id)).state is FlowState.DEAD

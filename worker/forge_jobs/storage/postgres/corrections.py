@@ -73,7 +73,8 @@ FOR_OTHERS = """($5::boolean AND EXISTS (
            SELECT FROM {schema}.blocked WHERE blocked.job_id = $1 AND blocked.group_id IS NULL))"""
 """A time is said of a node of a flow that waits for others."""
 
-# The row of the job's state is made anew, so that a claim, or another move, that looked before finds nothing to take. A job
+# The row of the job's state is made anew, so that a claim, or another move, that looked before finds nothing to take. That of a node
+# that waits for others stays: whoever hands on to it at this moment waits for it, and finds it as it is by then. A job
 # that stands in the line of a group at another priority from now on asks for its places as one that is due just now.
 CHANGE = filled(
     """
@@ -88,8 +89,16 @@ WITH target AS MATERIALIZED (
     DELETE FROM {schema}.scheduled WHERE job_id = (SELECT job_id FROM meant)
     RETURNING job_id, queue_id, attempt, priority, run_at, reason
 ), unblocked AS (
-    DELETE FROM {schema}.blocked WHERE job_id = (SELECT job_id FROM meant) AND NOT ($5::boolean AND group_id IS NULL)
+    DELETE FROM {schema}.blocked WHERE job_id = (SELECT job_id FROM meant) AND group_id IS NOT NULL
     RETURNING job_id, queue_id, attempt, priority, pos, group_id, groups
+), for_nodes AS MATERIALIZED (
+    SELECT job_id, queue_id, attempt, priority FROM {schema}.blocked
+    WHERE job_id = (SELECT job_id FROM meant) AND group_id IS NULL AND NOT $5::boolean FOR UPDATE
+), stayed AS (
+    UPDATE {schema}.blocked
+    SET queue_id = coalesce((SELECT id FROM target), blocked.queue_id), attempt = coalesce($4::integer, blocked.attempt),
+        priority = coalesce($3::smallint, blocked.priority)
+    FROM for_nodes WHERE blocked.job_id = for_nodes.job_id
 ), unwaited AS (
     DELETE FROM {schema}.waiting WHERE job_id = ANY (ARRAY({waiting})) AND job_id = (SELECT job_id FROM meant) AND NOT $5::boolean
     RETURNING job_id, queue_id, attempt, step, until, for_job
@@ -113,6 +122,9 @@ WITH target AS MATERIALIZED (
         SELECT job_id, queue_id, attempt, priority, pos, NULL, group_id, groups, 'blocked', NULL, NULL, NULL, NULL, NULL
         FROM unblocked
         UNION ALL
+        SELECT job_id, queue_id, attempt, priority, NULL, NULL, NULL, NULL, 'blocked', NULL, NULL, NULL, NULL, NULL
+        FROM for_nodes
+        UNION ALL
         SELECT job_id, queue_id, attempt, (SELECT job.priority FROM {schema}.job WHERE job.id = job_id), NULL, NULL, NULL, NULL,
                'waiting', NULL, NULL, step, until, for_job
         FROM unwaited
@@ -123,7 +135,8 @@ WITH target AS MATERIALIZED (
     RETURNING queue_id
 ), stood AS (
     INSERT INTO {schema}.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups)
-    SELECT job_id, group_id, pos, queue_id, attempt, priority, groups FROM gone WHERE state = 'blocked' AND run_at IS NULL
+    SELECT job_id, group_id, pos, queue_id, attempt, priority, groups FROM gone
+    WHERE state = 'blocked' AND run_at IS NULL AND group_id IS NOT NULL
 ), waits AS (
     INSERT INTO {schema}.waiting (job_id, queue_id, attempt, step, until, for_job)
     SELECT job_id, queue_id, attempt, step, until, for_job FROM gone WHERE state = 'waiting'
