@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Flow, Forge, InvalidInput, Removed, acting_as
+from forge_jobs import Context, Flow, Forge, InvalidInput, QueueInUse, Removed, acting_as
 from forge_jobs.client.acting import who_acts
 from forge_jobs.model.worker import WorkerInfo
 from tests.storage.conftest import *  # noqa: F403  the databases, and the clock
@@ -47,6 +47,55 @@ async def test_pauses_are_noted_with_who_paused_and_who_resumed(forge: Forge) ->
         await forge.workers.pause(["w-7"])  # it is paused already
         await forge.workers.resume(["w-7"])
     assert await done(forge, "worker w-7") == [("paused", "ada", None), ("resumed", "ada", None)]
+
+
+async def test_what_is_configured_and_deleted_is_noted_with_who_did_it(forge: Forge) -> None:
+    @forge.handler
+    async def send() -> None: ...
+
+    await forge.publish()
+    with acting_as("ada"):
+        await forge.queues.set("mail", concurrency=3)
+        await forge.limits.set("api", 5, per=1)
+        await forge.limits.empty("api")
+        await forge.crons.set("daily", "@daily", "send")
+        await forge.groups.set("customer:42", 5)
+        await forge.tenants.set_weight("acme", 3, queue="mail")
+    await forge.crons.disable("daily")
+    await forge.crons.delete("daily")
+    await forge.limits.set("api", 6, per=1)
+    await forge.limits.delete("api")
+    await forge.queues.delete("mail")
+    assert await forge.kinds.forget("send")
+    await forge.limits.set("api", 6, per=1, managed_by="an operator")
+    await forge.owners.dismiss("an operator")
+
+    me = who_acts()
+    assert await done(forge, "queue mail") == [("changed", "ada", "concurrency"), ("deleted", me, None)]
+    assert await done(forge, "limit api") == [
+        ("changed", "ada", "capacity 5, 5 tokens a second"),
+        ("emptied", "ada", None),
+        ("deleted", me, None),
+    ]
+    assert await done(forge, "cron daily") == [
+        ("changed", "ada", "@daily"),
+        ("changed", me, "disabled"),
+        ("deleted", me, None),
+    ]
+    assert await done(forge, "group customer:42") == [("changed", "ada", "limit 5")]
+    assert await done(forge, "tenant acme") == [("changed", "ada", "weight 3 in queue mail")]
+    assert await done(forge, "kind send") == [("deleted", me, None)]
+    assert await done(forge, "owner an operator") == [("dismissed", me, None)]
+
+
+async def test_a_queue_that_cannot_be_deleted_is_not_noted(forge: Forge) -> None:
+    await forge.ensure_queues("mail")
+    await forge.enqueue("send", queue="mail")
+
+    with pytest.raises(QueueInUse):
+        await forge.queues.delete("mail")
+
+    assert await forge.interventions.list() == []
 
 
 async def test_what_changes_nothing_is_not_noted(forge: Forge) -> None:

@@ -15,7 +15,8 @@ Of = Annotated[
     Option(
         "--of",
         metavar="SUBJECT",
-        help="Only what was done to this: 'queue NAME', 'kind NAME', 'group NAME', 'worker LABEL', 'flow ID' or 'operation ID'.",
+        help="Only what was done to this: 'queue NAME', 'kind NAME', 'group NAME', 'worker LABEL', 'flow ID', 'operation ID', "
+        "'cron NAME', 'limit NAME', 'tenant NAME' or 'owner NAME'.",
     ),
 ]
 Limit = Annotated[

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from forge_jobs.client import crontab
+from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.errors import Managed
 from forge_jobs.handlers.cron_options import CronValues, checked_cron
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron
@@ -53,7 +54,9 @@ class Crons:
         cron = replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
         await self._require_sealed([cron])
         wanted = await self._seeded(cron)
-        return await self._storage.crons.set(wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
+        return await self._storage.crons.set(
+            wanted, managed_by=managed_by, epoch=epoch_or_none(epoch), by=who_is_named()
+        )
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
         """The cron exists; a new one fires from now on, an existing one keeps its configuration. Raises as `set` does."""
@@ -64,11 +67,13 @@ class Crons:
     async def enable(self, name: str) -> CronConfig:
         """The cron fires from now on. Raises UnknownCron, InvalidCron, Managed."""
         present = await self.get(name)
-        return await self._storage.crons.set(await self._seeded(replace(present, enabled=True)))
+        return await self._storage.crons.set(
+            await self._seeded(replace(present, enabled=True)), by=who_acts()
+        )
 
     async def disable(self, name: str) -> CronConfig:
         """The cron does not fire. Raises UnknownCron, Managed."""
-        return await self._storage.crons.set(replace(await self.get(name), enabled=False))
+        return await self._storage.crons.set(replace(await self.get(name), enabled=False), by=who_acts())
 
     async def trigger(self, name: str) -> Enqueued:
         """One job of the cron is enqueued now; its schedule does not change. Raises UnknownCron. If its
@@ -84,7 +89,8 @@ class Crons:
         One that the handler of a live worker declares is given back to it by its owner, and is as the handler says within a
         minute; of one that has no owner, Managed is raised.
         """
-        await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
+        by = who_acts() if managed_by is None else who_is_named()
+        await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch), by=by)
 
     async def load(
         self, text: str, *, owner: str, prune: bool = False, dry_run: bool = False
@@ -125,10 +131,10 @@ class Crons:
             return loaded
         for cron, what in zip(crons, loaded, strict=False):
             if what.change is not CronChange.SAME:
-                await self._storage.crons.set(await self._seeded(cron), managed_by=owner)
+                await self._storage.crons.set(await self._seeded(cron), managed_by=owner, by=who_is_named())
         if prune:
             for cron in gone:
-                await self._storage.crons.delete(cron.name, managed_by=owner)
+                await self._storage.crons.delete(cron.name, managed_by=owner, by=who_is_named())
         return loaded
 
     async def origins(self) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from forge_jobs.client.acting import who_acts
+from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.client.pause import pause_end
 from forge_jobs.errors import UnknownGroup
 from forge_jobs.model.group import GroupStatus
@@ -37,7 +37,7 @@ class Groups:
         nobody uses it any more. Raises InvalidInput, and UnknownGroup when there is nothing to take back.
         """
         await self._storage.groups.set(
-            groups.name(name), None if limit is None else groups.limit(name, limit)
+            groups.name(name), None if limit is None else groups.limit(name, limit), by=who_is_named()
         )
         return next(iter(await self._storage.groups.all(name=name)), None)
 

@@ -9,7 +9,7 @@ from forge_jobs.rules.checks import whole
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
-SUBJECTS = ("queue", "kind", "group", "worker", "flow", "operation")
+SUBJECTS = ("queue", "kind", "group", "worker", "flow", "operation", "cron", "limit", "tenant", "owner")
 
 
 class Interventions:
@@ -21,8 +21,8 @@ class Interventions:
     async def list(self, *, subject: str | None = None, limit: int = 100) -> Sequence[Intervention]:
         """Return what was done, the newest first, `limit` at most.
 
-        `subject` is to what, like "queue mail", "kind send_email", "group customer:42", "worker LABEL", "flow 7" or "operation 7"; None: to
-        whatever, jobs included. Raises InvalidInput.
+        `subject` is to what, like "queue mail", "kind send_email", "group customer:42", "worker LABEL", "flow 7", "operation 7", "cron nightly",
+        "limit slack", "tenant 42" or "owner NAME"; None: to whatever, jobs included. Raises InvalidInput.
         """
         if subject is not None and subject.partition(" ")[0] not in SUBJECTS:
             raise InvalidInput(

@@ -26,7 +26,7 @@ class Kinds:
         """The kind's row is deleted; False when there was none. For kinds that no program has any more,
         whose rows stay otherwise; a program with a handler for it writes it again. Raises InvalidInput.
         """
-        return await self._storage.kinds.forget(names.kind(kind))
+        return await self._storage.kinds.forget(names.kind(kind), by=who_acts())
 
     async def pause(
         self, kind: str, *, until: datetime | timedelta | float | None = None, why: str | None = None

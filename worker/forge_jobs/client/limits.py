@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 
+from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.permit import KeyUse, Permit
@@ -53,7 +54,12 @@ class Limits:
         names.checked_name(scope, "rate limit")
         capacity, rate = checked_rate(capacity, per, refill)
         limit = await self._storage.limits.set(
-            scope, capacity=capacity, refill=rate, managed_by=managed_by, epoch=epoch_or_none(epoch)
+            scope,
+            capacity=capacity,
+            refill=rate,
+            managed_by=managed_by,
+            epoch=epoch_or_none(epoch),
+            by=who_is_named(),
         )
         if scope in await self._storage.limits.changed():
             await self._storage.permits.moved(scope)
@@ -76,7 +82,8 @@ class Limits:
         self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> None:
         """The rate limit is deleted. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
-        await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch))
+        by = who_acts() if managed_by is None else who_is_named()
+        await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch), by=by)
 
     async def reserve(
         self, scope: str, key: str, cost: float = 1, *, within: timedelta | float | None = None
@@ -116,7 +123,7 @@ class Limits:
         """The bucket and those of all its keys are empty, and tokens leased from it are void, everywhere at once.
         A job to which a later moment was promised keeps that. Raises UnknownScope.
         """
-        await self._storage.tokens.empty(scope)
+        await self._storage.tokens.empty(scope, by=who_is_named())
 
 
 def checked_rate(

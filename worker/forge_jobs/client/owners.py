@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from forge_jobs.client.acting import who_acts
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.owner import Owner
 from forge_jobs.storage.interface.storage import Storage
@@ -23,4 +24,4 @@ class Owners:
         """
         if not isinstance(name, str) or not name:
             raise InvalidInput(f"The owner is {name!r}, allowed is a name such as managed_by has.")
-        return await self._storage.owners.dismiss(name)
+        return await self._storage.owners.dismiss(name, by=who_acts())

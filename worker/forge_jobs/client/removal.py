@@ -7,6 +7,7 @@ deletion that is interrupted goes on when it is asked for again.
 from contextlib import suppress
 from dataclasses import replace
 
+from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.client.patience import Patience
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
@@ -34,6 +35,7 @@ class Removal:
         self._drop = drop
         self._progress = progress
         self._bulk = Bulk()
+        self._by: str | None = None  # whose name is noted; None: nobody's
 
     async def preview(self) -> dict[State, int]:
         """Return how many jobs in which states would be moved or deleted. Raises as `Queues.delete`."""
@@ -47,6 +49,7 @@ class Removal:
 
     async def run(self, *, managed_by: str | None, epoch: OperatorEpoch | None) -> Bulk:
         """The queue is deleted; return how many jobs were moved or deleted. Raises as `Queues.delete`."""
+        self._by = who_acts() if managed_by is None else who_is_named()
         for queue in await self._checked():
             await self._remove(queue, managed_by, epoch)
         return self._bulk
@@ -62,7 +65,7 @@ class Removal:
             while True:
                 await self._refuse_if_used(name)
                 locked = await self._empty(name)
-                if await self._storage.removals.erase(closed.id):
+                if await self._storage.removals.erase(closed.id, name=self._name, by=self._by):
                     return
                 if locked and not await patience.is_left():
                     raise QueueInUse(self._name, f"another transaction keeps {locked:,} of its jobs locked")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from forge_jobs.client.acting import who_is_named
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.tenant import TenantStatus
 from forge_jobs.rules import names, tenants
@@ -46,5 +47,8 @@ class Tenants:
         """
         name = tenants.tenant(tenant)
         return await self._storage.tenants.set_weight(
-            names.queue(queue), name, None if weight is None else tenants.weight(name, weight)
+            names.queue(queue),
+            name,
+            None if weight is None else tenants.weight(name, weight),
+            by=who_is_named(),
         )

@@ -26,6 +26,8 @@ class Deed(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     GIVEN_UP = "given up"  # a worker
+    EMPTIED = "emptied"  # a rate limit
+    DISMISSED = "dismissed"  # an owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class QueueConfig:
     )
     """The fields that `queues.set` may change."""
 
+    PAUSE: ClassVar = frozenset({"paused", "paused_until", "pause_reason"})
+    """Those of them that say a pause."""
+
     name: str
     id: int = 0  # given by the database
     concurrency: int | None = None  # jobs in progress over the whole cluster; None: no limit

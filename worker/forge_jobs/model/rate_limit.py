@@ -10,6 +10,11 @@ LATELY = timedelta(minutes=10)
 """How long a change of a rate limit is carried on to jobs that wait: some are on their way to where they wait."""
 
 
+def numbers(capacity: float, refill: float) -> str:
+    """Return what a rate limit allows, for people."""
+    return f"capacity {capacity:g}, {refill:g} tokens a second"
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """A bucket as its row says; `tokens` as of now, refilled, leased ones already taken out."""

@@ -13,7 +13,7 @@ class SyncInterventions(SyncNoun[Interventions]):
     def list(self, *, subject: str | None = None, limit: int = 100) -> Sequence[Intervention]:
         """Return what was done, the newest first, `limit` at most.
 
-        `subject` is to what, like "queue mail", "kind send_email", "group customer:42", "worker LABEL", "flow 7" or "operation 7"; None: to
-        whatever, jobs included. Raises InvalidInput.
+        `subject` is to what, like "queue mail", "kind send_email", "group customer:42", "worker LABEL", "flow 7", "operation 7", "cron nightly",
+        "limit slack", "tenant 42" or "owner NAME"; None: to whatever, jobs included. Raises InvalidInput.
         """
         return self._do(self._noun.list(subject=subject, limit=limit))

@@ -13,7 +13,12 @@ class Crons(Protocol):
     """The configuration of crons. An operator names its epoch, as for queues."""
 
     async def set(
-        self, cron: CronConfig, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        cron: CronConfig,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> CronConfig:
         """The cron is configured so, and its state is kept, but `last_error` is cleared.
 
@@ -38,7 +43,12 @@ class Crons(Protocol):
         """Return all crons by name."""
 
     async def delete(
-        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        name: str,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> None:
         """The cron is gone, its jobs stay; while workers are registered whose handlers declare it, it is nobody's instead,
         enabled, and to be declared anew.

@@ -14,7 +14,7 @@ class Groups(Protocol):
     async def all(self, *, name: str | None = None, limit: int = 10_000) -> list[GroupStatus]:
         """Return groups by name, `limit` at most; only the one of this name, where one is given."""
 
-    async def set(self, name: str, limit: int | None) -> None:
+    async def set(self, name: str, limit: int | None, *, by: str | None = None) -> None:
         """The group has this limit, whatever its jobs say; None: it has the limit that its jobs say.
 
         Jobs for which there is a place now are pending; jobs that have one keep it. Raises UnknownGroup with None.

@@ -20,7 +20,7 @@ class Kinds(Protocol):
     async def all(self) -> list[Kind]:
         """Return all kinds by name."""
 
-    async def forget(self, kind: str) -> bool:
+    async def forget(self, kind: str, *, by: str | None = None) -> bool:
         """The kind is not declared; False when it was not."""
 
     async def pause(

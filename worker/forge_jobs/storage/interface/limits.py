@@ -17,6 +17,7 @@ class Limits(Protocol):
         refill: float,
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> RateLimit:
         """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. What
         is spent of its keys stays spent, and flows back as fast as it says now; keys that are empty since the
@@ -33,6 +34,11 @@ class Limits(Protocol):
         """Return all rate limits by scope."""
 
     async def delete(
-        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        scope: str,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> None:
         """The rate limit is gone. Raises UnknownScope, and Managed when somebody other than `managed_by` owns it."""

@@ -11,5 +11,5 @@ class Owners(Protocol):
     async def all(self) -> list[Owner]:
         """Return all owners by name."""
 
-    async def dismiss(self, name: str) -> Owner:
+    async def dismiss(self, name: str, *, by: str | None = None) -> Owner:
         """The owner's rows are managed by nobody; return which. Raises UnknownOwner."""

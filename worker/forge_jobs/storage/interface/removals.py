@@ -43,5 +43,5 @@ class Removals(Protocol):
     async def open(self, queue: QueueConfig) -> bool:
         """The closed queue has its name again, that of `queue`; False when another queue has got it meanwhile."""
 
-    async def erase(self, queue_id: int) -> bool:
-        """The queue is gone with its slots and counts; False while it has a job or a cron."""
+    async def erase(self, queue_id: int, *, name: str | None = None, by: str | None = None) -> bool:
+        """The queue, which had this name, is gone with its slots and counts; False while it has a job or a cron."""

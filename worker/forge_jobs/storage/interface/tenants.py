@@ -16,7 +16,9 @@ class Tenants(Protocol):
     async def waiting(self) -> Sequence[WaitingTenants]:
         """Return how tenants wait, by queue, without those queues in which none does. It does not walk the backlog."""
 
-    async def set_weight(self, queue: str, tenant: str, weight: float | None) -> bool:
+    async def set_weight(
+        self, queue: str, tenant: str, weight: float | None, *, by: str | None = None
+    ) -> bool:
         """The jobs of the tenant that get their turns in this queue from now on get them by this weight; None: by 1.
 
         Return whether it had another one. Raises UnknownQueue.

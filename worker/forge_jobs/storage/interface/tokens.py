@@ -16,7 +16,7 @@ class Tokens(Protocol):
         for those that have flowed back since then, which others may have.
         """
 
-    async def empty(self, scope: str) -> int:
+    async def empty(self, scope: str, *, by: str | None = None) -> int:
         """The bucket is empty, and so are those of all keys; tokens leased from it, and permits for which the tokens
         were there, are void; everybody is told. Return the new generation. Raises UnknownScope.
         """

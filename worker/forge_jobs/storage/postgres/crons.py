@@ -7,9 +7,11 @@ from typing import Any
 from forge_jobs.errors import UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Enqueued, KeyMode
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.enqueue import enqueue
@@ -103,10 +105,19 @@ class PostgresCrons:
 
     @tried_again
     async def set(
-        self, cron: CronConfig, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        cron: CronConfig,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> CronConfig:
         async with writing(self._database, epoch) as connection:
             record = await self._write(SET, replace(cron, managed_by=managed_by), connection)
+            if record is not None:
+                said = cron.expression if cron.enabled else "disabled"
+                subjects = [f"cron {cron.name}"]
+                await interventions.note_of(self._database, connection, subjects, Deed.CHANGED, by, said)
         if record is not None:
             return cron_config(record)
         owner = await self._owner(cron.name)
@@ -145,7 +156,12 @@ class PostgresCrons:
 
     @tried_again
     async def delete(
-        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        name: str,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> None:
         async with writing(self._database, epoch) as connection:
             for statement in (GIVE_BACK, DELETE):
@@ -153,6 +169,8 @@ class PostgresCrons:
                     await self._database.fetchrow(statement, name, managed_by, connection=connection)
                     is not None
                 ):
+                    subjects = [f"cron {name}"]
+                    await interventions.note_of(self._database, connection, subjects, Deed.DELETED, by)
                     return
         owner = (await self.get(name)).managed_by
         if owner is None or owner == managed_by:

@@ -200,14 +200,14 @@ class PostgresGroups:
         return [GroupStatus(**record) for record in await self._database.fetch(ALL, name, limit)]
 
     @tried_again
-    async def set(self, name: str, limit: int | None) -> None:
-        if limit is None:
-            record = await self._database.fetchrow(UNSET, name)
+    async def set(self, name: str, limit: int | None, *, by: str | None = None) -> None:
+        said, asked = (SET, (name, limit)) if limit is not None else (UNSET, (name,))
+        async with self._database.transaction() as connection:
+            record = await self._database.fetchrow(said, *asked, connection=connection)
             if record is None:
                 raise UnknownGroup(name)
-        else:
-            record = await self._database.fetchrow(SET, name, limit)
-        assert record is not None
+            note = f"limit {limit or 'of its jobs'}"
+            await interventions.note_of(self._database, connection, [f"group {name}"], Deed.CHANGED, by, note)
         await admit(self._database, record["again"])
 
     @tried_again

@@ -120,8 +120,13 @@ class PostgresKinds:
     async def all(self) -> list[Kind]:
         return [_kind(record) for record in await self._database.fetch(ALL)]
 
-    async def forget(self, kind: str) -> bool:
-        return bool(await self._database.fetchval(FORGET, kind))
+    @tried_again
+    async def forget(self, kind: str, *, by: str | None = None) -> bool:
+        async with self._database.transaction() as connection:
+            was_declared = bool(await self._database.fetchval(FORGET, kind, connection=connection))
+            subjects = [f"kind {kind}"] if was_declared else []
+            await interventions.note_of(self._database, connection, subjects, Deed.DELETED, by)
+        return was_declared
 
     @tried_again
     async def pause(

@@ -4,8 +4,10 @@ from typing import Any
 
 from forge_jobs.errors import UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.rate_limit import LATELY, RateLimit
+from forge_jobs.model.intervention import Deed
+from forge_jobs.model.rate_limit import LATELY, RateLimit, numbers
 from forge_jobs.storage import refusals
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
@@ -108,12 +110,16 @@ class PostgresLimits:
         refill: float,
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> RateLimit:
         refusals.check_limit(scope, capacity, refill)
         async with writing(self._database, epoch) as connection:
             record = await self._database.fetchrow(
                 SET, scope, capacity, refill, managed_by, connection=connection
             )
+            subjects = [] if record is None else [f"limit {scope}"]
+            said = numbers(capacity, refill)
+            await interventions.note_of(self._database, connection, subjects, Deed.CHANGED, by, said)
         if record is None:
             raise refusals.managed_limit(scope, await self._owner(scope) or "somebody else")
         return _rate_limit(record)
@@ -130,10 +136,17 @@ class PostgresLimits:
 
     @tried_again
     async def delete(
-        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        scope: str,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> None:
         async with writing(self._database, epoch) as connection:
             gone = await self._database.fetchrow(DELETE, scope, managed_by, connection=connection)
+            subjects = [] if gone is None else [f"limit {scope}"]
+            await interventions.note_of(self._database, connection, subjects, Deed.DELETED, by)
         if gone is not None:
             return
         owner = await self._owner(scope)

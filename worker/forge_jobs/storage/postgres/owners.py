@@ -3,8 +3,10 @@
 from typing import Any
 
 from forge_jobs.errors import UnknownOwner
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.owner import Owner
 from forge_jobs.storage.closed_queues import SHOWN_NAME
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 ALL = """
@@ -50,8 +52,11 @@ class PostgresOwners:
     async def all(self) -> list[Owner]:
         return [_owner(record) for record in await self._database.fetch(ALL)]
 
-    async def dismiss(self, name: str) -> Owner:
-        record = await self._database.fetchrow(DISMISS, name)
+    async def dismiss(self, name: str, *, by: str | None = None) -> Owner:
+        async with self._database.transaction() as connection:
+            record = await self._database.fetchrow(DISMISS, name, connection=connection)
+            subjects = [] if record is None else [f"owner {name}"]
+            await interventions.note_of(self._database, connection, subjects, Deed.DISMISSED, by)
         if record is None:
             raise UnknownOwner(name, [owner.name for owner in await self.all()])
         return _owner(record)

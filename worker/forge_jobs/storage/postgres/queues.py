@@ -131,6 +131,9 @@ class PostgresQueues:
                 deed = Deed.PAUSED if changes["paused"] else Deed.RESUMED
                 reason = changes.get("pause_reason")
                 await interventions.note_of(self._database, connection, [f"queue {name}"], deed, by, reason)
+            if others := ", ".join(name for name in changes if name not in QueueConfig.PAUSE):
+                subjects = [f"queue {name}"]
+                await interventions.note_of(self._database, connection, subjects, Deed.CHANGED, by, others)
             await slots.fit(
                 self._database,
                 config.id,

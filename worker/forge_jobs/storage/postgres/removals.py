@@ -14,6 +14,7 @@ import asyncpg
 from forge_jobs.errors import QueueInUse, StorageBusy, StorageRefused
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Move
 from forge_jobs.model.queue import QueueConfig
@@ -21,7 +22,7 @@ from forge_jobs.rules import names
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.operations import BATCH
 from forge_jobs.storage.pausing import paused
-from forge_jobs.storage.postgres import groups, key_wait
+from forge_jobs.storage.postgres import groups, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.fence import writing
@@ -166,9 +167,12 @@ class PostgresRemovals:
             return False
         return True
 
-    async def erase(self, queue_id: int) -> bool:
+    async def erase(self, queue_id: int, *, name: str | None = None, by: str | None = None) -> bool:
         try:
-            await self._database.execute(ERASE, queue_id)
+            async with self._database.transaction() as connection:
+                gone = await self._database.fetchrow(ERASE, queue_id, connection=connection)
+                subjects = [] if gone is None or name is None else [f"queue {name}"]
+                await interventions.note_of(self._database, connection, subjects, Deed.DELETED, by)
         except StorageRefused as error:
             if not isinstance(error.__cause__, asyncpg.ForeignKeyViolationError):  # a cron
                 raise

@@ -7,10 +7,11 @@ from typing import Any
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Claim
 from forge_jobs.model.tenant import FIRST_TURNS, KEPT, STRIDE, TenantStatus, WaitingTenants
 from forge_jobs.storage.closed_queues import IS_OPEN
-from forge_jobs.storage.postgres import passed_turns
+from forge_jobs.storage.postgres import interventions, passed_turns
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
@@ -184,11 +185,19 @@ class PostgresTenants:
             for record in await self._database.fetch(WAITING)
         ]
 
-    async def set_weight(self, queue: str, tenant: str, weight: float | None) -> bool:
-        queue_id = await self._queue(queue)
-        if weight is None:
-            return bool(await self._database.fetchval(UNSET, queue_id, tenant))
-        return bool(await self._database.fetchval(SET, queue_id, tenant, weight))
+    @tried_again
+    async def set_weight(
+        self, queue: str, tenant: str, weight: float | None, *, by: str | None = None
+    ) -> bool:
+        said = await self._queue(queue), tenant, *(() if weight is None else (weight,))
+        async with self._database.transaction() as connection:
+            is_changed = bool(
+                await self._database.fetchval(UNSET if weight is None else SET, *said, connection=connection)
+            )
+            subjects = [f"tenant {tenant}"] if is_changed else []
+            note = f"weight {1 if weight is None else weight:g} in queue {queue}"
+            await interventions.note_of(self._database, connection, subjects, Deed.CHANGED, by, note)
+        return is_changed
 
     async def weights(self) -> Mapping[str, Mapping[str, float]]:
         found: dict[str, dict[str, float]] = {}

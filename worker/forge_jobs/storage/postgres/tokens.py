@@ -1,6 +1,8 @@
 """The tokens of rate limits in PostgreSQL."""
 
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.rate_limit import NEARLY, Lease
+from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED, FLOWED, unknown_scope
 
@@ -68,8 +70,11 @@ class PostgresTokens:
             GIVE_BACK, lease.scope, tokens, lease.generation, lease.full_at, lease.capacity
         )
 
-    async def empty(self, scope: str) -> int:
-        generation: int | None = await self._database.fetchval(EMPTY, scope)
+    async def empty(self, scope: str, *, by: str | None = None) -> int:
+        async with self._database.transaction() as connection:
+            generation: int | None = await self._database.fetchval(EMPTY, scope, connection=connection)
+            subjects = [] if generation is None else [f"limit {scope}"]
+            await interventions.note_of(self._database, connection, subjects, Deed.EMPTIED, by)
         if generation is None:
             raise await unknown_scope(self._database, scope)
         return generation

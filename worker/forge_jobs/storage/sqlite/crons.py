@@ -6,10 +6,12 @@ from dataclasses import replace
 from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Enqueued, KeyMode
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import refusals
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.fence import require_epoch
@@ -64,7 +66,12 @@ class SqliteCrons:
         self._database = database
 
     async def set(
-        self, cron: CronConfig, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        cron: CronConfig,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> CronConfig:
         refusals.check_cron(cron)
 
@@ -75,6 +82,8 @@ class SqliteCrons:
             transaction.execute(SET, _parameters(transaction, cron))
             if managed_by is not None:
                 transaction.execute("UPDATE cron SET managed_by = ? WHERE name = ?", (managed_by, cron.name))
+            said = cron.expression if cron.enabled else "disabled"
+            interventions.note_of(transaction, [f"cron {cron.name}"], Deed.CHANGED, by, said)
             configured(transaction)
             return get(transaction, cron.name)
 
@@ -120,7 +129,12 @@ class SqliteCrons:
         return [_cron(row) for row in rows]
 
     async def delete(
-        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        name: str,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
@@ -134,6 +148,7 @@ class SqliteCrons:
                 transaction.execute(
                     "UPDATE cron SET managed_by = NULL, declared = NULL, enabled = 1 WHERE name = ?", (name,)
                 )
+            interventions.note_of(transaction, [f"cron {name}"], Deed.DELETED, by)
             configured(transaction)
 
         await self._database.write(delete)

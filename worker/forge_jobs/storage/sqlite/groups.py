@@ -46,6 +46,7 @@ FROM job_group WHERE id = ?
 
 IDS = "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))"
 
+SET = "UPDATE job_group SET set_limit = ? WHERE name = ? RETURNING id"
 PAUSE = "INSERT OR REPLACE INTO paused_group (name, until, reason, paused_at) VALUES (?, ?, ?, ?)"
 
 # The jobs that are pending in paused groups, those that have waited longest last.
@@ -149,16 +150,15 @@ class SqliteGroups:
             for row in rows
         ]
 
-    async def set(self, name: str, limit: int | None) -> None:
+    async def set(self, name: str, limit: int | None, *, by: str | None = None) -> None:
         def set(transaction: Transaction) -> None:
             if limit is not None:
                 _say(transaction, Group(name), transaction.now)
-            group_id = transaction.value(
-                "UPDATE job_group SET set_limit = ? WHERE name = ? RETURNING id", (limit, name)
-            )
-            if group_id is None:
+            if (found := transaction.value(SET, (limit, name))) is None:
                 raise UnknownGroup(name)
-            admit(transaction, [group_id])
+            said = f"limit {limit or 'of its jobs'}"
+            interventions.note_of(transaction, [f"group {name}"], "changed", by, said)
+            admit(transaction, [found])
 
         await self._database.write(set)
 

@@ -56,10 +56,12 @@ class SqliteKinds:
             )
         ]
 
-    async def forget(self, kind: str) -> bool:
+    async def forget(self, kind: str, *, by: str | None = None) -> bool:
         def forget(transaction: Transaction) -> bool:
             transaction.execute(MOVE, {"kind": kind, "queue": None})
-            return bool(transaction.changed("DELETE FROM kind WHERE kind = ?", (kind,)))
+            was_declared = bool(transaction.changed("DELETE FROM kind WHERE kind = ?", (kind,)))
+            interventions.note_of(transaction, [f"kind {kind}"] if was_declared else [], Deed.DELETED, by)
+            return was_declared
 
         return await self._database.write(forget)
 

@@ -2,8 +2,10 @@
 
 from forge_jobs.errors import UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.rate_limit import LATELY, RateLimit
+from forge_jobs.model.intervention import Deed
+from forge_jobs.model.rate_limit import LATELY, RateLimit, numbers
 from forge_jobs.storage import refusals
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import micros, moment
@@ -37,6 +39,7 @@ class SqliteLimits:
         refill: float,
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> RateLimit:
         def change(transaction: Transaction) -> RateLimit:
             require_epoch(transaction, epoch)
@@ -59,6 +62,8 @@ class SqliteLimits:
                 transaction.execute(
                     "UPDATE rate_limit SET managed_by = ? WHERE scope = ?", (managed_by, scope)
                 )
+            said = numbers(capacity, refill)
+            interventions.note_of(transaction, [f"limit {scope}"], Deed.CHANGED, by, said)
             configured(transaction)
             return get(transaction, scope)
 
@@ -92,12 +97,18 @@ class SqliteLimits:
         return [_limit(row) for row in rows]
 
     async def delete(
-        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+        self,
+        scope: str,
+        *,
+        managed_by: str | None = None,
+        epoch: OperatorEpoch | None = None,
+        by: str | None = None,
     ) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
             require_owner(refusals.managed_limit, scope, get(transaction, scope).managed_by, managed_by)
             transaction.execute("DELETE FROM rate_limit WHERE scope = ?", (scope,))
+            interventions.note_of(transaction, [f"limit {scope}"], Deed.DELETED, by)
             configured(transaction)
 
         await self._database.write(delete)

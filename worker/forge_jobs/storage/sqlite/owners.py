@@ -1,8 +1,10 @@
 """Owners of configuration in SQLite, from the column managed_by of three tables."""
 
 from forge_jobs.errors import UnknownOwner
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.owner import Owner
 from forge_jobs.storage.closed_queues import SHOWN_NAME
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -21,13 +23,14 @@ class SqliteOwners:
     async def all(self) -> list[Owner]:
         return await self._database.read(_all)
 
-    async def dismiss(self, name: str) -> Owner:
+    async def dismiss(self, name: str, *, by: str | None = None) -> Owner:
         def dismiss(transaction: Transaction) -> Owner:
             owner = _owner(transaction, name)
             if owner == Owner(name):
                 raise UnknownOwner(name, (known.name for known in _all(transaction)))
             for table, _ in TABLES:
                 transaction.execute(f"UPDATE {table} SET managed_by = NULL WHERE managed_by = ?", (name,))
+            interventions.note_of(transaction, [f"owner {name}"], Deed.DISMISSED, by)
             configured(transaction)
             return owner
 

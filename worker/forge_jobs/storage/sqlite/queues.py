@@ -67,6 +67,8 @@ class SqliteQueues:
                 deed = Deed.PAUSED if changes["paused"] else Deed.RESUMED
                 reason = changes.get("pause_reason")
                 interventions.note_of(transaction, [f"queue {name}"], deed, by, reason)
+            if others := ", ".join(name for name in changes if name not in QueueConfig.PAUSE):
+                interventions.note_of(transaction, [f"queue {name}"], Deed.CHANGED, by, others)
             queue = get(transaction, name)
             if "concurrency" in changes:
                 if before is None and queue.concurrency is not None:

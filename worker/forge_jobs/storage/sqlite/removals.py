@@ -9,13 +9,14 @@ from typing import Any
 
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.operations import BATCH
-from forge_jobs.storage.sqlite import moves, walks
+from forge_jobs.storage.sqlite import interventions, moves, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.queues import get
@@ -81,12 +82,13 @@ class SqliteRemovals:
 
         return await self._database.write(open_again)
 
-    async def erase(self, queue_id: int) -> bool:
+    async def erase(self, queue_id: int, *, name: str | None = None, by: str | None = None) -> bool:
         def erase(transaction: Transaction) -> bool:
             for table in ("ready", "blocked", "waiting", "scheduled", "claimed", "finished", "cron"):
                 if transaction.row(f"SELECT 1 FROM {table} WHERE queue_id = ? LIMIT 1", (queue_id,)):
                     return False
-            transaction.execute("DELETE FROM queue WHERE id = ?", (queue_id,))
+            is_gone = transaction.changed("DELETE FROM queue WHERE id = ?", (queue_id,)) and name is not None
+            interventions.note_of(transaction, [f"queue {name}"] if is_gone else [], Deed.DELETED, by)
             configured(transaction)
             return True
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.links import FAIR
 from forge_jobs.model.tenant import (
     FEW_PASSED,
@@ -19,6 +20,7 @@ from forge_jobs.model.tenant import (
     WaitingTenants,
 )
 from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.handled import handled
@@ -129,7 +131,9 @@ class SqliteTenants:
     async def waiting(self) -> Sequence[WaitingTenants]:
         return await self._database.read(_waiting)
 
-    async def set_weight(self, queue: str, tenant: str, weight: float | None) -> bool:
+    async def set_weight(
+        self, queue: str, tenant: str, weight: float | None, *, by: str | None = None
+    ) -> bool:
         def set_weight(transaction: Transaction) -> bool:
             queue_id = get_queue(transaction, queue).id
             before = transaction.value(
@@ -144,6 +148,9 @@ class SqliteTenants:
                     "INSERT OR REPLACE INTO tenant_weight (queue_id, tenant, weight) VALUES (?, ?, ?)",
                     (queue_id, tenant, weight),
                 )
+            subjects = [f"tenant {tenant}"] if before != weight else []
+            note = f"weight {1 if weight is None else weight:g} in queue {queue}"
+            interventions.note_of(transaction, subjects, Deed.CHANGED, by, note)
             return bool(before != weight)
 
         return await self._database.write(set_weight)

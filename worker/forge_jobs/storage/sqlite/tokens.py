@@ -2,7 +2,9 @@
 
 import math
 
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.limits import FILLED, FLOWED, get
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -55,7 +57,7 @@ class SqliteTokens:
 
         await self._database.write(give_back)
 
-    async def empty(self, scope: str) -> int:
+    async def empty(self, scope: str, *, by: str | None = None) -> int:
         def empty(transaction: Transaction) -> int:
             generation: int = get(transaction, scope).generation + 1
             transaction.execute(
@@ -67,6 +69,7 @@ class SqliteTokens:
                 """,
                 {"scope": scope, "generation": generation, "now": transaction.now},
             )
+            interventions.note_of(transaction, [f"limit {scope}"], Deed.EMPTIED, by)
             transaction.tell("empty", scope)
             return generation
 
