@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from forge_jobs.client.strange_kinds import StrangeKinds
 from forge_jobs.codecs.encoded import Encoded, Payload
+from forge_jobs.codecs.plain import hides
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handlers
@@ -129,7 +130,7 @@ class Producer:
         if self.plugins.around_enqueue:
             [made] = await self._sent([job], asked)
         else:
-            made = await self.storage.jobs.enqueue(job, connection=asked.connection)
+            made = _compared(await self.storage.jobs.enqueue(job, connection=asked.connection), job.codec)
         await self._look_at(kind, asked)
         return made
 
@@ -148,10 +149,17 @@ class Producer:
 
     async def _sent(self, jobs: Alike | Sequence[NewJob], asked: Options) -> list[Enqueued]:
         """All jobs wait, or none; plugins hear of it."""
-        send = partial(self.storage.jobs.enqueue_many, jobs, connection=asked.connection)
+        send = partial(self._sent_to_storage, jobs, asked.connection)
         if self.plugins.around_enqueue and not isinstance(jobs, Alike):
             return await self.plugins.sent(jobs, send)
         return await send()
+
+    async def _sent_to_storage(self, jobs: Alike | Sequence[NewJob], connection: Any) -> list[Enqueued]:
+        made = await self.storage.jobs.enqueue_many(jobs, connection=connection)
+        if isinstance(jobs, Alike):
+            codec = jobs.pattern.codec
+            return [_compared(answer, codec) for answer in made] if hides(codec) else made
+        return [_compared(answer, job.codec) for answer, job in zip(made, jobs, strict=True)]
 
     async def _look_at(self, kind: str, asked: Options) -> None:
         """It is said if nobody has a handler for the kind; not in the transaction of a caller."""
@@ -206,6 +214,11 @@ class Producer:
 
     def _answered(self, work: Coroutine[Any, Any, T], what: str, connection: Any) -> Coroutine[Any, Any, T]:
         return answered(cast(Any, self), work, what, connection)
+
+
+def _compared(answer: Enqueued, codec: str) -> Enqueued:
+    """Return the answer; of a payload with a codec that hides, which writes the same anew each time, it is not known whether it differs."""
+    return replace(answer, payload_differs=None) if answer.payload_differs and hides(codec) else answer
 
 
 def _at_once(what: str, connection: Any, work: Coroutine[Any, Any, T]) -> T:

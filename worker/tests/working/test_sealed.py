@@ -306,6 +306,11 @@ async def test_sealed_jobs_may_be_unique_by_an_argument_and_are_not_merged(forge
     first, second = await pay.enqueue(order=1, card=SECRET), await pay.enqueue(order=1, card=SECRET)
 
     assert (second.id, second.duplicate) == (first.id, True)
+    again = [
+        await pay.enqueue_many([{"order": 1, "card": SECRET}]),
+        await forge.enqueue_batch([pay.job(order=1, card=SECRET)]),
+    ]
+    assert [second.payload_differs, *(one.payload_differs for [one] in again)] == [None] * 3
     with pytest.raises(
         InvalidInput, match="key_mode is 'merge' and the payload of 'notify' is sealed, allowed is json"
     ):
