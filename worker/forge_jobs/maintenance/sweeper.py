@@ -17,5 +17,6 @@ async def sweep(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> f
     jobs = await storage.history.sweep(epoch=epoch, limit=BATCH)
     if jobs:
         telemetry.emit(JobsSwept(jobs))
-    is_more = await storage.permits.sweep(limit=BATCH)
+    is_more = await storage.permits.give_back(limit=BATCH)
+    is_more |= await storage.permits.sweep(limit=BATCH)
     return breather(began) if jobs >= BATCH or is_more else None

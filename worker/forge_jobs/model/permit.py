@@ -1,9 +1,10 @@
 """Permits: leave to spend tokens of one key of a rate limit, now or at a moment."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -41,6 +42,33 @@ SETTLED = timedelta(hours=1)
 
 Granted = tuple[PermitRequest, Permit]
 """What somebody asked for, and got."""
+
+
+class LeftPermit(NamedTuple):
+    """A permit that was kept for a job which has ended, and where the bucket of its key stands."""
+
+    job_id: int
+    scope: str
+    key: str
+    take: int
+    cost: float
+    full_at: float
+    stands_at: float  # how many tokens will have flowed when all is refilled that was spent of the key
+    nearly: float  # tokens: sums of fractions are not exact, and what is less than this away is the same
+
+
+Tails = dict[tuple[str, str], tuple[float, list[tuple[int, int]]]]
+"""By scope and key, where the bucket stands without its last permits, and those: job and take."""
+
+
+def tails(left: Iterable[LeftPermit]) -> Tails:
+    """Return the permits of these behind which nobody was promised anything: their tokens can be given back."""
+    found: Tails = {}
+    for one in sorted(left, key=lambda one: one.full_at, reverse=True):
+        stands_at, gone = found.get((one.scope, one.key), (one.stands_at, []))
+        if abs(stands_at - one.full_at) <= one.nearly:
+            found[one.scope, one.key] = stands_at - one.cost, [*gone, (one.job_id, one.take)]
+    return found
 
 
 MOST_TAKEN = 1000

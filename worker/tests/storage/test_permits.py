@@ -12,7 +12,7 @@ import pytest
 from forge_jobs.errors import InvalidInput, RateLimited, UnknownScope
 from forge_jobs.model.job import Postponement, Reason
 from forge_jobs.model.permit import Permit, PermitRequest
-from tests.storage.factories import running, worker
+from tests.storage.factories import enqueue, running, worker
 from tests.storage.spending import check_spending
 
 SECOND = timedelta(seconds=1)
@@ -181,6 +181,64 @@ async def test_a_job_that_waits_for_its_turn_needs_no_permit_that_is_kept(storag
 
     assert await waits(storage, "ann", job_id=7, patience=SECOND) == [0.5]
     assert await waits(storage, "ann", job_id=7, patience=SECOND) == [1.0]
+
+
+async def left(storage, *, limit=1000):
+    while await storage.permits.give_back(limit=limit):
+        pass
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+@pytest.mark.parametrize("limit", [2, 1000])
+async def test_the_last_moments_that_were_promised_to_jobs_which_have_ended_are_given_back(
+    storage, clock, how, limit
+):
+    await clock.freeze()
+    jobs = [await enqueue(storage) for _ in range(6)]
+    await waits(storage, *["ann"] * 5)
+    for number, job_id in enumerate(jobs):
+        assert await waits(storage, "ann", job_id=job_id, take=number + 1) == [(number + 1) / 2]
+    for job_id in jobs[1:3] + jobs[4:]:
+        await (storage.jobs.cancel(job_id) if how == "cancelled" else storage.jobs.delete(job_id))
+
+    await left(storage, limit=limit)
+
+    assert await waits(storage, "ann") == [2.5]  # behind the one that lives
+    assert [await waits(storage, "ann", job_id=jobs[number], take=number + 1) for number in (0, 3)] == [
+        [0.5],
+        [2],
+    ]
+
+
+async def test_nothing_is_given_back_twice_and_nothing_behind_which_others_were_promised_tokens(
+    storage, clock
+):
+    await clock.freeze()
+    first, last = await enqueue(storage), await enqueue(storage)
+    await waits(storage, *["ann"] * 5)
+    assert [await waits(storage, "ann", job_id=first), await waits(storage, "ann")] == [[0.5], [1]]
+    assert await waits(storage, "ann", job_id=last) == [1.5]
+    for job_id in (first, last):
+        await storage.jobs.cancel(job_id)
+
+    await left(storage)
+    await left(storage)
+
+    assert await waits(storage, "ann") == [1.5]
+
+
+async def test_a_job_that_is_retried_pays_anew_when_its_moment_was_given_back(storage, clock):
+    await clock.freeze()
+    job_id = await enqueue(storage)
+    await waits(storage, *["ann"] * 5)
+    await waits(storage, "ann", job_id=job_id)
+    await storage.jobs.cancel(job_id)
+    await left(storage)
+
+    await storage.jobs.retry(job_id)
+
+    assert await waits(storage, "ann") == [0.5]
+    assert await waits(storage, "ann", job_id=job_id) == [1]
 
 
 async def test_the_keys_in_use_are_listed_the_hottest_first(storage, clock):

@@ -49,6 +49,12 @@ class Permits(Protocol):
     async def moved(self, scope: str) -> None:
         """Jobs that wait for a permit of the rate limit come when it is for by the numbers of now, if that is earlier."""
 
+    async def give_back(self, *, limit: int) -> bool:
+        """Of permits that were kept for jobs which have ended, the last ones of their keys are gone, and nothing is spent for them: nobody was
+        promised anything behind them. Those of up to `limit` jobs are looked at, which are before the last ones. Return
+        whether there may be more.
+        """
+
     async def sweep(self, *, limit: int) -> bool:
         """Look at up to `limit` keys, those after the last ones, and at as many old permits: what nobody uses any more
         is gone. Return whether there may be more.

@@ -9,6 +9,7 @@ from typing import cast
 from forge_jobs.errors import ForgeError, RateLimited
 from forge_jobs.model.permit import SETTLED, Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
+from forge_jobs.storage.postgres import left_permits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.limits import FLOWED, unknown_scope
@@ -275,6 +276,7 @@ class PostgresPermits:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
         self._swept_to = FIRST_KEY
+        self._given_back_to = left_permits.LAST_JOB
         self._is_scarce = False  # most of what was wanted last could not be met at once
 
     async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
@@ -411,6 +413,13 @@ class PostgresPermits:
     async def _move(self, scope: str, after: int) -> int | None:
         last: int | None = await self._database.fetchval(MOVED, scope, after, TOGETHER)
         return last
+
+    @tried_again
+    async def give_back(self, *, limit: int) -> bool:
+        self._given_back_to, is_more = await left_permits.give_back(
+            self._database, self._given_back_to, limit
+        )
+        return is_more
 
     @tried_again
     async def sweep(self, *, limit: int) -> bool:

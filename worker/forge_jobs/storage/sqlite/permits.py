@@ -1,5 +1,6 @@
 """Permits in SQLite: one row for each key of a rate limit that is in use."""
 
+import json
 import math
 import secrets
 from collections.abc import Sequence
@@ -8,7 +9,16 @@ from datetime import timedelta
 from functools import partial
 
 from forge_jobs.errors import RateLimited
-from forge_jobs.model.permit import SETTLED, Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import (
+    SETTLED,
+    Granted,
+    KeyUse,
+    LeftPermit,
+    Permit,
+    PermitRequest,
+    Tails,
+    tails,
+)
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.limits import FLOWED, get
@@ -20,7 +30,17 @@ DAY = 86_400 * SECOND
 NEARLY = 2  # microseconds: sums of fractions are not exact, and what is less than this away is there
 LONGEST = 1000 * 365 * DAY
 FIRST_KEY = "", ""
+LAST_JOB = 2**63 - 1
 TOGETHER = 1000  # permits that are moved in one transaction
+
+PAGE = "SELECT DISTINCT job_id FROM permit WHERE job_id < ? ORDER BY job_id DESC LIMIT ?"
+
+LEFT = f"""
+SELECT permit.job_id, scope, key, take, cost, permit.full_at, rate_key.full_at, refill * {NEARLY}.0 / {SECOND}
+FROM permit JOIN rate_key USING (scope, key) JOIN rate_limit USING (scope)
+WHERE permit.job_id IN (SELECT value FROM json_each(?)) AND permit.full_at > void_to
+  AND (permit.job_id IN (SELECT job_id FROM finished) OR permit.job_id NOT IN (SELECT id FROM job))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,7 @@ class SqlitePermits:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
         self._swept_to = FIRST_KEY
+        self._given_back_to = LAST_JOB
 
     async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
         def reserve(transaction: Transaction) -> list[Permit]:
@@ -181,6 +202,17 @@ class SqlitePermits:
         while last is not None:
             last = await self._database.write(partial(move, after=last))
 
+    async def give_back(self, *, limit: int) -> bool:
+        page = await self._database.read(
+            lambda transaction: transaction.rows(PAGE, (self._given_back_to, limit))
+        )
+        ids = [job_id for (job_id,) in page]
+        found = await self._database.read(lambda transaction: _tails(ids, transaction))
+        if found:
+            await self._database.write(partial(_give_tails_back, ids))
+        self._given_back_to = ids[-1] if len(ids) == limit else LAST_JOB
+        return len(ids) == limit
+
     async def sweep(self, *, limit: int) -> bool:
         def sweep(transaction: Transaction) -> tuple[int, Sequence[tuple[str, str]]]:
             permits = transaction.changed(
@@ -206,6 +238,21 @@ class SqlitePermits:
         permits, keys = await self._database.write(sweep)
         self._swept_to = keys[-1] if len(keys) == limit else FIRST_KEY
         return max(permits, len(keys)) >= limit
+
+
+def _tails(job_ids: Sequence[int], transaction: Transaction) -> Tails:
+    return tails(LeftPermit(*row) for row in transaction.rows(LEFT, (json.dumps(job_ids),)))
+
+
+def _give_tails_back(job_ids: Sequence[int], transaction: Transaction) -> None:
+    for (scope, key), (stands_at, gone) in _tails(job_ids, transaction).items():
+        transaction.execute(
+            "UPDATE rate_key SET full_at = ? WHERE scope = ? AND key = ?", (stands_at, scope, key)
+        )
+        transaction.execute_many(
+            "DELETE FROM permit WHERE job_id = ? AND scope = ? AND key = ? AND take = ?",
+            [(job_id, scope, key, take) for job_id, take in gone],
+        )
 
 
 def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
