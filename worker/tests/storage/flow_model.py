@@ -63,8 +63,8 @@ class ModelFlow:
         self.nodes[job_id].state = state
         for other in past or ():
             self.nodes[other].is_led_past = True
-        for node in self.nodes.values() if heir is not None else ():
-            if job_id in node.before:
+        for node in self.nodes.values():
+            if heir is not None and job_id in node.before:
                 node.before[heir] = node.before.pop(job_id)
         self.settle()
 
@@ -116,7 +116,7 @@ class ModelFlow:
         )
 
     @property
-    def counts(self) -> tuple[int, int, int, int]:
+    def counts(self) -> tuple[int, ...]:
         """How many nodes there are, are done, are dead, and were skipped."""
         states = [node.state for node in self.nodes.values()]
         return (len(states), *(states.count(state) for state in ("done", "dead", "skipped")))

@@ -43,6 +43,7 @@ class Walk:
         self.flows = {}  # models by the ids of flows
         self.branches = set()  # the ids of jobs
         self.held = []  # claims
+        self.names = {}  # by the ids of jobs
 
     async def start(self):
         added = nodes(self.dice, self.dice.randint(3, 9))
@@ -147,7 +148,6 @@ class Walk:
         self.flows[flow_id].retry()
 
     async def compare(self):
-        self.names = {}
         for flow_id, flow in self.flows.items():
             found = await self.storage.flows.nodes(flow_id)
             self.names |= {one.job_id: one.name for one in found}
