@@ -1,12 +1,19 @@
-"""Nodes of flows whose jobs are like the one that adds them: an item of its list, or the same once more."""
+"""What the jobs of nodes have besides what is said of them: of the one that adds them, or of their flow."""
 
 from collections.abc import Sequence
 from dataclasses import replace as replaced
+from datetime import timedelta
 
 from msgspec.structs import replace
 
 from forge_jobs.model.flow import NewNode
 from forge_jobs.model.group import Group, decoded, encoded
+
+
+def allowed_of(node: NewNode) -> float | None:
+    """Return for how many seconds after others have ended it may take, whatever its flow may; None: for as long as that may."""
+    own = node.job.deadline
+    return own.total_seconds() if node.after and isinstance(own, timedelta) else None
 
 
 def made_like(

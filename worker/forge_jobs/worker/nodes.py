@@ -216,7 +216,11 @@ class NodeRun:
     def _raw_job(self, arguments: Mapping[str, Any] | None = None) -> NewJob:
         """Return a job like this one that gets more when it begins."""
         claim = self._claim
-        return self._alike(NewJob(claim.kind, self._encoded(dict(arguments or {})), claim.codec))
+        job = NewJob(claim.kind, self._encoded(dict(arguments or {})), claim.codec)
+        if arguments is not None:  # its function is called
+            said = self._handler.defaults
+            job = replace(job, start_by=said.start_by, deadline=said.deadline)
+        return self._alike(job)
 
     def _encoded(self, arguments: Mapping[str, Any]) -> bytes:
         return encode(arguments, self._claim.codec, limit=MOST_BYTES, of=self._claim.kind)

@@ -300,6 +300,34 @@ async def test_the_deadline_of_a_flow_is_that_of_all_its_nodes(storage, clock):
     assert await flow_state(storage, flow_id) is FlowState.DEAD
 
 
+async def test_of_a_nodes_own_deadline_and_that_of_its_flow_the_earlier_one_counts(storage, clock):
+    me = await worker(storage)
+    flow_id, ids = await start(
+        storage,
+        node("a", deadline=timedelta(seconds=50)),
+        node("soon", 0, deadline=timedelta(seconds=30)),
+        node("late", 0, deadline=timedelta(hours=1)),
+        deadline=timedelta(seconds=100),
+    )
+    until = (await storage.flows.get(flow_id)).deadline
+    own, *waiting = [(await storage.jobs.get(one)).deadline for one in ids]
+    assert timedelta(seconds=49) < until - own < timedelta(seconds=51)
+    assert waiting == [until, until]
+
+    await clock.advance(seconds=40)
+    await run(storage, me)
+
+    soon, late = [(await storage.jobs.get(one)).deadline for one in ids[1:]]
+    assert timedelta(seconds=20) < until - soon < timedelta(seconds=31) and late == until
+    await clock.advance(seconds=41)
+    epoch = await leader(storage)
+    await storage.time_limits.expire(epoch=epoch)
+    assert await states(storage, ids[1:]) == [State.DEAD, State.PENDING]
+    await clock.advance(seconds=20)
+    await storage.time_limits.expire(epoch=epoch)
+    assert await states(storage, ids[1:]) == [State.DEAD, State.DEAD]
+
+
 async def test_a_job_that_people_cancel_is_dead_in_its_flow(storage):
     flow_id, ids = await start(storage, node("a"), node("b", 0))
 

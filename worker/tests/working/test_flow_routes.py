@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Flow, Forge, InvalidInput
+from tests.working.test_context import run
 from tests.working.test_flows import result, steps
 
 __all__ = ["steps"]  # a fixture
@@ -93,3 +94,17 @@ def test_a_job_is_placed_by_nothing_that_it_gets_when_it_begins(forge: Forge, st
     Flow("f").and_then(steps["count_to"]).map(
         steps["add"].options(group=lambda more: more), more=2
     ).validate()
+
+
+async def test_a_node_that_is_repeated_has_the_time_limits_of_its_handler_each_time(forge: Forge) -> None:
+    async def poll() -> None:
+        return None
+
+    handler = forge.handler(start_by=1800, deadline=3600)(poll)
+    started = await Flow("f").repeat(handler, every=7200).start()
+    await run(forge)
+
+    later = await forge.jobs.get((await forge.flows.nodes(started.id))[-1].job_id)
+    assert later.run_at is not None and later.start_by is not None and later.deadline is not None
+    assert (later.start_by - later.run_at).total_seconds() == 1800
+    assert (later.deadline - later.run_at).total_seconds() == 3600

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from forge_jobs.model.flow import FlowChanges, NewNode, encoded
 from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
-from forge_jobs.storage.likeness import made_like
+from forge_jobs.storage.likeness import allowed_of, made_like
 from forge_jobs.storage.postgres import groups, outcomes
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -25,9 +25,9 @@ MOST_AT_ONCE = 10_000
 """How many nodes the ends of several others add in one transaction."""
 
 ADD = """
-INSERT INTO {schema}.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing)
+INSERT INTO {schema}.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, allowed)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::boolean[],
-                     $8::double precision[], $9::integer[])
+                     $8::double precision[], $9::integer[], $10::double precision[])
 """
 
 CONNECT = """
@@ -46,7 +46,8 @@ INSERT INTO {schema}.tally (queue_id, scheduled, blocked) SELECT queue_id, -coun
 """
 
 LIMIT_ALL = """
-UPDATE {schema}.time_limit SET deadline = flow.deadline, look_at = least(time_limit.start_by, flow.deadline)
+UPDATE {schema}.time_limit SET deadline = least(time_limit.deadline, flow.deadline),
+                               look_at = least(time_limit.start_by, time_limit.deadline, flow.deadline)
 FROM unnest($1::bigint[], $2::bigint[]) AS given (flow_id, job_id) JOIN {schema}.flow ON flow.id = given.flow_id
 WHERE time_limit.job_id = given.job_id
 """
@@ -126,6 +127,7 @@ async def add(
         [node.tolerated for _, _, node in numbered],
         [None if node.delay is None else node.delay.total_seconds() for _, _, node in numbered],
         [len(node.after) for _, _, node in numbered],
+        [allowed_of(node) if growth.is_limited else None for growth, _, node in numbered],
         connection=connection,
     )
     edges = [
@@ -241,6 +243,6 @@ async def _lead(database: PostgresDatabase, changes: dict[int, FlowChanges], con
 
 def _job(node: NewNode, *, is_limited: bool) -> NewJob:
     job = replace(node.job, is_node=True, delay=node.delay)
-    if is_limited:
-        job = replace(job, deadline=timedelta(1))  # until it gets that of the flow
+    if is_limited and job.deadline is None:
+        job = replace(job, deadline=FAR)  # until it gets that of the flow
     return replace(job, delay=None, run_at=FAR) if node.after else job

@@ -125,14 +125,14 @@ def _is_small(flow: NewFlow) -> bool:
         0 < len(flow.nodes) <= MOST_NODES
         and sum([len(node.after) for node in flow.nodes]) <= MOST_EDGES
         and sum([len(node.job.payload) for node in flow.nodes]) <= LARGEST_BYTES
-        and all([_is_plain(node, is_limited=flow.deadline is not None) for node in flow.nodes])
+        and all([_is_plain(node) for node in flow.nodes])
     )
 
 
-def _is_plain(node: NewNode, *, is_limited: bool) -> bool:
+def _is_plain(node: NewNode) -> bool:
     job = node.job
     is_free = job.groups is None and job.tenant is None and job.key is None and job.hold is None
-    return is_free and job.start_by is None and (is_limited or job.deadline is None) and job.rerun_of is None
+    return is_free and job.start_by is None and job.deadline is None and job.rerun_of is None
 
 
 async def _start_small(

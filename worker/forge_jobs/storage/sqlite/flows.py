@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,7 +20,7 @@ from forge_jobs.model.flow import (
 )
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import CANCELLED_BY_USER, End, NewJob, State
-from forge_jobs.storage.likeness import made_like
+from forge_jobs.storage.likeness import allowed_of, made_like
 from forge_jobs.storage.sqlite import interventions, moves, nodes, outcomes, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -35,7 +34,8 @@ INSERT INTO flow (name, created_at, deadline, nodes, state, ended_at) VALUES (?,
 """
 
 ADD = """
-INSERT INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, allowed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 CONNECT = "INSERT INTO flow_edge (from_job, to_job, position, on_dead) VALUES (?, ?, ?, ?)"
@@ -47,7 +47,7 @@ BLOCK = (
 )
 
 LIMIT_ALL = """
-UPDATE time_limit SET deadline = :deadline, look_at = min(coalesce(start_by, :deadline), :deadline)
+UPDATE time_limit SET deadline = min(deadline, :deadline), look_at = min(coalesce(start_by, :deadline), deadline, :deadline)
 WHERE job_id IN (SELECT value FROM json_each(:ids))
 """
 
@@ -285,7 +285,16 @@ def _add(
     ids = [answer.id for answer in enqueue(transaction, jobs)] if jobs else []
     for number, (job_id, node) in enumerate(zip(ids, added, strict=True), start=first):
         delay = None if node.delay is None else node.delay.total_seconds()
-        facts = (node.name, node.job.codec, encoded(node.plan), node.tolerated, delay, len(node.after))
+        allowed = None if deadline is None else allowed_of(node)
+        facts = (
+            node.name,
+            node.job.codec,
+            encoded(node.plan),
+            node.tolerated,
+            delay,
+            len(node.after),
+            allowed,
+        )
         transaction.execute(ADD, (job_id, flow_id, number, *facts))
         for position, edge in enumerate(node.after):
             transaction.execute(CONNECT, (ids[edge.index], job_id, position, edge.on_dead.value))
@@ -301,8 +310,8 @@ def _add(
 
 def _job(node: NewNode, *, is_limited: bool) -> NewJob:
     job = replace(node.job, is_node=True, delay=node.delay)
-    if is_limited:
-        job = replace(job, deadline=timedelta(1))  # until it gets that of the flow
+    if is_limited and job.deadline is None:
+        job = replace(job, deadline=nodes.FAR)  # until it gets that of the flow
     return replace(job, delay=None, run_at=nodes.FAR) if node.after else job
 
 

@@ -80,7 +80,7 @@ RETURNING job_id, queue_id, attempt, priority
 """
 
 FREE = """
-SELECT job.links, node.delay FROM job JOIN flow_node AS node ON node.job_id = job.id WHERE job.id = ?
+SELECT job.links, node.delay, node.allowed FROM job JOIN flow_node AS node ON node.job_id = job.id WHERE job.id = ?
 """
 
 LIMIT = """
@@ -146,7 +146,7 @@ def free(transaction: Transaction, job_ids: Sequence[int]) -> int:
         facts = transaction.record(FREE, (row["job_id"],))
         assert facts is not None
         due = transaction.now + round((facts["delay"] or 0) * SECOND)
-        _limit(transaction, row["job_id"], due)
+        _limit(transaction, row["job_id"], due, facts["allowed"])
         let_in = is_let_in(facts["links"])
         target: Column = "pending"
         if due > transaction.now or let_in:
@@ -203,12 +203,14 @@ def _taken_out(transaction: Transaction, job_ids: Sequence[int]) -> list[Record]
     return sorted(transaction.records(_OUT, (json.dumps(list(job_ids)),)), key=lambda row: int(row["job_id"]))
 
 
-def _limit(transaction: Transaction, job_id: int, due: int) -> None:
-    """Time limits that count from when the job is due count from then."""
+def _limit(transaction: Transaction, job_id: int, due: int, allowed: float | None) -> None:
+    """Time limits that count from when the job is due count from then; `allowed` are seconds beside the deadline of its flow."""
     far = micros(FAR)
     limits = transaction.row("SELECT start_by, deadline FROM time_limit WHERE job_id = ?", (job_id,))
     if limits is not None:
         start_by, deadline = (
             due + limit - far if limit is not None and limit >= far else limit for limit in limits
         )
+        if allowed is not None:
+            deadline = min(deadline, due + round(allowed * SECOND))
         transaction.execute(LIMIT, {"job_id": job_id, "start_by": start_by, "deadline": deadline})

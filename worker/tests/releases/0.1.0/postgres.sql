@@ -665,6 +665,7 @@ CREATE TABLE "forge_jobs".flow_node (
     plan      text NOT NULL,  -- JSON: what a worker does with what its predecessors returned
     tolerated boolean NOT NULL,  -- the flow can do without it
     delay     double precision,  -- seconds that it waits when its predecessors have ended; null: none
+    allowed   double precision,  -- seconds of its own until it has to have ended, from when it is due on, where its flow has a deadline
     missing   integer NOT NULL,  -- how many predecessors have not ended
     fed       integer NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
     failed_by bigint,  -- the dead job that it needs
@@ -2450,7 +2451,7 @@ BEGIN
         DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = ANY (ids) AND blocked.group_id IS NULL
         RETURNING blocked.job_id, blocked.queue_id, blocked.attempt, blocked.priority
     ), free AS MATERIALIZED (
-        SELECT gone.*, job.links, now() + make_interval(secs => coalesce(node.delay, 0)) AS due,
+        SELECT gone.*, job.links, node.allowed, now() + make_interval(secs => coalesce(node.delay, 0)) AS due,
                coalesce(node.delay, 0) > 0 OR coalesce(job.links & 9, 0) <> 0 AS is_later
         FROM gone JOIN "forge_jobs".job ON job.id = gone.job_id JOIN "forge_jobs".flow_node AS node ON node.job_id = gone.job_id
     ), planned AS (
@@ -2470,7 +2471,7 @@ BEGIN
                    CASE WHEN theirs.start_by >= '9000-01-01Z' THEN free.due + (theirs.start_by - '9000-01-01Z')
                         ELSE theirs.start_by END AS begins,
                    CASE WHEN theirs.deadline >= '9000-01-01Z' THEN free.due + (theirs.deadline - '9000-01-01Z')
-                        ELSE theirs.deadline END AS ends
+                        ELSE least(theirs.deadline, free.due + make_interval(secs => free.allowed)) END AS ends
             FROM free JOIN "forge_jobs".time_limit AS theirs ON theirs.job_id = free.job_id) AS limits
         WHERE mine.job_id = limits.job_id
     ), tallied AS (
@@ -3170,11 +3171,11 @@ INSERT INTO forge_jobs.flow (id, name, state, created_at, deadline, cancel_reque
 INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('26', '27', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('27', '28', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.flow_edge (from_job, to_job, position, on_dead, taken) OVERRIDING SYSTEM VALUE VALUES ('29', '30', '0', 'fail', 'true') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('26', '1', '0', 'charge', 'json', '{}', 'false', NULL, '0', '0', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('27', '1', '1', 'ship', 'json', '{}', 'false', NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('28', '1', '2', 'mail', 'json', '{}', 'false', NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('29', '2', '0', 'charge', 'json', '{}', 'false', NULL, '0', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('30', '2', '1', 'ship', 'json', '{}', 'false', NULL, '1', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('26', '1', '0', 'charge', 'json', '{}', 'false', NULL, NULL, '0', '0', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('27', '1', '1', 'ship', 'json', '{}', 'false', NULL, NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('28', '1', '2', 'mail', 'json', '{}', 'false', NULL, NULL, '0', '1', NULL, 'dead', NULL, 'cancelled by user') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('29', '2', '0', 'charge', 'json', '{}', 'false', NULL, NULL, '0', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) OVERRIDING SYSTEM VALUE VALUES ('30', '2', '1', 'ship', 'json', '{}', 'false', NULL, NULL, '1', '0', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '1', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'true') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.handed_in (process, number, queue, kind, minute, counts, added) OVERRIDING SYSTEM VALUE VALUES ('7', '2', 'default', 'work', '2026-01-01 00:00:00+00', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}', 'false') ON CONFLICT DO NOTHING;

@@ -654,6 +654,7 @@ CREATE TABLE {schema}.flow_node (
     plan      text NOT NULL,  -- JSON: what a worker does with what its predecessors returned
     tolerated boolean NOT NULL,  -- the flow can do without it
     delay     double precision,  -- seconds that it waits when its predecessors have ended; null: none
+    allowed   double precision,  -- seconds of its own until it has to have ended, from when it is due on, where its flow has a deadline
     missing   integer NOT NULL,  -- how many predecessors have not ended
     fed       integer NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
     failed_by bigint,  -- the dead job that it needs
@@ -2439,7 +2440,7 @@ BEGIN
         DELETE FROM {schema}.blocked WHERE blocked.job_id = ANY (ids) AND blocked.group_id IS NULL
         RETURNING blocked.job_id, blocked.queue_id, blocked.attempt, blocked.priority
     ), free AS MATERIALIZED (
-        SELECT gone.*, job.links, now() + make_interval(secs => coalesce(node.delay, 0)) AS due,
+        SELECT gone.*, job.links, node.allowed, now() + make_interval(secs => coalesce(node.delay, 0)) AS due,
                coalesce(node.delay, 0) > 0 OR coalesce(job.links & 9, 0) <> 0 AS is_later
         FROM gone JOIN {schema}.job ON job.id = gone.job_id JOIN {schema}.flow_node AS node ON node.job_id = gone.job_id
     ), planned AS (
@@ -2459,7 +2460,7 @@ BEGIN
                    CASE WHEN theirs.start_by >= '9000-01-01Z' THEN free.due + (theirs.start_by - '9000-01-01Z')
                         ELSE theirs.start_by END AS begins,
                    CASE WHEN theirs.deadline >= '9000-01-01Z' THEN free.due + (theirs.deadline - '9000-01-01Z')
-                        ELSE theirs.deadline END AS ends
+                        ELSE least(theirs.deadline, free.due + make_interval(secs => free.allowed)) END AS ends
             FROM free JOIN {schema}.time_limit AS theirs ON theirs.job_id = free.job_id) AS limits
         WHERE mine.job_id = limits.job_id
     ), tallied AS (

@@ -626,6 +626,7 @@ CREATE TABLE flow_node (
     plan      TEXT NOT NULL,  -- what a worker does with what its predecessors returned
     tolerated INTEGER NOT NULL,  -- the flow can do without it
     delay     REAL,  -- seconds that it waits when its predecessors have ended; null: none
+    allowed   REAL,  -- seconds of its own until it has to have ended, from when it is due on, where its flow has a deadline
     missing   INTEGER NOT NULL,  -- how many predecessors have not ended
     fed       INTEGER NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
     failed_by INTEGER,  -- the dead job that it needs
