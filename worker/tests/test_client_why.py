@@ -10,6 +10,7 @@ import pytest
 from forge_jobs.model.facts import HeldSlots, SlotFacts, SlotHolder, Waiting
 from forge_jobs.model.job import FOREVER, Job, Reason, State
 from forge_jobs.model.paused_kind import PausedKind
+from forge_jobs.model.permit import AwaitedKey
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.step import JobStep, StepSort
 from forge_jobs.model.worker import WorkerInfo
@@ -257,6 +258,15 @@ def test_a_job_that_waits_for_another_attempt_says_why(reason: Reason, beginning
     later = job(State.RETRYING, attempt=2, run_at=NOW + timedelta(seconds=40), reason=reason)
 
     assert reasons(later, waiting=waiting())[0].startswith(beginning)
+
+
+def test_a_job_that_waits_for_tokens_of_a_key_names_it():
+    later = job(State.SCHEDULED, run_at=NOW + timedelta(seconds=40), reason=Reason.THROTTLED)
+
+    assert reasons(later, waiting=waiting(awaited=AwaitedKey("model", "ann"))) == [
+        "It waits for tokens of key 'ann' of rate limit 'model'; its next attempt waits until "
+        "2026-03-01 12:00:40 UTC, in 40 s."
+    ]
 
 
 def test_a_sleeping_job_says_in_which_step_and_what_it_has_done():

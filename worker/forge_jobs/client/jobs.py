@@ -155,7 +155,8 @@ class Jobs:
     async def _waiting(self, job: Job) -> Waiting:
         waiting = await self._storage.jobs.waiting(job.id)
         paused = (kind for kind in await self._storage.kinds.paused() if kind.kind == job.kind)
-        return replace(waiting, paused_kind=next(paused, None))
+        awaited = await self._storage.permits.awaited(job.id)
+        return replace(waiting, paused_kind=next(paused, None), awaited=awaited)
 
     async def history(self, job_id: int | Enqueued) -> Sequence[HistoryEntry]:
         """Return what is still known of the job, also of a deleted one, oldest first: see `docs/by-hand.md`. Raises JobNotFound."""

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from forge_jobs.codecs.plain import decode, encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
-from forge_jobs.model.group import Group, decoded, encoded
+from forge_jobs.model.group import decoded, encoded
 from forge_jobs.model.job import Hold, KeyMode, NewJob
 from forge_jobs.model.moments import as_duration
-from forge_jobs.rules import names
+from forge_jobs.rules import groups, names
 
 FINGERPRINT = 16  # bytes of a SHA-256: by accident no two of any number of jobs will ever have the same
 CONFLICTS = ("return", "raise", "replace")
@@ -148,8 +148,8 @@ def _fingerprint(said: Any) -> bytes:
 
 def _one_by_one(job: NewJob, fingerprint: bytes) -> str | None:
     """Return the groups of the job with one more, which all have that are the same: one of them runs at a time."""
-    name = hashlib.sha256(job.kind.encode() + b"\0" + fingerprint).digest()[:FINGERPRINT].hex()
-    return encoded([*decoded(job.groups).values(), Group(f"unique:{name}", 1)])
+    of_kind = hashlib.sha256(job.kind.encode() + b"\0" + fingerprint).digest()[:FINGERPRINT]
+    return encoded([*decoded(job.groups).values(), groups.of_unique(of_kind)])
 
 
 def require_arguments(unique: Unique, kind: str, arguments: Arguments) -> None:

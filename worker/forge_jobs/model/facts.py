@@ -6,6 +6,7 @@ from datetime import datetime
 
 from forge_jobs.model.flow import FlowNeeds
 from forge_jobs.model.paused_kind import PausedKind
+from forge_jobs.model.permit import AwaitedKey
 from forge_jobs.model.queue import QueueConfig
 
 
@@ -101,4 +102,5 @@ class Waiting:
     full_groups: Sequence[FullGroup] = ()  # of the job's groups, those that have no place
     needs: FlowNeeds | None = None  # of a node of a flow; None: it waits for no other
     paused_kind: PausedKind | None = None  # None: its kind is not paused
+    awaited: AwaitedKey | None = None  # the key whose tokens it waits for; None: it waits for none
     ahead_of_tenant: int = 0  # of the first `ahead_limit` jobs before this one, how many have its tenant

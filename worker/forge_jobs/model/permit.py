@@ -37,6 +37,14 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
     id: int | None = None  # of one that is for no job, by which it is settled once
 
 
+@dataclass(frozen=True, slots=True)
+class AwaitedKey:
+    """The key of a rate limit whose tokens a job waits for."""
+
+    scope: str
+    key: str
+
+
 SETTLED = timedelta(hours=1)
 """For how long it is known that a permit was settled, after its tokens have flowed back."""
 

@@ -1,5 +1,6 @@
 """What may be said of the groups of a job."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from forge_jobs.errors import InvalidInput
@@ -9,6 +10,18 @@ from forge_jobs.rules import names
 
 MOST_GROUPS = 8
 """In how many groups a job may be."""
+
+_OF_UNIQUE = re.compile("unique:[0-9a-f]{32}")
+
+
+def of_unique(fingerprint: bytes) -> Group:
+    """Return the group of jobs that are the same, of which the latest waits until no other one runs."""
+    return Group(f"unique:{fingerprint.hex()}", 1)
+
+
+def is_of_unique(group: str) -> bool:
+    """Whether the library has made a group of this name: `of_unique`."""
+    return _OF_UNIQUE.fullmatch(group) is not None
 
 
 def name(value: object) -> str:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 
-from forge_jobs.model.facts import FullGroup, HeldSlots, SlotFacts, Waiting
+from forge_jobs.model.facts import HeldSlots, SlotFacts, Waiting
 from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
+from forge_jobs.model.permit import AwaitedKey
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.step import StepSort
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import in_words
+from forge_jobs.rules.why_blocked import blocked
 from forge_jobs.rules.why_pinned import is_let, may_go_on, pinned
-from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, to_the_second, waits_for
+from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, paused, to_the_second, waits_for
 
 SLOW = timedelta(seconds=2)
 """A handler starts sooner than this after its job was claimed."""
@@ -62,7 +64,7 @@ def explain(
     elif job.state is State.PENDING:
         reasons = _pending(job, waiting, workers, stale, slots)
     elif job.state is State.BLOCKED:
-        reasons = _blocked(job, now, waiting)
+        reasons = blocked(job, now, waiting)
     elif job.state is State.WAITING:
         reasons = _waiting(job, now)
     else:
@@ -176,30 +178,6 @@ def _slots_of(worker: WorkerInfo, held: HeldSlots) -> str:
     return f"{which} slots of worker {worker.label} {'is' if free == 1 else 'are'} free{end}."
 
 
-def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
-    for group in () if waiting is None else waiting.full_groups:
-        if group.paused:
-            paused = _pause(group.paused_until, group.pause_reason, now)
-            yield f"Its group {group.name!r} {paused}.{_before(group, waiting.ahead_limit if waiting else 0)}"
-            continue
-        at_once = f"Its group {group.name!r} runs {group.limit:,} at a time"
-        if group.holder is None:
-            holder = "another job has just taken the place"
-        elif group.holder_since is None:
-            holder = f"job {group.holder} has {_place(group)} and is pending{_held(group, now)}"
-        else:
-            holder = f"job {group.holder} is in progress for {in_words(now - group.holder_since)}"
-        yield f"{at_once}: {holder}.{_before(group, waiting.ahead_limit if waiting else 0)}"
-    if waiting is not None and waiting.needs is not None:
-        needs = waiting.needs
-        others = f" and {count(needs.others, 'other')}" if needs.others else ""
-        yield f"It waits for job {needs.job_id} ({needs.name}){others} of flow {needs.flow_id}."
-    elif waiting is None or not waiting.full_groups:
-        yield "It was blocked and is changing its state right now: ask again."
-    if job.error:
-        yield f"Its last error was: {first_line(job.error)}"
-
-
 def _waiting(job: Job, now: datetime) -> Iterator[str]:
     wait = next(
         (step for step in reversed(job.steps) if step.sort is StepSort.WAIT and not step.is_over), None
@@ -218,38 +196,20 @@ def _waiting(job: Job, now: datetime) -> Iterator[str]:
         yield f"Its last error was: {first_line(job.error)}"
 
 
-def _held(group: FullGroup, now: datetime) -> str:
-    if group.paused_queue is not None:
-        what = f"queue {group.paused_queue!r}"
-    elif group.paused_kind is not None:
-        what = f"kind {group.paused_kind!r}"
-    else:
-        return ""
-    return f", and its {what} {_pause(group.holder_paused_until, group.holder_pause_reason, now)}"
-
-
-def _place(group: FullGroup) -> str:
-    return "the place" if group.limit == 1 else "one of the places"
-
-
-def _before(group: FullGroup, most: int) -> str:
-    if not group.ahead:
-        return ""
-    jobs = f"{most:,}+ jobs" if group.ahead >= most else count(group.ahead, "job")
-    return f" {jobs} of the group {'is' if group.ahead == 1 else 'are'} before it."
-
-
 def _scheduled(
     job: Job, now: datetime, waiting: Waiting | None, workers: Sequence[WorkerInfo], stale: timedelta
 ) -> Iterator[str]:
-    yield _time_of(job, now, workers, stale)
+    awaited = None if waiting is None else waiting.awaited
+    yield _time_of(job, now, workers, stale, awaited)
     if job.error:
         yield f"Its last error was: {first_line(job.error)}"
     if waiting:
         yield from _hindrances(job, waiting, _Serving(job, waiting, workers, stale, ONE_SLOT))
 
 
-def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: timedelta) -> str:
+def _time_of(
+    job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: timedelta, awaited: AwaitedKey | None
+) -> str:
     if job.run_at is None:
         return f"It is {job.state.value}."
     because = {
@@ -259,6 +219,10 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
         Reason.UNREADABLE: "Its last worker lacked the codec or the key to read it, which costs no attempt; the next one",
         Reason.SLEEPING: f"It sleeps in step {_sleep(job)!r}; its next attempt",
     }.get(job.reason or Reason.DELAYED, "Its first attempt")
+    if awaited is not None:
+        because = (
+            f"It waits for tokens of key {awaited.key!r} of rate limit {awaited.scope!r}; its next attempt"
+        )
     if job.run_at > now:
         return f"{because} waits until {to_the_second(job.run_at)}, in {in_words(job.run_at - now)}."
     was_due = f"{because} was due {ago(job.run_at, now)}, at {to_the_second(job.run_at)}"
@@ -324,16 +288,6 @@ def _pending(
     yield from _rise(job, waiting)
 
 
-def _pause(until: datetime | None, reason: str | None, now: datetime) -> str:
-    if until is None:
-        end = ""
-    elif until > now:
-        end = f" until {to_the_second(until)}, for another {in_words(until - now)}"
-    else:
-        end = f" until {to_the_second(until)}, and about to be resumed by the leading worker"
-    return f"is paused{end}{f': {reason}' if reason else ''}"
-
-
 def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
     """What would keep the job from running even if it were the only one."""
     queue = waiting.queue
@@ -341,9 +295,9 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"Queue {job.queue!r} is being deleted: its jobs are moved to another queue, or deleted with it."
         return
     if queue.paused:
-        yield f"Queue {queue.name!r} {_pause(queue.paused_until, queue.pause_reason, waiting.now)}."
+        yield f"Queue {queue.name!r} {paused(queue.paused_until, queue.pause_reason, waiting.now)}."
     if (kind := waiting.paused_kind) is not None:
-        yield f"Kind {kind.kind!r} {_pause(kind.until, kind.reason, waiting.now)}."
+        yield f"Kind {kind.kind!r} {paused(kind.until, kind.reason, waiting.now)}."
     if queue.cooldown_until and queue.cooldown_until > waiting.now:
         row = f" after {count(queue.throttles, 'throttle')} in a row" if queue.throttles else ""
         yield (

@@ -44,3 +44,14 @@ def waits_for(step: JobStep) -> str:
     if step.for_job is not None:
         return f"the end of job {step.for_job}"
     return f"the signal {' or '.join(map(repr, step.signals))}"
+
+
+def paused(until: datetime | None, reason: str | None, now: datetime) -> str:
+    """Return 'is paused until ...: their reason', of what is."""
+    if until is None:
+        end = ""
+    elif until > now:
+        end = f" until {to_the_second(until)}, for another {in_words(until - now)}"
+    else:
+        end = f" until {to_the_second(until)}, and about to be resumed by the leading worker"
+    return f"is paused{end}{f': {reason}' if reason else ''}"

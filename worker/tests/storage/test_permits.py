@@ -11,7 +11,7 @@ import pytest
 
 from forge_jobs.errors import InvalidInput, RateLimited, UnknownScope
 from forge_jobs.model.job import Postponement, Reason
-from forge_jobs.model.permit import Permit, PermitRequest
+from forge_jobs.model.permit import AwaitedKey, Permit, PermitRequest
 from tests.storage.factories import enqueue, running, worker
 from tests.storage.spending import check_spending
 
@@ -495,6 +495,31 @@ async def test_jobs_that_wait_for_a_permit_come_sooner_when_the_limit_is_faster(
         both.at,
         whole_day,
     ], "the second waits for another limit, and the third for something else"
+
+
+async def test_a_job_waits_for_the_key_that_has_tokens_last(storage, clock):
+    now = await clock.freeze()
+    await storage.limits.set("slow", capacity=1, refill=0.01)
+    me = await worker(storage)
+    both, put_off, runs = [await running(storage, me) for _ in range(3)]
+    await storage.permits.reserve([PermitRequest("api", "ann", 5), PermitRequest("slow", "bob")])
+    wanted = [
+        PermitRequest("api", "ann", 5, job_id=both.job_id),
+        PermitRequest("slow", "bob", job_id=both.job_id),
+        PermitRequest("api", "ann", 5, job_id=put_off.job_id),
+        PermitRequest("api", "ann", 5, job_id=runs.job_id),
+    ]
+    _, last, _, _ = await storage.permits.reserve(wanted)
+    await storage.claims.postpone(
+        [
+            Postponement(both, Reason.THROTTLED, run_at=last.at, counted=False),
+            Postponement(put_off, Reason.THROTTLED, run_at=now + timedelta(days=1), counted=False),
+        ]
+    )
+
+    assert await storage.permits.awaited(both.job_id) == AwaitedKey("slow", "bob")
+    assert await storage.permits.awaited(put_off.job_id) is None, "it is for something else"
+    assert await storage.permits.awaited(runs.job_id) is None
 
 
 async def test_permits_that_come_later_now_are_kept_for_longer(storage, clock):

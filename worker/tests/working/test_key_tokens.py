@@ -45,6 +45,9 @@ async def test_a_job_whose_key_has_no_token_waits_for_its_turn_and_others_go_on(
     assert (first.reason, first.attempt, second.attempt) == (Reason.THROTTLED, 0, 0)
     assert first.run_at is not None
     assert second.run_at is not None
+    assert (await forge.jobs.why(first.id)).reasons[0].startswith(
+        "It waits for tokens of key 'ann' of rate limit 'api'; its next attempt waits until "
+    )
     assert timedelta(minutes=29.9) < second.run_at - first.run_at < timedelta(minutes=30.1)
 
 

@@ -164,9 +164,13 @@ async def test_while_one_runs_the_latest_waits_until_it_has_ended(forge: Forge) 
     )  # keyed jobs join their group when they are due
     other = await index.enqueue(page=2, version=9)
     await forge.wait(other, timeout=30)
+    why = (await forge.jobs.why(answers[0])).reasons[0]
     go_on.set()
     await worker
 
+    assert why.startswith(
+        f"Of jobs that are the same one runs at a time, and the latest waits: job {first.id} is in progress for "
+    )
     assert answers[0].supersedes == first.id and len({answer.id for answer in answers}) == 1
     assert ran == [1, 9, 4]
     assert (await forge.jobs.get(first)).state is State.DEAD

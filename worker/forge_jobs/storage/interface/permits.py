@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from forge_jobs.model.permit import Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import AwaitedKey, Granted, KeyUse, Permit, PermitRequest
 
 
 class Permits(Protocol):
@@ -45,6 +45,9 @@ class Permits(Protocol):
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         """Return the keys of which the most is spent, the most first. Raises UnknownScope."""
+
+    async def awaited(self, job_id: int) -> AwaitedKey | None:
+        """Return the key that has tokens for the job last, if the job is scheduled for when that is."""
 
     async def moved(self, scope: str) -> None:
         """Jobs that wait for a permit of the rate limit come when it is for by the numbers of now, if that is earlier."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import cast
 
 from forge_jobs.errors import ForgeError, RateLimited
-from forge_jobs.model.permit import SETTLED, Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import SETTLED, AwaitedKey, Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import left_permits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -210,8 +210,16 @@ FROM used WHERE spent > refill * 0.000002 ORDER BY spent DESC, key LIMIT $2
 
 KNOWN = "SELECT capacity, refill FROM {schema}.rate_limit WHERE scope = $1"
 
-# Of the next jobs by id: those that wait for a permit, and for nothing that comes later, come when that is for now. A
-# job waits for a permit if it is scheduled for the moment that this was for.
+# A job waits for a permit if it is scheduled for the moment that this was for.
+AWAITED = """
+WITH bucket AS ({bucket})
+SELECT permit.scope, permit.key
+FROM {schema}.permit JOIN bucket USING (scope) JOIN {schema}.scheduled USING (job_id)
+WHERE permit.job_id = $1 AND scheduled.reason = 'throttled' AND scheduled.run_at <= permit.until - interval '23:59:59.999'
+ORDER BY {wait} DESC, permit.scope, permit.key LIMIT 1
+""".replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+
+# Of the next jobs by id: those that wait for a permit, and for nothing that comes later, come when that is for now.
 MOVED = """
 WITH page AS MATERIALIZED (
     SELECT DISTINCT job_id
@@ -403,6 +411,10 @@ class PostgresPermits:
         if not records and not await self._database.fetchrow(KNOWN, scope):
             raise await unknown_scope(self._database, scope)
         return [KeyUse(record["key"], record["spent"], record["free_at"]) for record in records]
+
+    async def awaited(self, job_id: int) -> AwaitedKey | None:
+        record = await self._database.fetchrow(AWAITED, job_id)
+        return None if record is None else AwaitedKey(record["scope"], record["key"])
 
     async def moved(self, scope: str) -> None:
         last: int | None = 0

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from operator import itemgetter
 
 from forge_jobs.errors import RateLimited
 from forge_jobs.model.permit import (
     SETTLED,
+    AwaitedKey,
     Granted,
     KeyUse,
     LeftPermit,
@@ -61,7 +63,7 @@ class Bucket:
 
     def time(self, tokens: float) -> int:
         """Return how many microseconds it takes until so many tokens have flowed."""
-        wait = tokens / self.refill * SECOND
+        wait = tokens / self.refill * SECOND if self.refill else LONGEST
         return 0 if wait < NEARLY else round(min(wait, LONGEST))
 
     def wait(self, full_at: float) -> int:
@@ -156,6 +158,19 @@ class SqlitePermits:
             ]
 
         return await self._database.read(hottest)
+
+    async def awaited(self, job_id: int) -> AwaitedKey | None:
+        def awaited(transaction: Transaction) -> AwaitedKey | None:
+            rows = transaction.rows(
+                "SELECT scope, key, full_at FROM permit JOIN scheduled USING (job_id) "
+                "WHERE job_id = ? AND reason = 'throttled' AND run_at <= until - ? ORDER BY scope, key",
+                (job_id, DAY - SECOND // 1000),
+            )
+            waits = [(_flow(transaction, scope).wait(full_at), scope, key) for scope, key, full_at in rows]
+            last = max(waits, key=itemgetter(0), default=None)
+            return None if last is None else AwaitedKey(*last[1:])
+
+        return await self._database.read(awaited)
 
     async def moved(self, scope: str) -> None:
         def move(transaction: Transaction, after: int) -> int | None:
