@@ -59,11 +59,12 @@ if TYPE_CHECKING:
     )
     from forge_jobs.forge import Forge
     from forge_jobs.handlers import every
-    from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
+    from forge_jobs.handlers.batch import Batch, BatchJob
     from forge_jobs.handlers.context import Context
     from forge_jobs.handlers.cron import Cron
     from forge_jobs.handlers.flow import Flow, Node
     from forge_jobs.handlers.handler import Handler
+    from forge_jobs.handlers.isolated import run_isolated
     from forge_jobs.handlers.key_limit import KeyLimit
     from forge_jobs.handlers.provided import PROVIDED, Provided
     from forge_jobs.handlers.steps import Step
@@ -110,6 +111,7 @@ else:
         "handlers.context",
         "handlers.cron",
         "handlers.handler",
+        "handlers.isolated",
         "handlers.key_limit",
         "handlers.provided",
         "handlers.steps",

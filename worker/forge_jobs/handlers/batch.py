@@ -26,7 +26,6 @@ from forge_jobs.model.moments import as_duration
 from forge_jobs.rules.outcomes import of_each
 
 A = TypeVar("A")
-T = TypeVar("T")
 
 LARGEST = 1000
 """The most jobs that a batch may have."""
@@ -248,29 +247,6 @@ class _Gathering:
                 await asyncio.wait([self._call])
             except asyncio.CancelledError:  # told to stop again
                 continue
-
-
-async def run_isolated(connection: Any, work: Coroutine[Any, Any, T]) -> T | Exception:
-    """Return what `work` returns or raises; what it wrote by `connection` is undone when it raises, and
-    nothing else.
-
-    `connection` is in a transaction: of asyncpg or psycopg (AsyncConnection), or of SQLAlchemy (AsyncConnection,
-    AsyncSession). `work` runs in a savepoint of it. So one item of a batch that fails costs the others
-    nothing, and its error can be returned as the outcome of its job. Raises InvalidInput for another connection.
-    """
-    savepoint = getattr(connection, "begin_nested", None) or getattr(connection, "transaction", None)
-    place: Any = None if savepoint is None else savepoint()
-    if not hasattr(place, "__aenter__"):
-        work.close()
-        raise InvalidInput(
-            f"connection is a {type(connection).__name__}, "
-            "allowed is one of asyncpg, psycopg or SQLAlchemy that is in a transaction."
-        )
-    try:
-        async with place:
-            return await work
-    except Exception as error:
-        return error
 
 
 def _arguments_class(function: BatchFunction, kind: str) -> type[Any]:

@@ -1,11 +1,10 @@
 """A job of a batch that fails in the middle of a transaction, on PostgreSQL."""
 
 import asyncpg
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from forge_jobs import InvalidInput, run_isolated
+from forge_jobs import run_isolated
 from tests.storage.databases import PostgresDatabase
 
 
@@ -52,10 +51,3 @@ async def test_a_connection_of_sqlalchemy_will_do(postgres: PostgresDatabase) ->
         assert isinstance(outcomes[1], Exception)
     finally:
         await engine.dispose()
-
-
-async def test_what_is_no_connection_is_refused() -> None:
-    async def store() -> None: ...
-
-    with pytest.raises(InvalidInput, match="connection is a int, allowed is one of asyncpg, psycopg or SQLA"):
-        await run_isolated(3, store())
