@@ -114,6 +114,10 @@ def test_jobs_that_say_the_same_are_one(cli: CommandLine):
         *("enqueue", "index", '{"page": 1}', "--unique-by", "*", "--debounce", "5m", "--max-wait", "1h")
     )
     assert cli.fine("jobs", "show", str(later["id"]))["state"] == "scheduled"
+    early = cli.fine(
+        *("enqueue", "index", '{"page": 2}', "--unique-by", "*", "--debounce", "5m", "--edge", "leading")
+    )
+    assert cli.fine("jobs", "show", str(early["id"]))["state"] == "pending"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,8 @@ def test_jobs_that_say_the_same_are_one(cli: CommandLine):
         ),
         (("--unique-by", "*", "--on-conflict", "retrun"), "allowed is one of return, raise, replace"),
         (("--unique-by", "*", "--key", "k"), "key and unique are both given"),
+        (("--edge", "leading"), "--edge is given and --unique-by is not"),
+        (("--unique-by", "*", "--debounce", "5s", "--edge", "left"), "allowed is one of leading, trailing"),
         (("--unique-by", "*", "--max-wait", "5s"), "Unique.max_wait is given and debounce is not"),
     ],
 )

@@ -14,7 +14,7 @@ from forge_jobs.client.document import document
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.options import OptionValues
-from forge_jobs.handlers.unique import CONFLICTS, Unique
+from forge_jobs.handlers.unique import CONFLICTS, EDGES, Unique
 from forge_jobs.model.group import MOST_PLACES, Group, Overflow
 from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
@@ -146,6 +146,14 @@ async def enqueue(
             help="But no later than this after the first one.",
         ),
     ] = None,
+    edge: Annotated[
+        str | None,
+        Option(
+            metavar="|".join(EDGES),
+            help="With --debounce: whether the first one runs at once, and the others not, or the last one in the end. "
+            "[default: trailing]",
+        ),
+    ] = None,
     latest: Annotated[
         bool,
         Option("--latest", help="While one of them runs, keep the last one waiting until that has ended."),
@@ -233,7 +241,7 @@ async def enqueue(
         options["key"] = key
     if key_mode is not None:
         options["key_mode"] = key_mode
-    if unique := _unique(unique_by, unique_within, debounce, max_wait, on_conflict, latest):
+    if unique := _unique(unique_by, unique_within, debounce, max_wait, edge, on_conflict, latest):
         options["unique"] = unique
     if group is not None:
         options["group"] = Group(group, group_limit, overflow or Overflow.WAIT)
@@ -283,6 +291,7 @@ def _unique(
     within: timedelta | None,
     debounce: timedelta | None,
     max_wait: timedelta | None,
+    edge: str | None,
     on_conflict: str | None,
     latest: bool,
 ) -> Unique | None:
@@ -291,6 +300,7 @@ def _unique(
             ("--unique-within", within),
             ("--debounce", debounce),
             ("--max-wait", max_wait),
+            ("--edge", edge),
             ("--on-conflict", on_conflict),
             ("--latest", latest or None),
         ):
@@ -298,7 +308,8 @@ def _unique(
                 raise InvalidInput(f"{name} is given and --unique-by is not, allowed is both.")
         return None
     names = None if by == "*" else tuple(name.strip() for name in by.split(","))
-    return Unique(names, within, cast(Any, on_conflict or "return"), debounce, max_wait, None, latest)
+    conflict = cast(Any, on_conflict or "return")
+    return Unique(names, within, conflict, debounce, max_wait, cast(Any, edge), latest)
 
 
 def _one(job: Enqueued, *, is_unique: bool) -> Report:
