@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
@@ -19,7 +20,7 @@ class KeyLimit:
     """
 
     scope: str
-    by: str | Callable[..., str | int]
+    by: str | Callable[..., str | int | UUID]
     cost: float | Callable[..., float] = 1
 
     def __post_init__(self) -> None:
@@ -45,9 +46,9 @@ class KeyLimit:
 
     def tokens_for(self, key: object, cost: float | None = None) -> tuple[str, str, float]:
         """Return the scope, the key and the cost (None: the limit's own, a number) of a job with this key. Raises InvalidInput."""
-        if not isinstance(key, str | int):
+        if not isinstance(key, str | int | UUID):
             raise InvalidInput(
-                f"The key of rate limit {self.scope!r} is {key!r}, allowed is text or a whole number."
+                f"The key of rate limit {self.scope!r} is {key!r}, allowed is text, a whole number or a UUID."
             )
         return self.scope, names.key(str(key)), self.cost if cost is None else cost  # type: ignore[return-value]
 

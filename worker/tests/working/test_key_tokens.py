@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -45,8 +46,10 @@ async def test_a_job_whose_key_has_no_token_waits_for_its_turn_and_others_go_on(
     assert (first.reason, first.attempt, second.attempt) == (Reason.THROTTLED, 0, 0)
     assert first.run_at is not None
     assert second.run_at is not None
-    assert (await forge.jobs.why(first.id)).reasons[0].startswith(
-        "It waits for tokens of key 'ann' of rate limit 'api'; its next attempt waits until "
+    assert (
+        (await forge.jobs.why(first.id))
+        .reasons[0]
+        .startswith("It waits for tokens of key 'ann' of rate limit 'api'; its next attempt waits until ")
     )
     assert timedelta(minutes=29.9) < second.run_at - first.run_at < timedelta(minutes=30.1)
 
@@ -242,6 +245,20 @@ async def test_a_job_that_takes_tokens_of_one_key_again_and_again_ends(forge: Fo
     async with working(forge):
         await forge.wait(job.id, timeout=30)
     assert len(begun) <= 3, "it runs anew for a token that is not there yet, and pays none twice"
+
+
+async def test_a_key_may_be_a_whole_number_or_a_uuid_which_is_written_as_text(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=3, per=3600)
+    number, user = 7, UUID(int=7)
+
+    @forge.handler(limits=[KeyLimit("api", by="number"), KeyLimit("api", by="user")])
+    async def call(number: int, user: UUID) -> None: ...
+
+    job = await call.enqueue(number=number, user=user)
+    async with working(forge):
+        await forge.wait(job, timeout=30)
+
+    assert {use.key for use in await forge.limits.hottest("api")} == {"7", str(user)}
 
 
 async def test_a_limit_knows_the_defaults_of_arguments(forge: Forge) -> None:
