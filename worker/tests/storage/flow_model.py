@@ -15,6 +15,8 @@ class ModelNode:
     is_for_want: bool = False  # it is dead since another one is
     is_led_past: bool = False  # a branch has not taken it
     is_told: bool = False  # to stop
+    is_kept: bool = True  # its job was not deleted
+    was_mended: bool = False  # it is dead, and its job was completed by hand since
 
     @property
     def has_ended(self) -> bool:
@@ -63,9 +65,11 @@ class ModelFlow:
         self.nodes[job_id].state = state
         for other in past or ():
             self.nodes[other].is_led_past = True
-        for node in self.nodes.values():
-            if heir is not None and job_id in node.before:
-                node.before[heir] = node.before.pop(job_id)
+        if heir is not None:
+            self.nodes[heir].tolerated |= self.nodes[job_id].tolerated
+            for node in self.nodes.values():
+                if job_id in node.before:
+                    node.before[heir] = node.before.pop(job_id)
         self.settle()
 
     def cancel(self) -> None:
@@ -75,7 +79,7 @@ class ModelFlow:
         self.is_cancelled = True
         for node in self.nodes.values():
             node.is_told = node.state == "in_progress"
-            if node.state in ("blocked", "pending"):
+            if node.state in ("blocked", "pending", "waiting"):
                 node.state = "dead"
 
     def retry(self) -> None:
@@ -89,10 +93,13 @@ class ModelFlow:
         }
         while more := {job_id for job_id, node in self.nodes.items() if self._wants(node, again)} - again:
             again |= more
+        if not all(self.nodes[job_id].is_kept for job_id in again):
+            return
         self.is_cancelled = False
         for job_id in again:
             node = self.nodes[job_id]
-            node.state, node.is_for_want, node.is_told = "blocked", False, False
+            node.state = "done" if node.was_mended else "blocked"
+            node.is_for_want = node.is_told = node.was_mended = False
         self.settle()
 
     @staticmethod

@@ -3,14 +3,16 @@
 import random
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from forge_jobs.errors import WrongState
+from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.model.flow import Edge, FlowChanges, NewFlow, NewNode, NodePlan, OnDead, Role
-from forge_jobs.model.job import NewJob
-from tests.storage.factories import claim, dead, done, failed, leader, worker
+from forge_jobs.model.job import NewJob, State
+from forge_jobs.model.signal import NewSignal, NewWait, Recipient, Signalled
+from tests.storage.factories import claim, dead, done, failed, leader, parked, worker
 from tests.storage.flow_model import ModelFlow
 
 STEPS = 60
@@ -43,6 +45,7 @@ class Walk:
         self.flows = {}  # models by the ids of flows
         self.branches = set()  # the ids of jobs
         self.held = []  # claims
+        self.waits = {}  # the names of the last waits of jobs, and of what would end them
         self.names = {}  # by the ids of jobs
 
     async def start(self):
@@ -72,6 +75,7 @@ class Walk:
         self.dice.shuffle(self.held)
         many = self.dice.randint(1, 4)
         ending, self.held = self.held[:many], self.held[many:]
+        ending.sort(key=lambda one: one.job_id)  # in this order their nodes are added
         ends = [self._end(one) for one in ending]
         known = {job_id for flow in self.flows.values() for job_id in flow.nodes}
         assert await self.storage.claims.finish(ends) == []
@@ -95,6 +99,7 @@ class Walk:
             return done(one, changes=FlowChanges(taken=tuple(names)))
         if self.dice.random() < 0.2:
             added = nodes(self.dice, self.dice.randint(1, 3))
+            added[-1] = replace(added[-1], tolerated=False)  # it is so where what it answers for is
             return done(one, changes=FlowChanges(added, successor=self.dice.choice([None, len(added) - 1])))
         return done(one)
 
@@ -126,16 +131,54 @@ class Walk:
         node = flow.nodes[one.job_id]
         flow.end(one.job_id, "dead" if node.is_told else "pending")
 
+    async def wait(self):
+        if not self.held:
+            return
+        one = self.held.pop(self.dice.randrange(len(self.held)))
+        flow, number = self.flow_of(one.job_id), len(self.waits) + 1
+        name = self.waits[one.job_id] = f"go {one.job_id} {one.attempt} {number}"
+        await self.storage.signals.wait(one, NewWait(number, name, (name,), None, None))
+        assert await self.storage.claims.postpone([parked(one, name)]) == []
+        flow.end(one.job_id, "dead" if flow.nodes[one.job_id].is_told else "waiting")
+
+    async def signal(self):
+        waiting = [job_id for job_id in self.waits if self.flow_of(job_id).nodes[job_id].state == "waiting"]
+        for job_id in waiting[:1]:
+            sent = await self.storage.signals.send(Recipient(job_id), NewSignal(self.waits[job_id]))
+            assert sent == [(job_id, Signalled.WOKEN)]
+            self.flow_of(job_id).end(job_id, "pending")
+
     async def cancel_job(self):
         flow = self.dice.choice(list(self.flows.values()))
         job_id = self.dice.choice(list(flow.nodes))
         node = flow.nodes[job_id]
-        with suppress(WrongState):
+        with suppress(WrongState, JobNotFound):
             await self.storage.jobs.cancel(job_id)
         if node.state == "in_progress":
             node.is_told = True
         elif not node.has_ended:
             flow.end(job_id, "dead")
+
+    async def delete_job(self):
+        flow = self.dice.choice(list(self.flows.values()))
+        job_id = self.dice.choice(list(flow.nodes))
+        node = flow.nodes[job_id]
+        with suppress(WrongState, JobNotFound):
+            await self.storage.jobs.delete(job_id)
+        node.is_kept = node.is_kept and node.state == "in_progress"
+        if not node.is_kept and not node.has_ended:
+            flow.end(job_id, "dead")
+
+    async def complete_job(self):
+        flow = self.dice.choice(list(self.flows.values()))
+        job_id = self.dice.choice(list(flow.nodes.keys() - self.branches))
+        node = flow.nodes[job_id]
+        with suppress(WrongState, JobNotFound):
+            await self.storage.corrections.end(job_id, State.DONE, result=b"1")
+        if node.state == "dead":
+            node.was_mended = node.is_kept
+        elif not node.has_ended and node.state != "in_progress":
+            flow.end(job_id, "done")
 
     async def cancel_flow(self):
         flow_id = self.dice.choice(list(self.flows))
@@ -155,7 +198,7 @@ class Walk:
             ended = {one for one, node in flow.nodes.items() if node.has_ended}
             assert said == {
                 job_id: (
-                    node.state,
+                    "done" if node.was_mended and node.is_kept else node.state,
                     0 if node.has_ended else len(node.before.keys() - ended),
                     set(node.before),
                 )
@@ -163,24 +206,36 @@ class Walk:
             }
             row = await self.storage.flows.get(flow_id)
             assert (row.state, (row.nodes, row.done, row.dead, row.skipped)) == (flow.state, flow.counts)
-        counted = Counter(node.state for flow in self.flows.values() for node in flow.nodes.values())
+        kept = [node for flow in self.flows.values() for node in flow.nodes.values() if node.is_kept]
+        counted = Counter("done" if node.was_mended else node.state for node in kept)
         [counts] = await self.storage.jobs.counts()
-        assert (counts.pending, counts.blocked, counts.in_progress, counts.dead, counts.done) == (
-            *(counted[state] for state in ("pending", "blocked", "in_progress", "dead")),
-            counted["done"] + counted["skipped"],
-        )
+        assert counts.done == counted["done"] + counted["skipped"]
+        for state in ("pending", "blocked", "waiting", "in_progress", "dead"):
+            assert getattr(counts, state) == counted[state]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 async def test_flows_are_what_a_model_says_whatever_is_done_to_them(storage, seed):
     walk = Walk(storage, await worker(storage), seed)
     for _ in range(3):
         await walk.start()
     await walk.compare()
-    moves = [walk.claim, walk.finish, walk.come_back, walk.cancel_job, walk.cancel_flow, walk.retry_flow]
+    moves = {
+        walk.claim: 6.0,
+        walk.finish: 6.0,
+        walk.come_back: 1.0,
+        walk.wait: 1.0,
+        walk.signal: 1.0,
+        walk.cancel_job: 1.0,
+        walk.delete_job: 0.2,
+        walk.complete_job: 1.0,
+        walk.cancel_flow: 0.5,
+        walk.retry_flow: 2.0,
+    }
 
     for _ in range(STEPS):
-        await walk.dice.choices(moves, [6, 6, 1, 1, 0.5, 2])[0]()
+        [move] = walk.dice.choices(list(moves), list(moves.values()))
+        await move()
         await walk.compare()
 
     assert await storage.flows.audit(epoch=await leader(storage)) == 0
