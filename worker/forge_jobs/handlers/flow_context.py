@@ -19,6 +19,7 @@ class ContextFlow:
         self._node = node
         self.added: Flow | None = None  # what it has added
         self.answer: Node | None = None  # of that, the one whose result is that of this node
+        self._is_completed = False  # by ctx.complete
 
     @property
     def id(self) -> int:
@@ -70,8 +71,13 @@ class ContextFlow:
         """Add a node to the flow, a handler or a whole flow, and return it; it may depend on others that are added here.
 
         It is there once this node is done, in the same transaction, and never when this attempt fails. With `is_answer` what
-        waits for this node waits for it instead, and gets what it returns. Raises InvalidInput.
+        waits for this node waits for it instead, and gets what it returns; when it is dead, that means what `on_dead` of this node
+        says. Raises InvalidInput.
         """
+        if self._is_completed:
+            raise InvalidInput(
+                f"Node {self.node!r} adds a node after ctx.complete, allowed is one that ends when its function does."
+            )
         if self.added is None:
             self.added = Flow(self.name)
         node = self.added.node(
@@ -83,10 +89,15 @@ class ContextFlow:
             if self.answer is not None:
                 raise InvalidInput("is_answer is said of two nodes, allowed is one.")
             self.answer = getattr(node, "last", node)
+            if self.answer.on_dead is not OnDead.FAIL:
+                raise InvalidInput(
+                    f"on_dead of {self.answer.name!r}, the answer of {self.node!r}, is {self.answer.on_dead.value!r}, "
+                    "allowed is to say it of the node that is answered for."
+                )
         return node
 
     def require_plain(self) -> None:
-        """Raise InvalidInput when the end of the job changes its flow, which only its worker can do."""
+        """The job ends by ctx.complete. Raise InvalidInput when its end changes its flow, which only its worker can do."""
         role = self._node.plan.role
         if role is not Role.CALL:
             raise InvalidInput(
@@ -96,6 +107,7 @@ class ContextFlow:
             raise InvalidInput(
                 f"Node {self.node!r} has added nodes, allowed is ctx.complete where it has not."
             )
+        self._is_completed = True
 
 
 def _name(step: Any, name: str | None) -> str:

@@ -157,3 +157,15 @@ async def test_a_skipped_node_goes_when_its_flow_is_done_or_nothing_else_of_that
         await storage.jobs.get(ids[2])
     [counts] = await storage.jobs.counts()
     assert (counts.done, counts.dead) == (0, 0)
+
+
+async def test_a_flow_can_do_without_the_answer_of_what_it_can_do_without(storage):
+    me = await worker(storage)
+    flow_id, _ = await start(storage, node("mail", tolerated=True), node("file", 0, on_dead=OnDead.SKIP))
+    [mail] = await claim(storage, me)
+    await storage.claims.finish([done(mail, changes=FlowChanges([node("answer")], successor=0))])
+
+    await run(storage, me, dead)
+
+    assert await node_states(storage, flow_id) == {"mail": "done", "file": "skipped", "answer": "dead"}
+    assert await flow_state(storage, flow_id) is FlowState.DONE

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Flow, Forge, InvalidInput
+from forge_jobs.handlers.flow_context import ContextFlow
+from forge_jobs.model.flow import ClaimedNode, NodePlan
 from tests.working.test_context import run
 from tests.working.test_flows import result, steps
 
@@ -108,3 +110,16 @@ async def test_a_node_that_is_repeated_has_the_time_limits_of_its_handler_each_t
     assert later.run_at is not None and later.start_by is not None and later.deadline is not None
     assert (later.start_by - later.run_at).total_seconds() == 1800
     assert (later.deadline - later.run_at).total_seconds() == 3600
+
+
+def test_a_node_adds_none_that_would_never_be_there_nor_an_answer_that_says_what_its_death_means(
+    forge: Forge, steps: Any
+) -> None:
+    flow = ContextFlow(ClaimedNode(1, "f", "charge", NodePlan()))
+    with pytest.raises(InvalidInput, match=r"on_dead of 'charge.add', the answer of 'charge', is 'skip'"):
+        flow.add(steps["add"], on_dead="skip", is_answer=True, number=1)
+
+    completed = ContextFlow(ClaimedNode(1, "f", "charge", NodePlan()))
+    completed.require_plain()
+    with pytest.raises(InvalidInput, match=r"Node 'charge' adds a node after ctx.complete"):
+        completed.add(steps["add"], number=1)

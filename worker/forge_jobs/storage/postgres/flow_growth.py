@@ -71,9 +71,16 @@ UPDATE {schema}.flow SET nodes = nodes + given.added FROM unnest($1::bigint[], $
 WHERE flow.id = given.id
 """
 
+# The flow can do without the heir of what it can do without.
 SUCCEED = """
-UPDATE {schema}.flow_edge SET from_job = given.heir
-FROM unnest($1::bigint[], $2::bigint[]) AS given (from_job, heir) WHERE flow_edge.from_job = given.from_job
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS given (from_job, heir)
+), tolerated AS (
+    UPDATE {schema}.flow_node AS node SET tolerated = true
+    FROM given JOIN {schema}.flow_node AS before ON before.job_id = given.from_job AND before.tolerated
+    WHERE node.job_id = given.heir
+)
+UPDATE {schema}.flow_edge SET from_job = given.heir FROM given WHERE flow_edge.from_job = given.from_job
 """
 
 # One branch that leads elsewhere is enough: what its route gets besides, be it from another branch, leads to it no more.

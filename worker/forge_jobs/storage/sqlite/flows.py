@@ -66,6 +66,12 @@ LEAD = (
     f"UPDATE flow_node SET fed = 0 WHERE job_id IN {_NOT_TAKEN}",
 )
 
+# The flow can do without the heir of what it can do without.
+SUCCEED = (
+    "UPDATE flow_edge SET from_job = ?1 WHERE from_job = ?2",
+    "UPDATE flow_node SET tolerated = tolerated OR (SELECT tolerated FROM flow_node WHERE job_id = ?2) WHERE job_id = ?1",
+)
+
 COLUMNS = (
     *("id", "name", "state", "created_at", "nodes", "done", "dead", "skipped", "deadline"),
     *("cancel_requested_at", "ended_at"),
@@ -264,7 +270,8 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
                 transaction.execute(statement, {"names": names, "job_id": end.claim.job_id})
         if changes.successor is not None:
             heir = (ids[changes.successor], end.claim.job_id)
-            transaction.execute("UPDATE flow_edge SET from_job = ? WHERE from_job = ?", heir)
+            for statement in SUCCEED:
+                transaction.execute(statement, heir)
     return outcomes.finish(transaction, written)
 
 
