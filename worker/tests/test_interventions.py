@@ -61,6 +61,7 @@ async def test_what_is_configured_and_deleted_is_noted_with_who_did_it(forge: Fo
         await forge.crons.set("daily", "@daily", "send")
         await forge.groups.set("customer:42", 5)
         await forge.tenants.set_weight("acme", 3, queue="mail")
+    await forge.queues.set("mail", concurrency=4)  # as a program does at its start
     await forge.crons.disable("daily")
     await forge.crons.delete("daily")
     await forge.limits.set("api", 6, per=1)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from forge_jobs.client.acting import who_acts
+from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.client.pause import pause_end
 from forge_jobs.client.removal import Removal
@@ -77,7 +77,7 @@ class Queues:
             wanted,
             managed_by=managed_by,
             epoch=epoch_or_none(epoch),
-            by=who_acts() if managed_by is None else None,
+            by=who_acts() if managed_by is None and "paused" in wanted else who_is_named(),
         )
 
     async def manage(
