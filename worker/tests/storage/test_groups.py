@@ -7,7 +7,7 @@ import pytest
 from forge_jobs.errors import JobNotFound, UnknownGroup, WrongState
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import KeyMode, Postponement, Reason, Removed, State
+from forge_jobs.model.job import Hold, KeyMode, Postponement, Reason, Removed, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.run import Outcome
 from tests.storage.factories import (
@@ -388,6 +388,16 @@ async def test_a_scheduled_job_that_is_dropped_when_it_is_due_is_dead(storage, c
 
     found = await storage.jobs.get(delayed)
     assert (found.state, found.error) == (State.DEAD, "dropped: its group had no place for it")
+
+
+@pytest.mark.parametrize("mode", [KeyMode.DEDUPE, KeyMode.REPLACE])
+async def test_a_job_with_a_key_or_a_hold_that_is_dropped_at_once_says_so(storage, mode):
+    only = Group("a", overflow="drop_newest")
+    await enqueue(storage, **of(only))
+
+    for facts in ({"key": "k"}, {"hold": Hold(b"user 7", timedelta(hours=1))}):
+        answer = await storage.jobs.enqueue(job(**of(only, key_mode=mode, **facts)))
+        assert answer.dropped
 
 
 async def test_the_retry_of_a_job_is_not_the_newest(storage):

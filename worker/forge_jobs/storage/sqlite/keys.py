@@ -99,7 +99,8 @@ def put(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> 
         else _held(transaction, job, job.hold)
     )
     if holder is None:
-        return Enqueued(_insert(transaction, job, queue_id, attempts))
+        new_id, is_dropped = _insert(transaction, job, queue_id, attempts)
+        return Enqueued(new_id, dropped=is_dropped)
     differs = _payload_differs(transaction, holder, job)
     same = Enqueued(holder, duplicate=True, payload_differs=differs)
     if job.hold is not None and (job.key_mode is not KeyMode.REPLACE or differs is None):
@@ -109,10 +110,10 @@ def put(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> 
         return same
     if place.state is State.IN_PROGRESS:
         transaction.execute("DELETE FROM job_key WHERE job_id = ?", (holder,))
-        new_id = _insert(transaction, job, queue_id, attempts)
-        return Enqueued(new_id, supersedes=holder, payload_differs=differs)
-    _rewrite(transaction, place, job, queue_id, attempts)
-    return Enqueued(holder, replaced=True, payload_differs=differs)
+        new_id, is_dropped = _insert(transaction, job, queue_id, attempts)
+        return Enqueued(new_id, supersedes=holder, payload_differs=differs, dropped=is_dropped)
+    is_dropped = _rewrite(transaction, place, job, queue_id, attempts)
+    return Enqueued(holder, replaced=True, payload_differs=differs, dropped=is_dropped)
 
 
 def require_new(job: NewJob, answer: Enqueued) -> Enqueued:
@@ -140,8 +141,8 @@ def _held(transaction: Transaction, job: NewJob, hold: Hold) -> int | None:
 
 def _rewrite(
     transaction: Transaction, place: places.Place, job: NewJob, queue_id: int, attempts: int
-) -> None:
-    """The waiting job is the one that is asked for, with its id, as if it was enqueued now."""
+) -> bool:
+    """The waiting job is the one that is asked for, with its id, as if it was enqueued now; return whether its groups dropped it."""
     now = transaction.now
     run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (place.id,))
     if place.state is State.WAITING:
@@ -193,9 +194,9 @@ def _rewrite(
             transaction.execute(STAND, {**stood, "queue_id": queue_id, "priority": job.priority or 0})
         count_move(transaction, [queue_id], None, moves.COLUMNS[place.state])
         groups.say(transaction, job.groups)
-        return
+        return False
     moves.leave_groups(transaction, [place])
-    _wait(transaction, place.id, job, queue_id, starts_at, pos if stays and run_at is None else None)
+    return _wait(transaction, place.id, job, queue_id, starts_at, pos if stays and run_at is None else None)
 
 
 def due(job: NewJob, now: int) -> int:
@@ -205,8 +206,8 @@ def due(job: NewJob, now: int) -> int:
     return now if job.delay is None else later(now, job.delay)
 
 
-def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> int:
-    """The job waits and has its key or fingerprint, which nobody has; return its id."""
+def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> tuple[int, bool]:
+    """The job waits and has its key or fingerprint, which nobody has; return its id, and whether its groups dropped it."""
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
@@ -220,28 +221,24 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     else:
         until = later(now, job.hold.within)
         transaction.execute(HOLD, (job.kind, job.hold.fingerprint, now, until, job_id))
-    _wait(transaction, job_id, job, queue_id, due(job, now))
-    return job_id
+    return job_id, _wait(transaction, job_id, job, queue_id, due(job, now))
 
 
 def _wait(
     transaction: Transaction, job_id: int, job: NewJob, queue_id: int, due: int, pos: int | None = None
-) -> None:
-    """The job, which is in no state, waits until `due`, or, when that is over, at its place in the queue, the last unless given."""
+) -> bool:
+    """The job, which is in no state, waits until `due`, or, when that is over, at its place in the queue, the last unless given; return
+    whether its groups dropped it.
+    """
     priority = job.priority or 0
     if due > transaction.now:
         make_scheduled(transaction, [(job_id, due, queue_id, 0, priority, Reason.DELAYED.value, job.links)])
         count_move(transaction, [queue_id], None, "scheduled")
     elif job.groups is not None:
         now = transaction.now
-        moves.join(
-            transaction,
-            [
-                groups.Joining(
-                    job_id, now if pos is None else pos, queue_id, 0, priority, job.groups, now, is_new=True
-                )
-            ],
-        )
+        place = now if pos is None else pos
+        joining = groups.Joining(job_id, place, queue_id, 0, priority, job.groups, now, is_new=True)
+        return job_id in moves.join(transaction, [joining])
     elif job.tenant is not None:
         turn = tenants.TurnTaker(job_id, queue_id, 0, priority, job.tenant, transaction.now)
         tenants.take_turns(transaction, [turn])
@@ -249,6 +246,7 @@ def _wait(
     else:
         make_ready(transaction, [(job_id, transaction.now if pos is None else pos, queue_id, 0, priority)])
         count_move(transaction, [queue_id], None, "pending")
+    return False
 
 
 def _payload_differs(transaction: Transaction, job_id: int, job: NewJob) -> bool | None:

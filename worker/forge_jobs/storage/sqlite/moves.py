@@ -4,7 +4,7 @@ Each is made with a batch of jobs in one state, which may be one job. The writer
 holds the database's one write lock, so a job stays where it was found.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from forge_jobs.model.group import DROPPED_ERROR
@@ -286,12 +286,13 @@ def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -
     join(transaction, joining)
 
 
-def join(transaction: Transaction, jobs: Sequence[groups.Joining]) -> None:
-    """The jobs, which are in no state, join their groups; those that their groups drop are dead."""
+def join(transaction: Transaction, jobs: Sequence[groups.Joining]) -> Collection[int]:
+    """The jobs, which are in no state, join their groups; those that their groups drop are dead, and returned."""
     dropped, in_way = groups.join(transaction, jobs)
     give_holds_back(transaction, dropped)
     end(transaction, [job for job in jobs if job.id in dropped], DROPPED_ERROR)
     cancel_each(transaction, in_way)
+    return dropped
 
 
 def leave_groups(transaction: Transaction, places: Sequence[Place]) -> None:
