@@ -42,7 +42,9 @@ class Flows(Protocol):
         """Return its nodes in the order in which they were added, those with greater numbers than `after`."""
 
     async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
-        """Return (name, job id, codec, result) of its done nodes for which no other waited, in their order."""
+        """Return (name, job id, codec, result) of its done nodes for which no other waited, in their order; of the one that answers for
+        such a node in its place.
+        """
 
     async def first_error(self, flow_id: int) -> tuple[str, str] | None:
         """Return the name and the error of a dead node: if there is one, of one that is not dead for want of another, nor one that the

@@ -79,6 +79,8 @@ WITH given AS MATERIALIZED (
     UPDATE {schema}.flow_node AS node SET tolerated = true
     FROM given JOIN {schema}.flow_node AS before ON before.job_id = given.from_job AND before.tolerated
     WHERE node.job_id = given.heir
+), answered AS (
+    UPDATE {schema}.flow_node AS node SET answered_by = given.heir FROM given WHERE node.job_id = given.from_job
 )
 UPDATE {schema}.flow_edge SET from_job = given.heir FROM given WHERE flow_edge.from_job = given.from_job
 """

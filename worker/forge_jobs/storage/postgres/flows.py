@@ -64,7 +64,7 @@ WHERE node.flow_id = $1 AND node.number > $2 ORDER BY node.number LIMIT $3
 
 RESULTS = """
 SELECT name, job_id, codec, result FROM {schema}.flow_node AS node
-WHERE flow_id = $1 AND state = 'done' AND result IS NOT NULL
+WHERE flow_id = $1 AND state = 'done' AND result IS NOT NULL AND answered_by IS NULL
   AND NOT EXISTS (SELECT FROM {schema}.flow_edge WHERE from_job = node.job_id) ORDER BY number
 """
 

@@ -69,6 +69,7 @@ LEAD = (
 # The flow can do without the heir of what it can do without.
 SUCCEED = (
     "UPDATE flow_edge SET from_job = ?1 WHERE from_job = ?2",
+    "UPDATE flow_node SET answered_by = ?1 WHERE job_id = ?2",
     "UPDATE flow_node SET tolerated = tolerated OR (SELECT tolerated FROM flow_node WHERE job_id = ?2) WHERE job_id = ?1",
 )
 
@@ -95,7 +96,7 @@ WHERE node.flow_id = ? AND node.number > ? ORDER BY node.number LIMIT ?
 
 RESULTS = """
 SELECT name, job_id, codec, result FROM flow_node AS node
-WHERE flow_id = ? AND state = 'done' AND result IS NOT NULL
+WHERE flow_id = ? AND state = 'done' AND result IS NOT NULL AND answered_by IS NULL
   AND NOT EXISTS (SELECT 1 FROM flow_edge WHERE from_job = node.job_id) ORDER BY number
 """
 

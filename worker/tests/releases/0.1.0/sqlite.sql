@@ -640,6 +640,7 @@ CREATE TABLE flow_node (
     missing   INTEGER NOT NULL,  -- how many predecessors have not ended
     fed       INTEGER NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
     failed_by INTEGER,  -- the dead job that it needs
+    answered_by INTEGER,  -- the job of the node that it has added, and whose result counts in place of its own
     state     TEXT CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
     result    BLOB,
     error     TEXT
@@ -916,11 +917,11 @@ INSERT OR REPLACE INTO flow (id, name, state, created_at, deadline, cancel_reque
 INSERT OR REPLACE INTO flow_edge (from_job, to_job, position, on_dead, taken) VALUES (26, 27, 0, 'fail', 1);
 INSERT OR REPLACE INTO flow_edge (from_job, to_job, position, on_dead, taken) VALUES (27, 28, 0, 'fail', 1);
 INSERT OR REPLACE INTO flow_edge (from_job, to_job, position, on_dead, taken) VALUES (29, 30, 0, 'fail', 1);
-INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) VALUES (26, 1, 0, 'charge', 'json', '{}', 0, NULL, NULL, 0, 0, NULL, 'dead', NULL, 'cancelled by user');
-INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) VALUES (27, 1, 1, 'ship', 'json', '{}', 0, NULL, NULL, 0, 1, NULL, 'dead', NULL, 'cancelled by user');
-INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) VALUES (28, 1, 2, 'mail', 'json', '{}', 0, NULL, NULL, 0, 1, NULL, 'dead', NULL, 'cancelled by user');
-INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) VALUES (29, 2, 0, 'charge', 'json', '{}', 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL);
-INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, state, result, error) VALUES (30, 2, 1, 'ship', 'json', '{}', 0, NULL, NULL, 1, 0, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, answered_by, state, result, error) VALUES (26, 1, 0, 'charge', 'json', '{}', 0, NULL, NULL, 0, 0, NULL, NULL, 'dead', NULL, 'cancelled by user');
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, answered_by, state, result, error) VALUES (27, 1, 1, 'ship', 'json', '{}', 0, NULL, NULL, 0, 1, NULL, NULL, 'dead', NULL, 'cancelled by user');
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, answered_by, state, result, error) VALUES (28, 1, 2, 'mail', 'json', '{}', 0, NULL, NULL, 0, 1, NULL, NULL, 'dead', NULL, 'cancelled by user');
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, answered_by, state, result, error) VALUES (29, 2, 0, 'charge', 'json', '{}', 0, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, allowed, missing, fed, failed_by, answered_by, state, result, error) VALUES (30, 2, 1, 'ship', 'json', '{}', 0, NULL, NULL, 1, 0, NULL, NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 1, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 1);
 INSERT OR REPLACE INTO handed_in (process, number, queue, kind, minute, counts, added) VALUES (7, 2, 'default', 'work', 1767225600000000, '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}', 0);
 INSERT OR REPLACE INTO intervention (id, job_id, at, what, by_whom, role, was, becomes, operation_id, subject, note) VALUES (1, 13, 1767225600000000, 'cancelled', 'ada', NULL, 'in_progress', 'in_progress', NULL, NULL, NULL);

@@ -658,6 +658,7 @@ CREATE TABLE {schema}.flow_node (
     missing   integer NOT NULL,  -- how many predecessors have not ended
     fed       integer NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
     failed_by bigint,  -- the dead job that it needs
+    answered_by bigint,  -- the job of the node that it has added, and whose result counts in place of its own
     state     text CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
     result    bytea,
     error     text

@@ -630,6 +630,7 @@ CREATE TABLE flow_node (
     missing   INTEGER NOT NULL,  -- how many predecessors have not ended
     fed       INTEGER NOT NULL DEFAULT 0,  -- of those that have, how many lead to it; 0 of some: it is skipped
     failed_by INTEGER,  -- the dead job that it needs
+    answered_by INTEGER,  -- the job of the node that it has added, and whose result counts in place of its own
     state     TEXT CHECK (state IN ('done', 'dead', 'skipped')),  -- null: it has not ended
     result    BLOB,
     error     TEXT
