@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers import flow_pictures
 from forge_jobs.handlers.flow_nodes import built
-from forge_jobs.handlers.flow_types import check_inputs, named_as
+from forge_jobs.handlers.flow_types import check_inputs, fed_by, named_as
 from forge_jobs.handlers.handler import Handler, HandlerWithOptions
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.model.flow import MOST_NODES, NewFlow, NodePlan, OnDead, Role
@@ -264,7 +264,9 @@ class Flow:
         starts = {node: given if inputs is None else (inputs[number],) for number, node in enumerate(roots)}
         ordered = self._sorted()
         places = {node: number for number, node in enumerate(ordered)}
-        return NewFlow(self.name, [built(node, starts.get(node), places) for node in ordered], self.deadline)
+        feeding = {before for node in ordered for before in fed_by(node)}
+        nodes = [built(node, starts.get(node), places, feeds=node in feeding) for node in ordered]
+        return NewFlow(self.name, nodes, self.deadline)
 
     def start(
         self, *given: Any, inputs: Sequence[Any] | None = None, connection: Any = None

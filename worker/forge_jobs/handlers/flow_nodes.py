@@ -19,9 +19,11 @@ OF_ITEMS = (Role.MAP, Role.FILTER_MAP, Role.FOLD)
 """Roles of nodes that get a list, and whose functions get its items."""
 
 
-def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]") -> NewNode:
-    """Return the node; `start` is what it is started with, None of one that depends on others. Raises InvalidInput, InvalidPayload."""
-    handler, plan = node.handler, node.plan
+def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]", *, feeds: bool) -> NewNode:
+    """Return the node; `start` is what it is started with, None of one that depends on others; `feeds` says whether others get what
+    it returns. Raises InvalidInput, InvalidPayload.
+    """
+    handler, plan = node.handler, replace(node.plan, feeds=feeds)
     if node.after and plan.collects is None:
         plan = replace(plan, into=(*plan.into, *inputs_of(node).values()))
     if plan.role is Role.BRANCH:

@@ -53,6 +53,13 @@ def inputs_of(node: "Node") -> "dict[Node, str]":
     return into | dict(zip(fed, free, strict=False))
 
 
+def fed_by(node: "Node") -> "list[Node]":
+    """Return those of the nodes on which it depends of which its function gets what they returned. Raises InvalidInput."""
+    if node.plan.collects is not None:
+        return node.after
+    return [before for before, name in inputs_of(node).items() if name]
+
+
 def check_inputs(node: "Node") -> None:
     """Raise InvalidInput when a node does not get what its function takes, or its job is to be placed by what it gets too late."""
     arguments = node.handler.arguments

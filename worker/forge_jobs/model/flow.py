@@ -80,6 +80,7 @@ class NodePlan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     most: int | None = None  # of REPEAT: how often it is called at most; None: no limit
     every: float = 0.0  # of REPEAT: seconds between two calls
     number: int = 0  # of nodes that others made: which one it is
+    feeds: bool = True  # others get what it returns, so that it is dead where that cannot be kept
     routes: dict[
         str, tuple[str, ...]
     ] = {}  # of BRANCH: the names of the nodes that each of its routes begins with

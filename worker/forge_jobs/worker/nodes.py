@@ -4,6 +4,7 @@ Nothing here writes: what is to change goes with the end of the job, in one tran
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replaced
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,13 @@ class NodeRun:
         flow = None if context is None else context.told_flow
         if flow is not None and flow.added is not None:
             changes = self._with_added(flow, changes)
+        if (
+            end.result is None
+            and end.error is not None
+            and plan.feeds
+            and (changes is None or changes.successor is None)
+        ):
+            raise Dead(f"{end.error.removeprefix('done, but ')} Other nodes of its flow would get it.")
         end.changes = changes
         return verdict
 
@@ -147,7 +155,8 @@ class NodeRun:
         ]
         role = Role.COLLECT if plan.role is Role.MAP else Role.GATHER
         edges = tuple(Edge(index, rule) for index in range(len(nodes)))
-        nodes.append(NewNode(f"{self._node.name}[]", self._raw_job(), NodePlan(role), edges))
+        collector = NodePlan(role, feeds=plan.feeds)
+        nodes.append(NewNode(f"{self._node.name}[]", self._raw_job(), collector, edges))
         self._changes = FlowChanges(nodes, successor=len(nodes) - 1)
 
     def _fold(self, plan: NodePlan, items: Sequence[Any], static: Mapping[str, Any]) -> None:
@@ -159,13 +168,14 @@ class NodeRun:
         nodes = []
         for number, item in enumerate(items):
             name = f"{self._node.name}[{number}]"
+            own = NodePlan(number=number, feeds=plan.feeds or number < len(items) - 1)
             if number == 0:
                 job = self._job({**static, so_far: self._given[so_far], plan.item: item})
-                nodes.append(NewNode(name, job, NodePlan(number=number), alike=True))
+                nodes.append(NewNode(name, job, own, alike=True))
             else:
                 job = self._raw_job({**static, plan.item: item})
                 after = (Edge(number - 1),)
-                nodes.append(NewNode(name, job, NodePlan(into=(so_far,), number=number), after, alike=True))
+                nodes.append(NewNode(name, job, replace(own, into=(so_far,)), after, alike=True))
         self._changes = FlowChanges(nodes, successor=len(nodes) - 1)
 
     def _again(self, plan: NodePlan) -> FlowChanges:
@@ -206,6 +216,9 @@ class NodeRun:
         successor = changes.successor
         if flow.answer is not None:
             successor = first + [node.name for node in added].index(flow.answer.name)
+            answer = moved[successor - first]
+            feeds = answer.plan.feeds or self._node.plan.feeds
+            moved[successor - first] = replaced(answer, plan=replace(answer.plan, feeds=feeds))
         return FlowChanges([*changes.nodes, *moved], successor, changes.taken)
 
     def _job(self, arguments: Mapping[str, Any]) -> NewJob:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Flow, Forge, InvalidInput
+from forge_jobs import Context, Flow, FlowDead, Forge, InvalidInput
 from forge_jobs.handlers.flow_context import ContextFlow
 from forge_jobs.model.flow import ClaimedNode, NodePlan
 from tests.working.test_context import run
@@ -123,3 +123,27 @@ def test_a_node_adds_none_that_would_never_be_there_nor_an_answer_that_says_what
     completed.require_plain()
     with pytest.raises(InvalidInput, match=r"Node 'charge' adds a node after ctx.complete"):
         completed.add(steps["add"], number=1)
+
+
+async def test_a_node_whose_result_others_would_get_is_dead_when_that_cannot_be_kept(
+    forge: Forge, steps: Any
+) -> None:
+    async def unlike(number: int) -> Any:
+        return object()
+
+    handler = forge.handler(max_attempts=1)(unlike)
+    taken = [
+        Flow("f").and_then(handler).and_then(steps["add"]),
+        Flow("f").and_then(steps["count_to"]).map(handler),
+        Flow("f").and_then(steps["count_to"]).map(handler).and_then(steps["total"]),
+    ]
+    alone = Flow("f").and_then(handler).on_success(steps["double"], number=4)
+
+    for flow in taken:
+        started = await flow.start(2)
+        await run(forge)
+        with pytest.raises(
+            FlowDead, match=r"its result was not kept: .* Other nodes of its flow would get it"
+        ):
+            await forge.flows.wait(started)
+    assert await result(forge, alone, 1) == {"double": 8}
