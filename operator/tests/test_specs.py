@@ -4,9 +4,11 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +59,17 @@ def read_example(example: Example) -> Any:
 
 def shown(examples: Examples) -> str:
     return f"{examples.at}-{examples.message[:30]}"
+
+
+def test_the_examples_are_what_the_api_server_takes_and_the_operator_reads() -> None:
+    files = sorted((Path(__file__).parents[2] / "examples" / "kubernetes").glob("*.yaml"))
+    resources = [one for file in files for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
+    ours = [one for one in resources if one["kind"] in READERS]
+
+    assert {one["kind"] for one in ours} == set(READERS)
+    assert [refused for one in ours for refused in refusals(one)] == []
+    for one in ours:
+        READERS[one["kind"]](one)
 
 
 # rules
