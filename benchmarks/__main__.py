@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|fairness|flows|flows-beside|signals|idle|sqlite|explain]`."""
+"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|groups|fairness|flows|flows-beside|signals|idle|sqlite|explain]`."""
 
 import tempfile
 import time
@@ -16,6 +16,7 @@ from benchmarks import (
     fairness,
     flows,
     flows_beside,
+    groups,
     idle,
     keys,
     machine,
@@ -44,6 +45,7 @@ class What(StrEnum):
     PICKUP = "pickup"
     PINNED = "pinned"
     KEYS = "keys"
+    GROUPS = "groups"
     FAIRNESS = "fairness"
     FLOWS = "flows"
     FLOWS_BESIDE = "flows-beside"  # installs the others first, so it is no part of all
@@ -59,6 +61,7 @@ MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
     What.PICKUP: pickup.measure,
     What.PINNED: pinned.measure,
     What.KEYS: keys.measure,
+    What.GROUPS: groups.measure,
     What.FAIRNESS: fairness.measure,
     What.FLOWS: flows.measure,
     What.FLOWS_BESIDE: flows_beside.measure,

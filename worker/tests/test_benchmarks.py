@@ -11,6 +11,7 @@ from benchmarks import child
 from benchmarks.bench import NotAllDone, Sample, sampled
 from benchmarks.child import SideFailed
 from benchmarks.explain import literal, touched
+from benchmarks.groups import HandOvers
 from benchmarks.idle import statements
 from benchmarks.line import AtLeast, AtMost, AtMostTimes, Line
 from benchmarks.pickup import Latency, percentile
@@ -61,6 +62,17 @@ def test_latency_is_counted_from_the_call_and_from_its_return() -> None:
 def test_a_job_that_never_began_is_not_passed_over() -> None:
     with pytest.raises(NotAllDone, match="2 jobs were sent, 1 began"):
         Latency(called=[1.0, 2.0], returned=[1.0, 2.0], starts=[1.0])
+
+
+def test_hand_overs_are_counted_from_one_beginning_to_the_next_and_by_quarters() -> None:
+    starts = [0.0, 0.001, 0.002, 0.004, 0.006, 0.009, 0.012, 0.016, 0.020]
+
+    hand_overs = HandOvers.between(starts, jobs=9)
+
+    assert [hand_overs.p50_of_part(part) for part in range(4)] == pytest.approx([1, 2, 3, 4])
+    assert hand_overs.p(0.99) == pytest.approx(4)
+    with pytest.raises(NotAllDone, match="10 jobs stood in line, 9 began"):
+        HandOvers.between(starts, jobs=10)
 
 
 @pytest.mark.parametrize("sample", [{"jobs": 9, "started": 10}, {"jobs": 10, "started": 11}])
