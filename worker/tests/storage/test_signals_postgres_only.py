@@ -94,3 +94,20 @@ async def test_jobs_that_are_forgotten_while_they_are_signalled_hold_nobody_up(s
         job_id for job_id, answer in zip(jobs[::3], answers[1], strict=True) if answer is Signalled.WOKEN
     }
     assert sorted(await claim_ids(storage, me)) == sorted(woken)
+
+
+async def test_a_wait_that_is_over_is_looked_at_again_soon_when_somebody_had_its_job_locked(
+    storage, database, clock
+):
+    waiting = await awaiting(storage, await worker(storage), timeout=60)
+    await clock.advance(seconds=61)
+    async with database.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.job WHERE id = $1 FOR NO KEY UPDATE", waiting.job_id)
+
+        count, next_in = await storage.schedule.make_pending()
+
+        assert count == 0
+        assert next_in is not None and next_in < timedelta(seconds=1)
+    await storage.schedule.make_pending()
+    await storage.schedule.make_pending()
+    assert await state(storage, waiting.job_id) is State.PENDING

@@ -158,7 +158,7 @@ LONGEST_GLANCES = 1.0
 """Seconds for all of them in a pass."""
 
 HELD_FOR = timedelta(seconds=0.25)
-"""How long those whose turns could not be had wait for the next pass."""
+"""How long those whose turns could not be had wait for the next pass, and so those whose waits are over and that others had locked."""
 
 LOOKED_AT = 10_000
 """Among so many due jobs of tenants, those are found that do not have to wait."""
@@ -178,15 +178,20 @@ class PostgresSchedule:
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
-        count, is_full, is_held = 0, False, False
+        count, is_full, is_held, are_waits_held = 0, False, False, False
         then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, FROM_THE_BEGINNING)
         assert then is not None
         waits_from = FROM_THE_BEGINNING
         if then["times_out_in"] is not None and then["times_out_in"] <= timedelta(0):
             ended = await self._database.fetchval(TIME_OUT, limit, then["until"])
-            waits_from = then["until"] if ended == limit else then["now"]
+            waits_from = then["until"]
             then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, waits_from)
             assert then is not None
+            if ended < limit and then["times_out_in"] is not None and then["times_out_in"] <= timedelta(0):
+                # Somebody had its job locked, perhaps to send it a signal that is never committed.
+                are_waits_held, waits_from = True, then["now"]
+                then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, waits_from)
+                assert then is not None
         if then["wait"] is not None and then["wait"] <= timedelta(0):
             first = then
             count, is_full, is_held = await self._make_pending(limit, first["run_at"])
@@ -204,7 +209,7 @@ class PostgresSchedule:
                 async with asyncio.timeout(LONGEST_SETTLING):
                     await groups.settle_all(self._database)
         next_in = [wait for wait in (then["wait"], then["times_out_in"]) if wait is not None]
-        if is_held and not is_full:
+        if (is_held and not is_full) or are_waits_held:
             next_in.append(HELD_FOR)
         return count, min(next_in, default=None)
 
