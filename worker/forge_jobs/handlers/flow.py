@@ -43,9 +43,9 @@ class Node:
         self.is_callback = False  # it gets nothing of those on which it depends
         self.chooser: Node | None = None  # the branch that leads to it
         self.route = ""  # the one of that branch which it begins
-        self.is_joint = (
-            False  # it gets what one of those returned on which it depends, the one that was not skipped
-        )
+        self.joint: tuple[
+            Node, ...
+        ] = ()  # of those on which it depends, the ends of routes; it gets what one of them returned, not skipped
 
     def depends_on(self, *nodes: "Node | Flow") -> "Node":
         """It begins when all of these have ended, and its function gets what they returned, in this order, as the first
@@ -212,7 +212,7 @@ class Flow:
                 first = [last]
             for node in first:
                 node.after, node.chooser, node.route = [*before, chooser], chooser, route
-                node.is_joint = chooser.is_joint
+                node.joint = chooser.joint
             ends.append(last)
         self._tail = ends
         return self
@@ -321,7 +321,7 @@ class Flow:
         first, last = (node.first, node.last) if isinstance(node, EmbeddedFlow) else ([node], node)
         for one in first:
             one.after = [*self._tail, *one.after]
-            one.is_joint = len(self._tail) > 1
+            one.joint = tuple(self._tail) if len(self._tail) > 1 else ()
             if self._pause is not None:
                 one.delay = self._pause
         self._pause = None
@@ -381,7 +381,8 @@ class Flow:
                 node.on_dead,
                 node.delay,
             )
-            copy.is_joint, copy.is_callback, copy.route = node.is_joint, node.is_callback, node.route
+            copy.is_callback, copy.route = node.is_callback, node.route
+            copy.joint = tuple(copies[before] for before in node.joint)
             copy.chooser = None if node.chooser is None else copies[node.chooser]
             copy.after = [copies[before] for before in node.after]
             copy.edges = {copies[before]: rule for before, rule in node.edges.items()}

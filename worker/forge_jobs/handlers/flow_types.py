@@ -39,18 +39,19 @@ def inputs_of(node: "Node") -> "dict[Node, str]":
     into = dict.fromkeys(node.after, "")
     if node.plan.collects is not None or node.is_callback or not free:
         return into
-    if node.plan.item is not None and len(fed) > 1 and not node.is_joint:
-        raise InvalidInput(f"Node {node.name!r} gets the lists of {len(fed)} nodes, allowed is one.")
+    apart = [before for before in fed if before not in node.joint]
+    sources = len(apart) + bool(node.joint)
+    if node.plan.item is not None and sources > 1:
+        raise InvalidInput(f"Node {node.name!r} gets the lists of {sources} nodes, allowed is one.")
     if node.plan.item is not None:
         return into | dict.fromkeys(fed, node.plan.item)
-    if node.is_joint:
-        return into | dict.fromkeys(fed, free[0])
-    if len(fed) > len(free):
+    if sources > len(free):
         raise InvalidInput(
-            f"Node {node.name!r} depends on {count(len(fed), 'node')} and its function takes "
+            f"Node {node.name!r} depends on {count(sources, 'node')} and its function takes "
             f"{count(len(free), 'more argument')}: {', '.join(free)}."
         )
-    return into | dict(zip(fed, free, strict=False))
+    into |= dict.fromkeys(node.joint, free[0])
+    return into | dict(zip(apart, free[bool(node.joint) :], strict=False))
 
 
 def fed_by(node: "Node") -> "list[Node]":

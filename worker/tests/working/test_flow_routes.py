@@ -147,3 +147,19 @@ async def test_a_node_whose_result_others_would_get_is_dead_when_that_cannot_be_
         ):
             await forge.flows.wait(started)
     assert await result(forge, alone, 1) == {"double": 8}
+
+
+async def test_a_node_behind_routes_gets_what_others_return_besides(forge: Forge, steps: Any) -> None:
+    async def choose(number: int) -> str:
+        return "small"
+
+    flow = (
+        Flow("f")
+        .and_then(steps["double"])
+        .branch(forge.handler(choose), {"small": steps["add"], "large": steps["double"]})
+        .and_then(steps["join"])
+    )
+    join = flow.nodes[-1]
+    join.depends_on(flow.node(steps["add"], name="besides"))
+
+    assert await result(forge, flow, 10) == {"join": [21, 11]}
