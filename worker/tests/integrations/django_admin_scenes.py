@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import FieldError
 from django.core.management import call_command
 from django.db import connections
 from django.db.models import F, Max
@@ -221,6 +222,20 @@ def querysets_of_two_databases() -> Any:
     return [[*found[:3], found[3] == job.id], kinds, [kept.kind, state], named]
 
 
+def tags_are_asked_for() -> Any:
+    [tagged, *_] = three_jobs()
+    asked = ["urgent", ["eu", "urgent"], ["eu", "late"], "urg", []]
+    found = [list(Job.objects.filter(tags__contains=tags).values_list("pk", flat=True)) for tags in asked]
+    others = tagged in Job.objects.exclude(tags__contains="eu").values_list("pk", flat=True)
+    refused = []
+    for lookup in ("tags", "tags__icontains"):
+        try:
+            Job.objects.filter(**{lookup: ["urgent"]}).count()
+        except FieldError as error:
+            refused.append(str(error).partition(" or ")[0])
+    return [[tagged in ids for ids in found], len(found[4]), others, refused]
+
+
 def parts_of_moments_are_asked_for() -> Any:
     three_jobs()
     today = timezone.localdate()
@@ -358,6 +373,7 @@ scenes = [
     models_read_only,
     querysets_write_nothing,
     querysets_of_two_databases,
+    tags_are_asked_for,
     parts_of_moments_are_asked_for,
     moments_are_computed_with,
     who_did_it_is_noted,

@@ -107,6 +107,16 @@ def test_what_is_done_in_the_admin_is_noted_as_done_by_the_user_of_django(projec
     assert project.scene("who_did_it_is_noted") == [[["resumed", "ada"], ["paused", "ada"]], ["ada"]]
 
 
+def test_jobs_are_found_by_their_tags_and_by_nothing_that_looks_like_it(project: Project) -> None:
+    has, all_of_none, is_excluded, refused = project.scene("tags_are_asked_for")
+
+    assert (has, all_of_none, is_excluded) == ([True, True, False, False, True], 3, False)
+    assert refused == [
+        "Unsupported lookup 'exact' for Tags",
+        "Unsupported lookup 'icontains' for Tags",
+    ]
+
+
 def test_jobs_are_found_by_the_date_and_the_year_of_a_moment(project: Project) -> None:
     assert project.scene("parts_of_moments_are_asked_for") == [3, 0, 3, 0, 2]
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Lookup
 from django.db.models.expressions import Col
+from django.db.models.lookups import IsNull
 from django.utils import timezone
 
 
@@ -56,11 +58,32 @@ class Moment(models.DateTimeField):  # type: ignore[misc]  # which has no types 
 
 
 class Tags(models.Field):  # type: ignore[misc]  # which has no types here
-    """The tags of a job: in SQLite a JSON list."""
+    """The tags of a job: in SQLite a JSON list. Queries may ask for `isnull`, and for `contains`: of all of these tags, or of one."""
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        """Return what asks so; None: nobody may, since each database would take it for something else."""
+        return {"contains": HasTags, "isnull": IsNull}.get(lookup_name)
 
     def from_db_value(self, value: Any, *_: Any) -> Sequence[str]:
         """Return the tags."""
         return tuple(json.loads(value) if isinstance(value, str) else value or ())
+
+
+class HasTags(Lookup):  # type: ignore[misc]  # which has no types here
+    """Whether a job has all of these tags."""
+
+    lookup_name = "contains"
+    prepare_rhs = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Return it as it is asked for in the database."""
+        column, parameters = self.process_lhs(compiler, connection)
+        has = f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = %s)"
+        if connection.vendor != "sqlite":
+            has = f"coalesce(%s = ANY ({column}), false)"
+        tags = [self.rhs] if isinstance(self.rhs, str) else list(self.rhs)
+        each = [(*parameters, tag) if connection.vendor == "sqlite" else (tag, *parameters) for tag in tags]
+        return " AND ".join([has] * len(tags)) or "1 = 1", [one for some in each for one in some]
 
 
 def as_django_has_it(moment: datetime | None) -> datetime | None:
