@@ -28,6 +28,7 @@ async def run_isolated(connection: Any, work: Coroutine[Any, Any, T]) -> T | Exc
             "allowed is one of asyncpg, psycopg, sqlite3, aiosqlite or SQLAlchemy that is in a transaction."
         )
     try:
+        await _begin_on_psycopg(connection)
         async with place:
             return await work
     except Exception as error:
@@ -39,6 +40,13 @@ async def run_isolated(connection: Any, work: Coroutine[Any, Any, T]) -> T | Exc
 def _savepoint(connection: Any) -> Any:
     begin = getattr(connection, "begin_nested", None) or getattr(connection, "transaction", None)
     return None if begin is None else begin()
+
+
+async def _begin_on_psycopg(connection: Any) -> None:
+    """A block of psycopg that is the outermost one commits: the transaction that the first statement begins is there."""
+    status = getattr(getattr(connection, "info", None), "transaction_status", None)
+    if status is not None and not status and not connection.autocommit:
+        await connection.execute("SELECT 1")
 
 
 async def _of_sqlite(connection: Any) -> Any:

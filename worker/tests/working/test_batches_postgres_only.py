@@ -1,6 +1,7 @@
 """A job of a batch that fails in the middle of a transaction, on PostgreSQL."""
 
 import asyncpg
+import psycopg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -30,6 +31,27 @@ async def test_what_one_job_wrote_is_undone_when_it_fails_and_nothing_else(
             "/2",
             "/3",
         ]
+
+
+async def test_what_jobs_wrote_by_psycopg_is_undone_with_the_transaction_that_has_just_begun(
+    postgres: PostgresDatabase,
+) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres.url) as connection:
+        await connection.execute("CREATE TEMP TABLE page (url text PRIMARY KEY)")
+        await connection.commit()
+
+        async def store(url: str) -> str:
+            await connection.execute("INSERT INTO page VALUES (%s)", (url,))
+            return url
+
+        outcomes = [await run_isolated(connection, store(url)) for url in ("/1", "/1", "/2")]
+        written = await (await connection.execute("SELECT url FROM page ORDER BY url")).fetchall()
+        await connection.rollback()
+        left = await (await connection.execute("SELECT url FROM page")).fetchall()
+
+    assert (outcomes[0], outcomes[2], written) == ("/1", "/2", [("/1",), ("/2",)])
+    assert isinstance(outcomes[1], psycopg.errors.UniqueViolation)
+    assert left == []
 
 
 async def test_a_connection_of_sqlalchemy_will_do(postgres: PostgresDatabase) -> None:
