@@ -228,6 +228,10 @@ class Flow:
     def validate(self) -> "Flow":
         """Raise InvalidInput when the flow cannot be started; else return it."""
         self._sorted()
+        if self._pause is not None:
+            raise InvalidInput(
+                f"The flow {self.name!r} ends with delay_for, allowed is one before another node."
+            )
         if not self.nodes:
             raise InvalidInput(f"The flow {self.name!r} has no nodes, allowed is at least one.")
         if len(self.nodes) > MOST_NODES:
@@ -367,6 +371,10 @@ class Flow:
         flow.validate()
         if flow is self:
             raise InvalidInput(f"The flow {self.name!r} has itself as a node, allowed is another one.")
+        if flow.deadline is not None:
+            raise InvalidInput(
+                f"The flow {flow.name!r}, a part of {self.name!r}, has a deadline, allowed is one of the whole."
+            )
         needed = {before for node in flow.nodes for before in node.after}
         lasts = [node for node in flow.nodes if node not in needed]
         if len(lasts) != 1:

@@ -149,6 +149,24 @@ async def test_a_node_whose_result_others_would_get_is_dead_when_that_cannot_be_
     assert await result(forge, alone, 1) == {"double": 8}
 
 
+def test_what_a_flow_says_and_nothing_would_heed_is_refused(forge: Forge, steps: Any) -> None:
+    inner = Flow("inner", deadline=60).and_then(steps["add"])
+    begun = Flow("f").and_then(steps["double"])
+
+    with pytest.raises(
+        InvalidInput, match=r"The flow 'inner', a part of 'f', has a deadline, allowed is one"
+    ):
+        begun.and_then(inner)
+    with pytest.raises(
+        InvalidInput, match=r"The flow 'inner', a part of 'f', has a deadline, allowed is one"
+    ):
+        begun.branch(steps["shown"], {"one": inner})
+    with pytest.raises(
+        InvalidInput, match=r"The flow 'g' ends with delay_for, allowed is one before another"
+    ):
+        Flow("g").and_then(steps["add"]).delay_for(60).validate()
+
+
 async def test_a_node_behind_routes_gets_what_others_return_besides(forge: Forge, steps: Any) -> None:
     async def choose(number: int) -> str:
         return "small"
