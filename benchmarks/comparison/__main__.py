@@ -104,6 +104,7 @@ async def compare(
             lambda text: console.print(text, highlight=False, soft_wrap=True),
             options["tries"],
             options["disturbance"],
+            options["longest"],
         )
         await say.run(wanted)
 
@@ -124,6 +125,9 @@ def main(
         float, typer.Option(help="A cell is measured again when others used more cores than this.")
     ] = 0.15,
     tries: Annotated[int, typer.Option(min=1, help="How often at most.")] = 3,
+    longest: Annotated[
+        float, typer.Option(help="A cell that took more seconds is left out of the rounds that follow.")
+    ] = 60.0,
     folder: Annotated[
         Path, typer.Option(help="Where results are kept; a run that was killed goes on.")
     ] = FOLDER,
@@ -151,7 +155,7 @@ def main(
         results.clear()
     options = {
         **{"only": words, "rounds": rounds, "seconds": seconds, "tries": tries, "disturbance": disturbance},
-        **{"seed": 1, "command": " ".join(["make bench-peers", *_arguments()])},
+        **{"longest": longest, "seed": 1, "command": " ".join(["make bench-peers", *_arguments()])},
     }
     began = time.monotonic()
     chosen = {name: peers[name] for name in cells.chosen(words, peers)}

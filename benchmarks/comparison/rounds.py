@@ -5,6 +5,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from benchmarks.comparison import measure, stress
@@ -45,6 +46,7 @@ class Rounds:
         say: Say,
         tries: int,
         disturbance: float,
+        longest: float,
     ) -> None:
         self._server = server
         self._subjects = subjects
@@ -52,22 +54,27 @@ class Rounds:
         self._say = say
         self._tries = tries
         self._disturbance = disturbance
+        self._longest = longest
         self._took: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     async def run(self, cells: Sequence[Cell]) -> None:
-        """Every cell is known."""
+        """Every cell is known, but for those that took too long in an earlier round."""
         for index, cell in enumerate(cells, 1):
-            if self._results.of(cell) is not None:
+            if not self._is_wanted(cell):
                 continue
             began = time.monotonic()
             result = await self._undisturbed(cell)
             took = time.monotonic() - began
             self._results.put(cell.name, {**result, "took": round(took, 1), "at": _now()})
             self._took[_sort(cell)].append(took)
-            left = sum(
-                map(self._expected, (cell for cell in cells[index:] if self._results.of(cell) is None))
-            )
+            left = sum(map(self._expected, filter(self._is_wanted, cells[index:])))
             self._say(f"{index} of {len(cells)}, {_minutes(left)} left: {title(cell)}: {shown(cell, result)}")
+
+    def _is_wanted(self, cell: Cell) -> bool:
+        """Return whether the cell is not known yet, and took no longer than it may in the rounds before."""
+        earlier = (self._results.of(replace(cell, turn=turn)) for turn in range(1, cell.turn))
+        took = max((found.get("took", 0.0) for found in earlier if found is not None), default=0.0)
+        return took <= self._longest and self._results.of(cell) is None
 
     async def _undisturbed(self, cell: Cell) -> Result:
         """Return a cell's result of the turn in which others used the machine least, of a few if they do so much."""

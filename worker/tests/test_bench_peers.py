@@ -301,11 +301,25 @@ async def test_an_adapter_that_fails_says_why(tmp_path: Path) -> None:
 def test_what_is_known_is_not_measured_again(tmp_path: Path, ours_known: Results) -> None:
     said: list[str] = []
     known = [Cell("other", "best", THROUGHPUT, turn) for turn in (1, 2)]
-    rounds = Rounds(Server(), {}, ours_known, said.append, tries=1, disturbance=1)
+    rounds = Rounds(Server(), {}, ours_known, said.append, tries=1, disturbance=1, longest=60)
 
     asyncio.run(rounds.run(known))
 
     assert said == []
+
+
+def test_what_took_too_long_is_left_out_of_the_rounds_that_follow(ours_known: Results) -> None:
+    said: list[str] = []
+    first, third = (Cell("other", "best", THROUGHPUT, turn) for turn in (1, 3))
+    rounds = Rounds(Server(), {}, ours_known, said.append, tries=1, disturbance=1, longest=60)
+
+    ours_known.put(first.name, {"rate": 10.0, "took": 60.1})
+    asyncio.run(rounds.run([third]))
+    assert said == []
+
+    ours_known.put(first.name, {"rate": 10.0, "took": 59.9})
+    with pytest.raises(KeyError):  # it is measured, of a queue that is not here
+        asyncio.run(rounds.run([third]))
 
 
 @pytest.fixture
