@@ -11,7 +11,7 @@ from benchmarks.pickup import percentile
 from benchmarks.throughput import DONE
 
 BLOCKED = 100_000
-JOBS_FACTOR = 3  # times the jobs, so that what a worker does when it starts is a small part of what is measured
+JOBS_FACTOR = 3  # times the jobs, so that the start of a worker is a small part of what is measured
 LINE_SHARE = 20  # a twentieth of the jobs hand a place over
 PARTS = 4  # of a run, of which the last may take no longer than the first
 
