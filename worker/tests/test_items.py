@@ -1,10 +1,12 @@
 """What becomes of the items of one job, and of the job."""
 
 import json
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from forge_jobs import Dead, Retries, Retry
 from forge_jobs.codecs.plain import decode, register
@@ -12,6 +14,7 @@ from forge_jobs.model.decision import ItemsLeft
 from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, Postponement, State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.items import judged, read
+from forge_jobs.rules.merging import apart
 from forge_jobs.rules.retries import AS_QUEUE
 from forge_jobs.rules.returned import LONGEST_RESULT
 from forge_jobs.rules.verdict import Stop, Verdict, judge
@@ -175,3 +178,28 @@ def test_outcomes_of_a_programs_own_types_leave_the_others_alone() -> None:
     assert error.payload is not None
     again = read(error.payload, "json")
     assert (again.places, again.note.results) == ([2], [(0, "done")])
+
+
+class Interrupted(Mapping[str, Any]):
+    """What is looked at when somebody presses Ctrl-C."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyboardInterrupt
+
+    def __iter__(self) -> Iterator[str]:
+        raise KeyboardInterrupt
+
+    def __len__(self) -> int:
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_is_not_taken_for_an_item() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        apart([Interrupted()])
+
+
+@pytest.mark.parametrize("first", [{"forge_jobs.items": 1}, Raw(b' {"forge_jobs.items":1}')])
+def test_only_a_first_item_that_would_be_read_as_a_note_has_one_before_it(first: Any) -> None:
+    assert apart([first]) == [{"forge_jobs.items": {}}, first]
+    assert apart([1, first]) == [1, first]
+    assert apart([{"forge_jobs.items": 1, "b": 2}]) == [{"forge_jobs.items": 1, "b": 2}]

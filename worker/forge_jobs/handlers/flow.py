@@ -43,9 +43,8 @@ class Node:
         self.is_callback = False  # it gets nothing of those on which it depends
         self.chooser: Node | None = None  # the branch that leads to it
         self.route = ""  # the one of that branch which it begins
-        self.joint: tuple[
-            Node, ...
-        ] = ()  # of those on which it depends, the ends of routes; it gets what one of them returned, not skipped
+        # Of those on which it depends, the ends of routes: it gets what one of them returned that was not skipped.
+        self.joint: tuple[Node, ...] = ()
 
     def depends_on(self, *nodes: "Node | Flow") -> "Node":
         """It begins when all of these have ended, and its function gets what they returned, in this order, as the first

@@ -1,6 +1,6 @@
 """Payloads that are lists, as they are enqueued: alone, and added to what waits under the key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,8 @@ NOTE = "forge_jobs.items"
 
 EMPTY_NOTE = b'{"%s":{}}' % NOTE.encode()
 """The note before an item that would be read as one."""
+
+_NEVER_MAPPINGS = (str, int, float, bytes, list, tuple, type(None))
 
 
 def merged(waits: bytes, waits_codec: str, added: bytes, added_codec: str, most_bytes: int) -> bytes:
@@ -60,11 +62,14 @@ def apart(items: Sequence[Any]) -> list[Any]:
 
 
 def _passes_for_note(item: Any) -> bool:
-    if isinstance(item, str | int):
+    if isinstance(item, _NEVER_MAPPINGS):
         return False
-    # The program's own types may raise anything; what JSON has no words for, no other codec reads as a mapping.
-    with suppress(BaseException):
-        return is_note(decode(encode(item)))
+    # The program's own types may raise; what JSON has no words for, no other codec reads as a mapping.
+    with suppress(Exception):
+        if isinstance(item, Mapping) and len(item) != 1:
+            return False
+        written = encode(item)
+        return NOTE.encode() in written and is_note(decode(written))
     return False
 
 
