@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import child
+from benchmarks.line import AtLeast, Line
 from benchmarks.report import number
 from benchmarks.server import Server
 
@@ -91,3 +92,8 @@ def sampled(said: Mapping[str, Any], jobs: int) -> Sample:
 def rates(samples: Sequence[Sample]) -> list[float]:
     """Return the jobs a second of each sample."""
     return [sample.rate for sample in samples]
+
+
+def throughput_beside(samples: Mapping[str, Sequence[Sample]], ours: str, other: str, goal: AtLeast) -> Line:
+    """Return the throughput of one side beside that of another."""
+    return Line(f"throughput, {ours}", "jobs/s", rates(samples[ours]), other, rates(samples[other]), goal)

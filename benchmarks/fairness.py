@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import child
-from benchmarks.bench import Bench, NotAllDone, Sample, rates
+from benchmarks.bench import Bench, NotAllDone, Sample, throughput_beside
 from benchmarks.child import Child
 from benchmarks.enqueue import empty
 from benchmarks.line import AtLeast, AtMostTimes, Line
@@ -80,14 +80,7 @@ def measure(bench: Bench) -> list[Line]:
         },
     )
     lines = [
-        Line(
-            f"throughput, {name}",
-            "jobs/s",
-            rates(samples[name]),
-            beside,
-            rates(samples[beside]),
-            AtLeast(0.85),
-        )
+        throughput_beside(samples, name, beside, AtLeast(0.85))
         for name, beside in ((many, "plain"), (one, "plain"), (held, "plain, transaction held open"))
     ]
     return lines + _waits(bench)

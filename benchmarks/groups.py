@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks import child
-from benchmarks.bench import Bench, NotAllDone, Sample, rates
+from benchmarks.bench import Bench, NotAllDone, Sample, throughput_beside
 from benchmarks.line import AtLeast, AtMost, AtMostTimes, Line
 from benchmarks.pickup import percentile
 from benchmarks.throughput import DONE
@@ -76,16 +76,7 @@ def measure(bench: Bench) -> list[Line]:
     samples = bench.alternate(
         "groups", {beside: lambda: drain(bench, BLOCKED), alone: lambda: drain(bench, 0)}
     )
-    lines = [
-        Line(
-            f"throughput, {beside}",
-            "jobs/s",
-            rates(samples[beside]),
-            alone,
-            rates(samples[alone]),
-            AtLeast(0.95),
-        )
-    ]
+    lines = [throughput_beside(samples, beside, alone, AtLeast(0.95))]
     return lines + _hand_overs(bench)
 
 

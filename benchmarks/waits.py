@@ -3,7 +3,7 @@
 import time
 
 from benchmarks import child
-from benchmarks.bench import Bench, NotAllDone, Sample, rates
+from benchmarks.bench import Bench, NotAllDone, Sample, throughput_beside
 from benchmarks.child import Child
 from benchmarks.line import AtLeast, AtMost, Line
 from benchmarks.pickup import JOBS, PAUSE, ROUNDS, SETTLE, Latency, percentile
@@ -51,16 +51,7 @@ def measure(bench: Bench) -> list[Line]:
     samples = bench.alternate(
         "jobs wait for signals", {beside: lambda: drain(bench, WAITS), alone: lambda: drain(bench, 0)}
     )
-    lines = [
-        Line(
-            f"throughput, {beside}",
-            "jobs/s",
-            rates(samples[beside]),
-            alone,
-            rates(samples[alone]),
-            AtLeast(0.98),
-        )
-    ]
+    lines = [throughput_beside(samples, beside, alone, AtLeast(0.98))]
     found = []
     for turn in range(1, ROUNDS + 1):
         what = f"wake, round {turn} of {ROUNDS}"
