@@ -3,8 +3,8 @@
 What handlers ask for at one moment is one statement: while it is on its way, the next one gathers.
 
 A token belongs to the job that it was granted to. A job that is no longer in hand and has not begun, or could not get all
-the tokens that it asked for, keeps it in the database, where it finds it when it is claimed again, by whomever. No token of
-a job goes back to its bucket.
+the tokens that it asked for, keeps it in the database, where it finds it when it is claimed again, by whomever. No token that
+a job may have used goes back to its bucket.
 """
 
 import asyncio

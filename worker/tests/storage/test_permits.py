@@ -227,6 +227,22 @@ async def test_nothing_is_given_back_twice_and_nothing_behind_which_others_were_
     assert await waits(storage, "ann") == [1.5]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+async def test_tokens_that_a_job_has_used_are_not_given_back_when_it_ends_while_it_waits_for_more(
+    storage, clock, how
+):
+    await clock.freeze()
+    job_id = await enqueue(storage)
+    used = await granted(storage, *[PermitRequest("api", "ann", 1, job_id, take) for take in range(1, 6)])
+    assert await waits(storage, "ann", job_id=job_id, take=6) == [0.5]
+    await storage.permits.keep(used)
+    await (storage.jobs.cancel(job_id) if how == "cancelled" else storage.jobs.delete(job_id))
+
+    await left(storage)
+
+    assert await waits(storage, "ann") == [0.5]
+
+
 async def test_a_job_that_is_retried_pays_anew_when_its_moment_was_given_back(storage, clock):
     await clock.freeze()
     job_id = await enqueue(storage)

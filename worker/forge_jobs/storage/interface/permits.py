@@ -54,7 +54,7 @@ class Permits(Protocol):
 
     async def give_back(self, *, limit: int) -> bool:
         """Of permits that were kept for jobs which have ended, the last ones of their keys are gone, and nothing is spent for them: nobody was
-        promised anything behind them. Those of up to `limit` jobs are looked at, which are before the last ones. Return
+        promised anything behind them. Those whose moment has come stay, which may be used. Those of up to `limit` jobs are looked at, which are before the last ones. Return
         whether there may be more.
         """
 

@@ -37,10 +37,12 @@ TOGETHER = 1000  # permits that are moved in one transaction
 
 PAGE = "SELECT DISTINCT job_id FROM permit WHERE job_id < ? ORDER BY job_id DESC LIMIT ?"
 
+# One whose moment has come may be for tokens that the job has used, and is kept so that it does not pay for them again.
 LEFT = f"""
 SELECT permit.job_id, scope, key, take, cost, permit.full_at, rate_key.full_at, refill * {NEARLY}.0 / {SECOND}
 FROM permit JOIN rate_key USING (scope, key) JOIN rate_limit USING (scope)
-WHERE permit.job_id IN (SELECT value FROM json_each(?)) AND permit.full_at > void_to
+WHERE permit.job_id IN (SELECT value FROM json_each(:ids)) AND permit.full_at > void_to
+  AND permit.full_at - capacity - ({FLOWED}) >= refill * {NEARLY}.0 / {SECOND}
   AND (permit.job_id IN (SELECT job_id FROM finished) OR permit.job_id NOT IN (SELECT id FROM job))
 """
 
@@ -256,7 +258,8 @@ class SqlitePermits:
 
 
 def _tails(job_ids: Sequence[int], transaction: Transaction) -> Tails:
-    return tails(LeftPermit(*row) for row in transaction.rows(LEFT, (json.dumps(job_ids),)))
+    of_jobs = {"ids": json.dumps(job_ids), "now": transaction.now}
+    return tails(LeftPermit(*row) for row in transaction.rows(LEFT, of_jobs))
 
 
 def _give_tails_back(job_ids: Sequence[int], transaction: Transaction) -> None:
