@@ -1,5 +1,7 @@
 """A job of a batch that fails in the middle of a transaction, on PostgreSQL."""
 
+import asyncio
+
 import asyncpg
 import psycopg
 from sqlalchemy import text
@@ -31,6 +33,23 @@ async def test_what_one_job_wrote_is_undone_when_it_fails_and_nothing_else(
             "/2",
             "/3",
         ]
+
+
+async def test_jobs_that_are_isolated_at_once_undo_nothing_of_each_other(postgres: PostgresDatabase) -> None:
+    async with postgres.transaction() as connection:
+        await connection.execute("CREATE TEMP TABLE page (url text PRIMARY KEY)")
+
+        async def store(*urls: str) -> int:
+            for url in urls:
+                await connection.execute("INSERT INTO page VALUES ($1)", url)
+            return len(urls)
+
+        works = [run_isolated(connection, store(*urls)) for urls in (["/1", "/1"], ["/2"], ["/3"])]
+        failed, *done = await asyncio.gather(*works)
+        written = await connection.fetch("SELECT url FROM page ORDER BY url")
+
+    assert isinstance(failed, asyncpg.UniqueViolationError)
+    assert (done, [url for (url,) in written]) == ([1, 1], ["/2", "/3"])
 
 
 async def test_what_jobs_wrote_by_psycopg_is_undone_with_the_transaction_that_has_just_begun(
