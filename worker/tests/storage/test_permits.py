@@ -893,12 +893,17 @@ class User:
         [permit] = await self.permits.reserve([request])
         before = self.waiting.get(request)
         if before is None or before.permit.full_at != permit.full_at:
-            if before is not None:  # it was emptied away
+            if before is not None:  # it was emptied away, or given back
                 before.cost = 0
             before = self.waiting[request] = Use(permit, request.cost)
             self.uses.append(before)
         if permit.wait == timedelta(0):
             await self.permits.keep([(request, permit)])  # handed back before it has begun
+
+    async def give_back(self):
+        await self.permits.give_back(
+            limit=self.dice.choice([1, 3, 1000])
+        )  # no job of these is in the database
 
     async def empty(self):
         await self.tokens.empty("api")
@@ -915,6 +920,7 @@ WEIGHTS = {
     User.begin_job: 2,
     User.come_again: 3,
     User.empty: 0.3,
+    User.give_back: 2,
 }
 
 
@@ -932,6 +938,9 @@ async def test_in_no_time_more_tokens_go_out_than_flow_in_it_and_a_bucket_holds(
         await asyncio.gather(*(step(user) for step, user in zip(steps, users, strict=True)))
         await clock.advance(seconds=dice.choice([0, 0, 0.1, 0.5, 2]))
 
+    for user in users:
+        for request in list(user.waiting):  # what was given back is paid anew
+            await user._ask(request)
     for key in KEYS:
         uses = [
             ((use.permit.at - now).total_seconds(), use.cost)
