@@ -243,6 +243,22 @@ async def test_tokens_that_a_job_has_used_are_not_given_back_when_it_ends_while_
     assert await waits(storage, "ann") == [0.5]
 
 
+async def test_tokens_that_a_job_has_used_are_not_given_back_when_the_limit_is_lowered_before_it_ends(
+    storage, clock
+):
+    await clock.freeze()
+    job_id = await enqueue(storage)
+    used = await granted(storage, *[PermitRequest("api", "ann", 1, job_id, take) for take in range(1, 6)])
+    assert await waits(storage, "ann", job_id=job_id, take=6) == [0.5]
+    await storage.permits.keep(used)
+    await storage.limits.set("api", capacity=3, refill=2.0)
+    await storage.jobs.cancel(job_id)
+
+    await left(storage)
+
+    assert await waits(storage, "ann") == [2]
+
+
 async def test_a_job_that_is_retried_pays_anew_when_its_moment_was_given_back(storage, clock):
     await clock.freeze()
     job_id = await enqueue(storage)

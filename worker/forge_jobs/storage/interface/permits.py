@@ -54,8 +54,8 @@ class Permits(Protocol):
 
     async def give_back(self, *, limit: int) -> bool:
         """Of permits that were kept for jobs which have ended, the last ones of their keys are gone, and nothing is spent for them: nobody was
-        promised anything behind them. Those whose moment has come stay, which may be used. Those of up to `limit` jobs are looked at, which are before the last ones. Return
-        whether there may be more.
+        promised anything behind them. Those stay that may be used: whose moment has come, or whose limit was changed within a day.
+        Those of up to `limit` jobs are looked at, which are before the last ones. Return whether there may be more.
         """
 
     async def sweep(self, *, limit: int) -> bool:

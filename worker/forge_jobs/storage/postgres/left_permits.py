@@ -12,7 +12,8 @@ SELECT array_agg(job_id) FROM (
     SELECT DISTINCT job_id FROM {schema}.permit WHERE job_id < $1 ORDER BY job_id DESC LIMIT $2) AS page
 """
 
-# One whose moment has come may be for tokens that the job has used, and is kept so that it does not pay for them again.
+# One whose moment has come may be for tokens that the job has used, and is kept so that it does not pay for them again. Where the limit
+# was changed lately, the moment of now is not the one at which they were used.
 # Nobody is waited for: whoever uses one of them just then keeps it, and a key that is used just then is looked at again.
 LEFT = """
 SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.cost, permit.full_at, rate_key.full_at AS stands_at,
@@ -20,6 +21,7 @@ SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.cost, permit
 FROM {schema}.permit JOIN {schema}.rate_key USING (scope, key) JOIN {schema}.rate_limit USING (scope)
 WHERE permit.job_id = ANY ($1::bigint[]) AND permit.full_at > rate_limit.void_to
   AND permit.full_at - rate_limit.capacity - {flowed} >= rate_limit.refill * 0.000002
+  AND coalesce(rate_limit.changed_at <= now() - interval '1 day', true)
   AND (EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = permit.job_id)
        OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = permit.job_id))
 FOR UPDATE OF permit, rate_key SKIP LOCKED

@@ -37,12 +37,14 @@ TOGETHER = 1000  # permits that are moved in one transaction
 
 PAGE = "SELECT DISTINCT job_id FROM permit WHERE job_id < ? ORDER BY job_id DESC LIMIT ?"
 
-# One whose moment has come may be for tokens that the job has used, and is kept so that it does not pay for them again.
+# One whose moment has come may be for tokens that the job has used, and is kept so that it does not pay for them again. Where the limit
+# was changed lately, the moment of now is not the one at which they were used.
 LEFT = f"""
 SELECT permit.job_id, scope, key, take, cost, permit.full_at, rate_key.full_at, refill * {NEARLY}.0 / {SECOND}
 FROM permit JOIN rate_key USING (scope, key) JOIN rate_limit USING (scope)
 WHERE permit.job_id IN (SELECT value FROM json_each(:ids)) AND permit.full_at > void_to
   AND permit.full_at - capacity - ({FLOWED}) >= refill * {NEARLY}.0 / {SECOND}
+  AND coalesce(changed_at <= :now - {DAY}, true)
   AND (permit.job_id IN (SELECT job_id FROM finished) OR permit.job_id NOT IN (SELECT id FROM job))
 """
 
