@@ -20,6 +20,7 @@ from forge_jobs.storage.postgres.workers import PostgresWorkers
 TABLES = ("job", "ready", "claimed", "failure", "job_key")
 STATEMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "claim": (claiming.CLAIM, CLAIMS),
+    "claim that says turns": (claiming.WITH_TURNS[claiming.CLAIM], CLAIMS),
     "claim of stretches": (claiming.CLAIM_STRETCHES, CLAIMS),
     "claim from several queues": (claiming.CLAIM_FROM, CLAIMS),
     "claim without kinds": (claiming.CLAIM_WITHOUT_KINDS, CLAIMS),

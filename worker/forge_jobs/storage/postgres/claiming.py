@@ -2,6 +2,7 @@
 
 from forge_jobs.model.job import LARGE_PAYLOAD, LAST_ATTEMPT
 from forge_jobs.storage.postgres import pins
+from forge_jobs.storage.postgres.statement import filled
 from forge_jobs.storage.postgres.workers import ERA
 
 ALONE = 1_214_801_227
@@ -37,14 +38,14 @@ _MOST = """coalesce((
 _TAKE = """
 WITH {pick}, taken AS (
     DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid AND ready.queue_id = {queue_of_pick}
-    RETURNING {queue_id}ready.job_id, ready.attempt, ready.pos
+    RETURNING {queue_id}ready.job_id, ready.attempt, ready.pos{priority}
 ), owned AS (
     INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
     SELECT job_id, $2, now(), {attempt}, {queue} FROM taken
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, in_progress)
     SELECT {queue}, -count(*), count(*) FROM taken {if_any}
-)
+){came}
 SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
        job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links{queue_of_taken}
 FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
@@ -93,6 +94,25 @@ CLAIM = (
     .replace("{most}", _MOST)
     .replace("{alone}", str(ALONE))
 )
+
+# The last `pos` that was taken: the turns up to there have come.
+_CAME = """, came AS (
+    INSERT INTO {schema}.tenant_clock (queue_id, priority, pos)
+    SELECT {queue}, priority, max(pos) FROM taken GROUP BY 1, 2
+)"""
+
+WITH_TURNS: dict[str, str] = {}
+"""For each claim the one that says which turns have come as well: of queues whose jobs have tenants. So a plain job does not pay for
+it, and one of a tenant not for a statement after the claim.
+"""
+
+
+def _claim(statement: str, queue: str = "$1") -> str:
+    """Return the claim that says nothing of turns; WITH_TURNS has the other one."""
+    plain = filled(statement, priority="", came="")
+    WITH_TURNS[plain] = filled(statement, priority=", ready.priority", came=filled(_CAME, queue=queue))
+    return plain
+
 
 # The history of this database is the one that the worker knows: it was not cut since the worker's last beat.
 STANDS = f"""
@@ -188,17 +208,19 @@ _CLAIM_FROM = (
         .replace("{many}", str(MANY)),
     )
 )
-CLAIM_FROM = _standing(_CLAIM_FROM, 11)
-CLAIM = _standing(CLAIM, 7)
-CLAIM_STRETCHES = _standing(_CLAIM_STRETCHES.replace("{more}", ""), 9)
-CLAIM_WITHOUT_KINDS = _standing(
-    _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$11"), 9
+CLAIM_FROM = _claim(_standing(_CLAIM_FROM, 11), queue="queue_id")
+CLAIM = _claim(_standing(CLAIM, 7))
+CLAIM_STRETCHES = _claim(_standing(_CLAIM_STRETCHES.replace("{more}", ""), 9))
+CLAIM_WITHOUT_KINDS = _claim(
+    _standing(_CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$11"), 9)
 )
-CLAIM_FITTING = _standing(
-    _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS + pins.ELSEWHERE)
-    .replace("{kinds}", "$11")
-    .replace("{worker}", "$2"),
-    9,
+CLAIM_FITTING = _claim(
+    _standing(
+        _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS + pins.ELSEWHERE)
+        .replace("{kinds}", "$11")
+        .replace("{worker}", "$2"),
+        9,
+    )
 )
 
 FEW = 500
@@ -209,7 +231,8 @@ FEW = 500
 # the pins of the version, those of pending jobs of the queue are found. `ready` is read up to the last that was found.
 # LIMIT 1 makes look-ups of what the planner may take for cheaper to join.
 CLAIM_PINNED = _standing(
-    _CLAIM.replace(
+    filled(_CLAIM, priority="", came="")
+    .replace(
         "{pick}",
         """first AS MATERIALIZED (
     SELECT ready.job_id FROM {schema}.ready WHERE ready.queue_id = $1 ORDER BY ready.priority, ready.pos LIMIT {few} + 1

@@ -41,6 +41,7 @@ from forge_jobs.storage.postgres.claiming import (
     FRONT,
     FRONT_FITTING,
     FRONT_WITHOUT_KINDS,
+    WITH_TURNS,
 )
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.held import HELD, LOST
@@ -76,6 +77,7 @@ class PostgresClaims:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
         self.reads_meta = False
+        self._fair = set[int]()  # queues of which the jobs that were claimed last had tenants
 
     async def claim(
         self,
@@ -93,22 +95,22 @@ class PostgresClaims:
         standing: Standing | None = None,
     ) -> list[Claim]:
         stands = (None, None) if standing is None else (standing.era, standing.beat_at)
+        says_turns = not only_pinned and queue_id in self._fair
         if only_pinned:  # not in the way of other claims, whose plans do without what this one needs
             records = await self._database.fetch(
                 CLAIM_PINNED, queue_id, worker_id, limit, in_hand, list(without_kinds), *stands
             )
         elif hint is not None and not hints and not without_kinds and not without_pinned:
             records = await self._database.claims.fetch(
-                CLAIM, queue_id, worker_id, limit, *hint, in_hand, *stands
+                WITH_TURNS[CLAIM] if says_turns else CLAIM,
+                *(queue_id, worker_id, limit, *hint, in_hand, *stands),
             )
         else:
             looked_at = stretches(hint or START, hints)
+            statement = CLAIM_WITHOUT_KINDS if without_kinds else CLAIM_STRETCHES
+            statement = CLAIM_FITTING if without_pinned else statement
             records = await self._database.claims.fetch(
-                CLAIM_FITTING
-                if without_pinned
-                else CLAIM_WITHOUT_KINDS
-                if without_kinds
-                else CLAIM_STRETCHES,
+                WITH_TURNS[statement] if says_turns else statement,
                 queue_id,
                 worker_id,
                 limit,
@@ -140,7 +142,7 @@ class PostgresClaims:
             for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made, links in records
         ]
         claims.sort(key=PLACE)  # RETURNING promises no order
-        await self._read_more(claims)
+        await self._read_more(claims, says_turns=says_turns)
         return claims
 
     async def claim_from(
@@ -156,8 +158,9 @@ class PostgresClaims:
         looked_at = [stretches(asked.hint or START, asked.hints) for asked in queues]
         ends = list(accumulate(map(len, looked_at)))
         all_stretches = list(chain.from_iterable(looked_at))
+        says_turns = any(asked.queue_id in self._fair for asked in queues)
         records = await self._database.claims.fetch(
-            CLAIM_FROM,
+            WITH_TURNS[CLAIM_FROM] if says_turns else CLAIM_FROM,
             [asked.queue_id for asked in queues],
             worker_id,
             [asked.limit for asked in queues],
@@ -178,11 +181,13 @@ class PostgresClaims:
         ]
         order = {asked.queue_id: place for place, asked in enumerate(queues)}
         claims.sort(key=lambda claim: (order[claim.queue_id], claim.priority, claim.pos))
-        await self._read_more(claims)
+        await self._read_more(claims, says_turns=says_turns)
         return claims
 
-    async def _read_more(self, claims: Sequence[Claim]) -> None:
+    async def _read_more(self, claims: Sequence[Claim], *, says_turns: bool) -> None:
         links = {claim.links for claim in claims}  # few, of however many jobs
+        if says_turns:
+            self._fair -= {claim.queue_id for claim in claims}
         if not links <= ALONE:
             if not links <= END_ALONE:
                 await time_limits.read(self._database, claims)
@@ -190,7 +195,9 @@ class PostgresClaims:
                 await node_inputs.read_small(self._database.claims, claims)
                 await pins.read(self._database, claims)
             if any(has_tenant(bits) for bits in links):
-                await tenants.came(self._database, claims)
+                self._fair |= {claim.queue_id for claim in claims if has_tenant(claim.links)}
+                if not says_turns:
+                    await tenants.came(self._database, claims)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
 
