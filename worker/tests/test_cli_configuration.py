@@ -228,6 +228,21 @@ def test_a_rate_limit_is_set_emptied_and_deleted(cli: CommandLine):
     assert cli("limits", "list").out == "No rate limits.\n"
 
 
+def test_a_key_of_a_rate_limit_is_made_full_again(cli: CommandLine):
+    cli.fine("limits", "set", "slack", "--capacity", "5", "--per", "1h")
+    cli.using(lambda forge: forge.limits.reserve("slack", "ann", 3))
+
+    answer = cli("limits", "reset", "slack", "ann")
+    assert answer.lines == ["Key 'ann' of rate limit 'slack' is full again."]
+    assert cli("limits", "keys", "slack").lines == ["No key is in use."]
+    assert cli.fine("limits", "reset", "slack", "ann") == {"scope": "slack", "key": "ann", "reset": False}
+    assert cli("limits", "reset", "slack", "anna").lines == [
+        "Key 'anna' of rate limit 'slack' was full: nothing of it is spent."
+    ]
+    refused = cli("limits", "reset", "slick", "ann")
+    assert (refused.code, len(refused.error.splitlines())) == (2, 1)
+
+
 def test_workers_are_swept_and_given_up(cli: CommandLine):
     numbers = [cli.using(lambda forge: worker(forge.storage, label="shop-worker-1-a")) for _ in range(2)]
 

@@ -58,6 +58,7 @@ async def test_what_is_configured_and_deleted_is_noted_with_who_did_it(forge: Fo
         await forge.queues.set("mail", concurrency=3)
         await forge.limits.set("api", 5, per=1)
         await forge.limits.empty("api")
+        await forge.limits.reset("api", "customer:42")
         await forge.crons.set("daily", "@daily", "send")
         await forge.groups.set("customer:42", 5)
         await forge.tenants.set_weight("acme", 3, queue="mail")
@@ -76,6 +77,7 @@ async def test_what_is_configured_and_deleted_is_noted_with_who_did_it(forge: Fo
     assert await done(forge, "limit api") == [
         ("changed", "ada", "capacity 5, 5 tokens a second"),
         ("emptied", "ada", None),
+        ("reset", "ada", "key 'customer:42'"),
         ("deleted", me, None),
     ]
     assert await done(forge, "cron daily") == [

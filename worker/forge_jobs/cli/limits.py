@@ -14,7 +14,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules.duration import in_words
 
-group = CommandGroup(help="Look at rate limits, set, empty and delete them.")
+group = CommandGroup(help="Look at rate limits, set, reset, empty and delete them.")
 
 Scope = Annotated[str, Argument(help="The rate limit's scope.", metavar="SCOPE")]
 
@@ -95,6 +95,19 @@ async def keys(
     return Report(
         [document(use) for use in hottest],
         [Rows(columns, cells, "No key is in use.", frozenset({"spent", "left"}))],
+    )
+
+
+@command(group, "reset")
+async def reset(
+    call: Call, scope: Scope, key: Annotated[str, Argument(help="The key.", metavar="KEY")]
+) -> Report:
+    """Make a key of a rate limit full again: of the jobs that wait for its tokens the first ones run now, the others sooner than they were told."""
+    async with opened(call) as forge:
+        was_spent = await forge.limits.reset(scope, key)
+    said = "is full again" if was_spent else "was full: nothing of it is spent"
+    return Report(
+        {"scope": scope, "key": key, "reset": was_spent}, [f"Key {key!r} of rate limit {scope!r} {said}."]
     )
 
 

@@ -119,6 +119,19 @@ class Limits:
         names.checked_name(scope, "rate limit")
         return await self._storage.permits.hottest(scope, limit=whole(limit, "limit", least=1, most=10_000))
 
+    async def reset(self, scope: str, key: str) -> bool:
+        """The bucket of the key is full, whatever was spent of it, also since the limit was emptied. False when it was full before.
+
+        Jobs that wait for its tokens get those first, one after another as they came: the first ones
+        run now, as many as the bucket lets in, and the others sooner than they were told. What was spent before is forgotten, so a
+        permit of then gives nothing back when it is settled. Raises UnknownScope, InvalidInput.
+        """
+        names.checked_name(scope, "rate limit")
+        was_spent = await self._storage.permits.reset(scope, names.key(key), by=who_is_named())
+        if was_spent:
+            await self._storage.permits.moved(scope, key)
+        return was_spent
+
     async def empty(self, scope: str) -> None:
         """The bucket and those of all its keys are empty, and tokens leased from it are void, everywhere at once.
         A job to which a later moment was promised keeps that. Raises UnknownScope.

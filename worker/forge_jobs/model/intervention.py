@@ -27,6 +27,7 @@ class Deed(StrEnum):
     RESUMED = "resumed"
     GIVEN_UP = "given up"  # a worker
     EMPTIED = "emptied"  # a rate limit
+    RESET = "reset"  # a key of a rate limit
     DISMISSED = "dismissed"  # an owner
 
 

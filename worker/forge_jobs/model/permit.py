@@ -36,6 +36,11 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
     time_stands_still: bool = False  # whoever waits gets none, until somebody moves the clock
     id: int | None = None  # of one that is for no job, by which it is settled once
 
+    @property
+    def granted_at(self) -> datetime:
+        """The moment of the answer."""
+        return self.at - self.wait
+
 
 @dataclass(frozen=True, slots=True)
 class AwaitedKey:

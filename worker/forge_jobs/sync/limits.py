@@ -83,6 +83,15 @@ class SyncLimits(SyncNoun[Limits]):
         """Return the keys of which the most is spent at this moment, the most first. Raises UnknownScope, InvalidInput."""
         return self._do(self._noun.hottest(scope, limit=limit))
 
+    def reset(self, scope: str, key: str) -> bool:
+        """The bucket of the key is full, whatever was spent of it, also since the limit was emptied. False when it was full before.
+
+        Jobs that wait for its tokens get those first, one after another as they came: the first ones
+        run now, as many as the bucket lets in, and the others sooner than they were told. What was spent before is forgotten, so a
+        permit of then gives nothing back when it is settled. Raises UnknownScope, InvalidInput.
+        """
+        return self._do(self._noun.reset(scope, key))
+
     def empty(self, scope: str) -> None:
         """The bucket and those of all its keys are empty, and tokens leased from it are void, everywhere at once.
         A job to which a later moment was promised keeps that. Raises UnknownScope.

@@ -22,6 +22,10 @@ async def are(forge: Forge, state: State, count: int) -> bool:
     return len(await forge.jobs.list(state=state)) == count
 
 
+async def is_in(forge: Forge, job_id: int, state: State) -> bool:
+    return (await forge.jobs.get(job_id)).state is state
+
+
 async def of_user(forge: Forge, user: str) -> list[Job]:
     return [job for job in await forge.jobs.list() if f'"{user}"' in job.payload.decode()]
 
@@ -96,6 +100,31 @@ async def test_jobs_that_wait_for_tokens_come_when_the_limit_becomes_faster(
 
     async with working(forge):
         await eventually(lambda: are(forge, State.DONE, 2))
+
+
+async def test_the_first_job_that_waits_for_a_key_runs_when_it_is_reset(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=1, per=timedelta(hours=1))
+    began: list[int] = []
+
+    @forge.handler(limits=[KeyLimit("api", by="user")])
+    async def call(user: str, number: int) -> None:
+        began.append(number)
+
+    async with working(forge):
+        for number in range(3):
+            job = await call.enqueue(user="ann", number=number)
+            state = State.SCHEDULED if number else State.DONE
+            await eventually(lambda job=job, state=state: is_in(forge, job.id, state))
+        assert await forge.limits.reset("api", "ann")
+        await eventually(lambda: are(forge, State.DONE, 2))
+        await forge.limits.empty("api")
+        assert await forge.limits.reset("api", "ann")
+        await eventually(lambda: are(forge, State.DONE, 3))
+    assert began == [0, 1, 2]
+    with pytest.raises(UnknownScope):
+        await forge.limits.reset("nix", "ann")
+    with pytest.raises(InvalidInput):
+        await forge.limits.reset("api", "")
 
 
 async def test_a_handler_may_wait_for_its_tokens(forge: Forge) -> None:

@@ -49,8 +49,17 @@ class Permits(Protocol):
     async def awaited(self, job_id: int) -> AwaitedKey | None:
         """Return the key that has tokens for the job last, if the job is scheduled for when that is."""
 
-    async def moved(self, scope: str) -> None:
-        """Jobs that wait for a permit of the rate limit come when it is for by the numbers of now, if that is earlier."""
+    async def reset(self, scope: str, key: str, *, by: str | None = None) -> bool:
+        """The bucket of the key is full, and what was spent of it before is forgotten; return whether it was not full.
+
+        Jobs that wait for its tokens are promised those of the full bucket, one after another as before; `moved`
+        says so to them. What was granted already stays so, and is not there once more when it is settled. Raises UnknownScope.
+        """
+
+    async def moved(self, scope: str, key: str | None = None) -> None:
+        """Jobs that wait for a permit of the rate limit, or of one of its keys, come when it is for by the numbers of
+        now, if that is earlier.
+        """
 
     async def give_back(self, *, limit: int) -> bool:
         """Of permits that were kept for jobs which have ended, the last ones of their keys are gone, and nothing is spent for them: nobody was

@@ -24,7 +24,7 @@ FLOWED = """(rate_limit.flowed
 EMPTIED = """CASE WHEN rate_limit.emptied > {flowed} THEN rate_limit.emptied + excluded.capacity - rate_limit.capacity
         ELSE rate_limit.emptied END"""
 
-CHANGED = "SELECT scope FROM {schema}.rate_limit WHERE changed_at > now() - $1::interval ORDER BY scope"
+CHANGED = "SELECT scope FROM {schema}.rate_limit WHERE greatest(changed_at, reset_at) > now() - $1::interval ORDER BY scope"
 
 ALL = """
 SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, emptied_at, managed_by
@@ -42,7 +42,8 @@ VOID_TO = """CASE WHEN rate_limit.emptied > {flowed} AND excluded.capacity < rat
 SET = (
     """
 WITH before AS (
-    SELECT capacity, void_to, emptied, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
+    SELECT capacity, void_to, emptied, emptied_at, {flowed} AS flowed
+    FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
 ), written AS (
     INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at, managed_by)
     SELECT $1::text, $2::double precision, $3::double precision, $2, now(), now(), $4::text FROM (SELECT count(*) FROM before) AS locked
@@ -60,15 +61,17 @@ WITH before AS (
     DELETE FROM {schema}.permit USING before, written
     WHERE permit.scope = $1 AND before.capacity > written.capacity AND permit.full_at <= before.void_to
 ), shrunk AS MATERIALIZED (
-    SELECT before.emptied, before.void_to, written.capacity - before.capacity AS by FROM before, written
+    SELECT before.emptied, before.emptied_at, before.void_to, written.capacity - before.capacity AS by FROM before, written
     WHERE written.capacity < before.capacity AND before.emptied > before.flowed
 ), kept AS (
     UPDATE {schema}.permit SET full_at = permit.full_at + shrunk.by FROM shrunk
-    WHERE permit.scope = $1 AND permit.full_at > shrunk.void_to
+    WHERE permit.scope = $1 AND permit.full_at > shrunk.void_to AND NOT EXISTS (
+        SELECT FROM {schema}.rate_key WHERE (scope, key) = (permit.scope, permit.key) AND reset_at > shrunk.emptied_at)
 ), spent AS (
     UPDATE {schema}.rate_key
     SET full_at = greatest(rate_key.full_at, shrunk.emptied) + shrunk.by, free_to = rate_key.free_to + shrunk.by FROM shrunk
     WHERE rate_key.scope = $1 AND rate_key.full_at > shrunk.emptied + shrunk.by
+      AND coalesce(rate_key.reset_at <= shrunk.emptied_at, true)
 )
 SELECT written.*, {schema}.configured() AS told FROM written
 """.replace("{void_to}", VOID_TO)

@@ -9,29 +9,15 @@ from typing import cast
 from forge_jobs.errors import ForgeError, RateLimited
 from forge_jobs.model.permit import SETTLED, AwaitedKey, Granted, KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
-from forge_jobs.storage.postgres import left_permits
+from forge_jobs.storage.postgres import left_permits, promises
+from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, WAIT
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.limits import FLOWED, unknown_scope
-
-TOGETHER = 1000
-"""Jobs whose permits are moved in one statement."""
+from forge_jobs.storage.postgres.limits import unknown_scope
 
 MANY = 10  # requests that are worth a statement of their own for those that can be met at once
 SEPARATOR = "\x1f"
 AT_ONCE = timedelta(0)
-
-BUCKET = """
-    SELECT scope, capacity, refill, emptied, void_to, {flowed} AS flowed, greatest({flowed}, emptied) AS full_from
-    FROM {schema}.rate_limit
-""".replace("{flowed}", FLOWED)
-
-# How long it takes until the tokens for which `full_at` is the number are in the bucket. Sums of fractions are not
-# exact: what is less than two microseconds away is there.
-WAIT = """make_interval(secs => CASE
-        WHEN {full_at} - capacity - flowed < refill * 0.000002 THEN 0
-        ELSE least(({full_at} - capacity - flowed) / nullif(refill, 0), {longest}) END)"""
-WAIT = WAIT.replace("{longest}", "31536000000")  # 1000 years
 
 # All requests for one key take one update of its row; the sums say which of them comes when. The rows are
 # taken in one order, so that two such statements do not deadlock. A full join is never made by comparing each request with
@@ -68,7 +54,7 @@ WITH given AS MATERIALIZED (
     INSERT INTO {schema}.rate_key (scope, key, full_at)
     SELECT DISTINCT scope COLLATE "C" AS scope, key COLLATE "C" AS key, full_from + in_all FROM wanted ORDER BY scope, key
     ON CONFLICT (scope, key) DO UPDATE
-    SET full_at = greatest(0, rate_key.full_at - (SELECT full_from FROM bucket WHERE bucket.scope = excluded.scope))
+    SET full_at = (SELECT greatest(rate_key.full_at, {full_from}) - full_from FROM bucket WHERE bucket.scope = excluded.scope)
                   + excluded.full_at
     RETURNING scope, key, full_at
 ), permitted AS (
@@ -89,6 +75,7 @@ ORDER BY number
 """
 RESERVE = (
     RESERVE.replace("{bucket}", BUCKET)
+    .replace("{full_from}", FULL_FROM)
     .replace("{wait_of_kept}", WAIT.replace("{full_at}", "permit.full_at"))
     .replace("{wait_of_new}", WAIT.replace("{full_at}", "numbered.full_at"))
 )
@@ -111,14 +98,17 @@ WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $4::do
     WHERE number <> ALL (ARRAY(SELECT number FROM kept))
       AND full_from + coalesce(given.cost, ($3::double precision[])[1]) - capacity - flowed < refill * 0.000002
     ON CONFLICT (scope, key) DO UPDATE
-    SET full_at = greatest(0, rate_key.full_at - (SELECT full_from FROM bucket)) + excluded.full_at
-    WHERE greatest(0, rate_key.full_at - (SELECT full_from FROM bucket)) + excluded.full_at
-          < (SELECT capacity + flowed + refill * 0.000002 FROM bucket)
+    SET full_at = {spent} + excluded.full_at
+    WHERE {spent} + excluded.full_at < (SELECT capacity + flowed + refill * 0.000002 FROM bucket)
     RETURNING key, full_at
 )
 SELECT now() AS at, array_agg(full_at) AS full_at, CASE WHEN count(*) < $7 THEN array_agg(key) END AS keys FROM spent
 """
-SPEND = SPEND.replace("{bucket}", BUCKET).replace("{separator}", str(ord(SEPARATOR)))
+SPENT = """greatest(rate_key.full_at - (SELECT full_from FROM bucket),
+        CASE WHEN rate_key.reset_at > (SELECT emptied_at FROM bucket) THEN (SELECT flowed - full_from FROM bucket) ELSE 0 END)"""
+SPEND = (
+    SPEND.replace("{bucket}", BUCKET).replace("{separator}", str(ord(SEPARATOR))).replace("{spent}", SPENT)
+)
 
 # One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile. Where the job waits for another
 # one, it is kept as long as that.
@@ -140,10 +130,12 @@ SET cost = excluded.cost, full_at = greatest(permit.full_at, excluded.full_at),
 RESERVE_WITHIN = """
 WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $3::double precision <= capacity
 ), found AS MATERIALIZED (
-    SELECT full_at, free_to FROM {schema}.rate_key WHERE (scope, key) = ($1, $2) FOR UPDATE
+    SELECT full_at, free_to, reset_at FROM {schema}.rate_key WHERE (scope, key) = ($1, $2) FOR UPDATE
+), stands AS (
+    SELECT capacity, refill, flowed, {full_from} AS full_from, full_at AS last, free_to
+    FROM bucket LEFT JOIN found AS rate_key ON true
 ), before AS MATERIALIZED (
-    SELECT bucket.*, greatest(full_at, full_from) AS full_at, free_to, least($3, greatest(0, free_to - full_from)) AS free
-    FROM bucket LEFT JOIN found ON true
+    SELECT stands.*, greatest(last, full_from) AS full_at, least($3, greatest(0, free_to - full_from)) AS free FROM stands
 ), choice AS MATERIALIZED (
     SELECT before.*, CASE WHEN free = $3 OR {wait_of_rest} = interval '0' THEN free ELSE 0 END AS used FROM before
 ), after AS MATERIALIZED (
@@ -161,12 +153,14 @@ SELECT EXISTS (SELECT FROM spent) AS is_spent, now() + wait AS at, wait, number 
 """
 RESERVE_WITHIN = (
     RESERVE_WITHIN.replace("{bucket}", BUCKET)
+    .replace("{full_from}", FULL_FROM)
     .replace("{wait_of_rest}", WAIT.replace("{full_at}", "(full_at + $3 - free)"))
     .replace("{wait}", WAIT.replace("{full_at}", "(full_at + $3)"))
 )
 
 # The number $3 and the tokens $4, which are more than the permit's or less than 0, of the permit with the id $5. Where others came
-# behind tokens that are given back, those of them that are in the bucket are free, but for what has flowed back.
+# behind tokens that are given back, those of them that are in the bucket are free, but for what has flowed back. It was granted at $7:
+# what was given out before somebody made the key full is forgotten, and not there once more.
 SETTLE = (
     """
 WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND ($4 <= 0 OR refill > 0)
@@ -181,14 +175,15 @@ WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND ($4 <= 0 OR refill > 
     UPDATE {schema}.rate_key
     SET full_at = CASE WHEN full_at = $3 THEN full_at + $4 ELSE full_at END,
         free_to = CASE WHEN full_at <= $3 THEN free_to ELSE
-            greatest(free_to, full_from) + greatest(0, least($3, flowed + capacity) - greatest($3 + $4, full_from)) END
-    FROM counting WHERE (rate_key.scope, rate_key.key) = ($1, $2) AND $4 < 0
+            greatest(free_to, {full_from}) + greatest(0, least($3, flowed + capacity) - greatest($3 + $4, {full_from})) END
+    FROM counting WHERE (rate_key.scope, rate_key.key) = ($1, $2) AND $4 < 0 AND coalesce(reset_at < $7, true)
 ), spent AS (
     INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, full_from + $4 FROM counting WHERE $4 > 0
-    ON CONFLICT (scope, key) DO UPDATE SET full_at = greatest(rate_key.full_at, (SELECT full_from FROM counting)) + $4
+    ON CONFLICT (scope, key) DO UPDATE SET full_at = greatest(rate_key.full_at, (SELECT {full_from} FROM counting)) + $4
 )
 SELECT EXISTS (SELECT FROM counting) FROM bucket
 """.replace("{bucket}", BUCKET)
+    .replace("{full_from}", FULL_FROM)
     .replace(
         "{wait}",
         f"coalesce(greatest(interval '0', {WAIT}), interval '0')".replace("{full_at}", "($3 + capacity)"),
@@ -200,13 +195,13 @@ SELECT EXISTS (SELECT FROM counting) FROM bucket
 HOTTEST = """
 WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
 ), used AS (
-    SELECT key, refill, greatest(full_at, full_from) - flowed - greatest(0, free_to - full_from) AS spent
+    SELECT key, refill, greatest(full_at, {full_from}) - flowed - greatest(0, free_to - {full_from}) AS spent
     FROM {schema}.rate_key JOIN bucket USING (scope) WHERE scope = $1
 )
 SELECT key, spent,
        CASE WHEN refill > 0 THEN now() + make_interval(secs => least(spent / refill, 31536000000)) END AS free_at
 FROM used WHERE spent > refill * 0.000002 ORDER BY spent DESC, key LIMIT $2
-""".replace("{bucket}", BUCKET)
+""".replace("{bucket}", BUCKET).replace("{full_from}", FULL_FROM)
 
 KNOWN = "SELECT capacity, refill FROM {schema}.rate_limit WHERE scope = $1"
 
@@ -219,46 +214,25 @@ WHERE permit.job_id = $1 AND scheduled.reason = 'throttled' AND scheduled.run_at
 ORDER BY {wait} DESC, permit.scope, permit.key LIMIT 1
 """.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
 
-# Of the next jobs by id: those that wait for a permit, and for nothing that comes later, come when that is for now.
-MOVED = """
-WITH page AS MATERIALIZED (
-    SELECT DISTINCT job_id
-    FROM (SELECT job_id FROM {schema}.permit WHERE scope = $1 AND job_id > $2 ORDER BY job_id LIMIT $3) AS first
-), bucket AS MATERIALIZED ({bucket}
-), kept AS MATERIALIZED (
-    SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.until, now() + {wait} AS at
-    FROM {schema}.permit JOIN bucket USING (scope)
-    WHERE permit.job_id = ANY (ARRAY(SELECT job_id FROM page)) AND refill > 0
-), longer AS (
-    UPDATE {schema}.permit SET until = kept.at + interval '24 hours' FROM kept
-    WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
-      AND permit.until < kept.at + interval '24 hours' AND permit.scope = $1
-), sooner AS (
-    UPDATE {schema}.scheduled SET run_at = turn.at
-    FROM (SELECT job_id, max(at) AS at, max(until) - interval '24 hours' AS said
-          FROM kept GROUP BY job_id) AS turn
-    WHERE scheduled.job_id = turn.job_id AND scheduled.reason = 'throttled'
-      AND scheduled.run_at > turn.at AND scheduled.run_at <= turn.said + interval '1 millisecond'
-    RETURNING run_at
-)
-SELECT (SELECT max(job_id) FROM page) AS last, (SELECT {schema}.tell('due:') FROM sooner LIMIT 1)
-"""
-MOVED = MOVED.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+# One that was made full stays for a day, in which permits of before may be settled, and while it would be empty without that.
+IS_UNUSED = """rate_key.full_at <= flowed
+             AND coalesce(rate_key.reset_at <= now() - interval '1 day' AND full_from <= flowed, true)"""
 
 # A walk along the primary key, a page a call: an index of `full_at` would have to be written by every use of a key.
 # A key that is used meanwhile stays: no lock was taken, and PostgreSQL before 18.1, 17.7, 16.11, 15.15 and 14.20 does not
 # compare the place of a row that was updated meanwhile, but all other conditions.
 SWEEP_KEYS = """
 WITH page AS MATERIALIZED (
-    SELECT ctid AS place, scope, key, full_at FROM {schema}.rate_key WHERE (scope, key) > ($1, $2) ORDER BY scope, key LIMIT $3
+    SELECT ctid AS place, scope, key, full_at, reset_at
+    FROM {schema}.rate_key WHERE (scope, key) > ($1, $2) ORDER BY scope, key LIMIT $3
 ), bucket AS MATERIALIZED ({bucket}
 ), unused AS (
     DELETE FROM {schema}.rate_key
-    WHERE ctid = ANY (ARRAY(SELECT place FROM page JOIN bucket USING (scope) WHERE full_at <= flowed))
-      AND full_at <= (SELECT flowed FROM bucket WHERE bucket.scope = rate_key.scope)
+    WHERE ctid = ANY (ARRAY(SELECT place FROM page AS rate_key JOIN bucket USING (scope) WHERE {is_unused}))
+      AND EXISTS (SELECT FROM bucket WHERE bucket.scope = rate_key.scope AND {is_unused})
 )
 SELECT count(*) AS keys, (max(ARRAY[scope, key]))[1] AS scope, (max(ARRAY[scope, key]))[2] AS key FROM page
-""".replace("{bucket}", BUCKET)
+""".replace("{bucket}", BUCKET).replace("{is_unused}", IS_UNUSED)
 
 SWEEP_PERMITS = """
 WITH old AS (
@@ -399,9 +373,8 @@ class PostgresPermits:
     @tried_again
     async def settle(self, permit: Permit, more: float) -> bool:
         while True:
-            is_first: bool | None = await self._database.fetchval(
-                SETTLE, permit.scope, permit.key, permit.full_at, more, permit.id, SETTLED
-            )
+            of = permit.scope, permit.key, permit.full_at, more, permit.id, SETTLED, permit.granted_at
+            is_first: bool | None = await self._database.fetchval(SETTLE, *of)
             if is_first is not None:
                 return is_first
             await self._refuse(permit.scope, 0)
@@ -416,15 +389,12 @@ class PostgresPermits:
         record = await self._database.fetchrow(AWAITED, job_id)
         return None if record is None else AwaitedKey(record["scope"], record["key"])
 
-    async def moved(self, scope: str) -> None:
-        last: int | None = 0
-        while last is not None:
-            last = await self._move(scope, last)
+    async def moved(self, scope: str, key: str | None = None) -> None:
+        await promises.move(self._database, scope, key)
 
     @tried_again
-    async def _move(self, scope: str, after: int) -> int | None:
-        last: int | None = await self._database.fetchval(MOVED, scope, after, TOGETHER)
-        return last
+    async def reset(self, scope: str, key: str, *, by: str | None = None) -> bool:
+        return await promises.reset(self._database, scope, key, by)
 
     @tried_again
     async def give_back(self, *, limit: int) -> bool:

@@ -37,8 +37,8 @@ WHERE scope = $1 AND generation = $3
 EMPTY = """
 WITH emptied AS (
     UPDATE {schema}.rate_limit
-    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now(),
-        emptied = {flowed} + capacity, void_to = {flowed} + capacity
+    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1,
+        emptied_at = greatest(now(), reset_at), emptied = {flowed} + capacity, void_to = {flowed} + capacity
     WHERE scope = $1
     RETURNING generation
 )

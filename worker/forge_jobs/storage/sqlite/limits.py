@@ -82,7 +82,8 @@ class SqliteLimits:
             return [
                 scope
                 for (scope,) in transaction.rows(
-                    "SELECT scope FROM rate_limit WHERE changed_at > ? ORDER BY scope", (since,)
+                    "SELECT scope FROM rate_limit WHERE max(coalesce(changed_at, 0), coalesce(reset_at, 0)) > ? ORDER BY scope",
+                    (since,),
                 )
             ]
 
@@ -133,18 +134,26 @@ def _shrink(transaction: Transaction, scope: str, capacity: float) -> None:
     While keys are empty since the limit was emptied, what was spent and promised since is measured by the new capacity.
     """
     [before] = transaction.records(
-        f"SELECT capacity, void_to, emptied, {FLOWED} AS flowed FROM rate_limit WHERE scope = :scope",
+        f"SELECT capacity, void_to, emptied, emptied_at, {FLOWED} AS flowed FROM rate_limit WHERE scope = :scope",
         {"scope": scope, "now": transaction.now},
     )
     if before["capacity"] <= capacity:
         return
     transaction.execute("DELETE FROM permit WHERE scope = ? AND full_at <= ?", (scope, before["void_to"]))
     if before["emptied"] > before["flowed"]:
-        shrunk = {"scope": scope, "emptied": before["emptied"], "by": capacity - before["capacity"]}
-        transaction.execute("UPDATE permit SET full_at = full_at + :by WHERE scope = :scope", shrunk)
+        shrunk = {
+            **{name: before[name] for name in ("emptied", "emptied_at")},
+            "scope": scope,
+            "by": capacity - before["capacity"],
+        }
+        transaction.execute(
+            "UPDATE permit SET full_at = full_at + :by WHERE scope = :scope AND NOT EXISTS (SELECT 1 FROM rate_key "
+            "WHERE (scope, key) = (permit.scope, permit.key) AND reset_at > :emptied_at)",
+            shrunk,
+        )
         transaction.execute(
             "UPDATE rate_key SET full_at = max(full_at, :emptied) + :by, free_to = free_to + :by "
-            "WHERE scope = :scope AND full_at > :emptied + :by",
+            "WHERE scope = :scope AND full_at > :emptied + :by AND coalesce(reset_at <= :emptied_at, true)",
             shrunk,
         )
 

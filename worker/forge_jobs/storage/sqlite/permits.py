@@ -10,6 +10,7 @@ from functools import partial
 from operator import itemgetter
 
 from forge_jobs.errors import RateLimited
+from forge_jobs.model.intervention import Deed
 from forge_jobs.model.permit import (
     SETTLED,
     AwaitedKey,
@@ -22,6 +23,7 @@ from forge_jobs.model.permit import (
     tails,
 )
 from forge_jobs.storage import refusals
+from forge_jobs.storage.sqlite import interventions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.limits import FLOWED, get
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
@@ -58,12 +60,25 @@ class Bucket:
     refill: float
     flowed: float  # towards each key, from the beginning until now
     emptied: float  # no bucket is full before so many have flowed
+    emptied_at: int | None
     void_to: float  # permits up to this number are void
 
     @property
     def full_from(self) -> float:
         """When a bucket of which nothing is spent is full."""
         return max(self.flowed, self.emptied)
+
+    @property
+    def nearly(self) -> float:
+        """How many tokens are none: sums of fractions are not exact."""
+        return self.refill * NEARLY / SECOND
+
+    def is_unused(self, full_at: float, reset_at: int | None) -> bool:
+        """Whether the row of a key says nothing. One that was made full stays for a day, in which permits of before may be settled, and
+        while it would be empty without that.
+        """
+        is_past = reset_at is None or (reset_at <= self.now - DAY and self.emptied <= self.flowed)
+        return full_at <= self.flowed and is_past
 
     def time(self, tokens: float) -> int:
         """Return how many microseconds it takes until so many tokens have flowed."""
@@ -105,7 +120,7 @@ class SqlitePermits:
 
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         def reserve(transaction: Transaction) -> Permit:
-            flow = _refilled(transaction, scope, cost)
+            flow = _refilled(transaction, scope, key, cost)
             before = _full_at(transaction, flow, scope, key)
             free = min(cost, _free(transaction, flow, scope, key))
             # Tokens that were given back are taken first, where all that is wanted is there at once with them. The number
@@ -128,7 +143,8 @@ class SqlitePermits:
 
     async def settle(self, permit: Permit, more: float) -> bool:
         def settle(transaction: Transaction) -> bool:
-            flow = _flow(transaction, permit.scope) if more <= 0 else _refilled(transaction, permit.scope, 0)
+            scope, key = permit.scope, permit.key
+            flow = _flow(transaction, scope, key) if more <= 0 else _refilled(transaction, scope, key, 0)
             until = (
                 transaction.now
                 + micros(SETTLED)
@@ -140,8 +156,7 @@ class SqlitePermits:
             ):
                 return False
             if more > 0:
-                full_at = _full_at(transaction, flow, permit.scope, permit.key)
-                _write(transaction, permit.scope, permit.key, full_at + more)
+                _write(transaction, scope, key, _full_at(transaction, flow, scope, key) + more)
             else:
                 _give_back(transaction, flow, permit, -more)
             return True
@@ -152,9 +167,10 @@ class SqlitePermits:
         def hottest(transaction: Transaction) -> list[KeyUse]:
             flow = _flow(transaction, scope)
             rows = transaction.rows(
-                "SELECT key, max(full_at, ?1) - ?2 - max(0, free_to - ?1) AS spent FROM rate_key "
-                "WHERE scope = ?3 AND spent > ?4 ORDER BY spent DESC, key LIMIT ?5",
-                (flow.full_from, flow.flowed, scope, flow.refill * NEARLY / SECOND, limit),
+                "SELECT key, max(full_at, full_from) - ?1 - max(0, free_to - full_from) AS spent FROM ("
+                "SELECT rate_key.*, CASE WHEN reset_at > ?2 THEN ?1 ELSE ?3 END AS full_from FROM rate_key WHERE scope = ?4) "
+                "WHERE spent > ?5 ORDER BY spent DESC, key LIMIT ?6",
+                (flow.flowed, flow.emptied_at, flow.full_from, scope, flow.nearly, limit),
             )
             return [
                 KeyUse(key, spent, moment(flow.now + flow.time(spent)) if flow.refill else None)
@@ -176,11 +192,12 @@ class SqlitePermits:
 
         return await self._database.read(awaited)
 
-    async def moved(self, scope: str) -> None:
+    async def moved(self, scope: str, key: str | None = None) -> None:
         def move(transaction: Transaction, after: int) -> int | None:
             page = transaction.value(
-                "SELECT max(job_id) FROM (SELECT job_id FROM permit WHERE scope = ? AND job_id > ? ORDER BY job_id LIMIT ?)",
-                (scope, after, TOGETHER),
+                "SELECT max(job_id) FROM (SELECT job_id FROM permit WHERE scope = ? AND job_id > ? AND coalesce(key = ?, true) "
+                "ORDER BY job_id LIMIT ?)",
+                (scope, after, key, TOGETHER),
             )
             if page is None:
                 return None
@@ -188,10 +205,11 @@ class SqlitePermits:
                 name: _flow(transaction, name) for (name,) in transaction.rows("SELECT scope FROM rate_limit")
             }
             turns: dict[int, tuple[int, int]] = {}  # by job: when its last permit is for, and when that was
-            for job_id, name, key, take, full_at, until in transaction.rows(
+            for job_id, name, its, take, full_at, until in transaction.rows(
                 "SELECT job_id, scope, key, take, full_at, until FROM permit "
-                "WHERE job_id IN (SELECT job_id FROM permit WHERE scope = ? AND job_id > ? AND job_id <= ?)",
-                (scope, after, page),
+                "WHERE job_id IN (SELECT job_id FROM permit "
+                "WHERE scope = ? AND job_id > ? AND job_id <= ? AND coalesce(key = ?, true))",
+                (scope, after, page, key),
             ):
                 if not flows[name].refill:
                     continue
@@ -201,7 +219,7 @@ class SqlitePermits:
                 if name == scope and until < at + DAY:
                     transaction.execute(
                         "UPDATE permit SET until = ? WHERE job_id = ? AND scope = ? AND key = ? AND take = ?",
-                        (at + DAY, job_id, scope, key, take),
+                        (at + DAY, job_id, scope, its, take),
                     )
             sooner = 0
             for job_id, (
@@ -220,6 +238,20 @@ class SqlitePermits:
         last: int | None = 0
         while last is not None:
             last = await self._database.write(partial(move, after=last))
+
+    async def reset(self, scope: str, key: str, *, by: str | None = None) -> bool:
+        def reset(transaction: Transaction) -> bool:
+            flow = _flow(transaction, scope, key)
+            spent = (
+                _full_at(transaction, flow, scope, key) - _free(transaction, flow, scope, key) - flow.flowed
+            )
+            if spent <= flow.nearly:
+                return False
+            _reset(transaction, flow, scope, key)
+            interventions.note_of(transaction, [f"limit {scope}"], Deed.RESET, by, f"key {key!r}")
+            return True
+
+        return await self._database.write(reset)
 
     async def give_back(self, *, limit: int) -> bool:
         page = await self._database.read(
@@ -244,15 +276,15 @@ class SqlitePermits:
                 (transaction.now, limit),
             )
             page = transaction.rows(
-                "SELECT scope, key, full_at FROM rate_key WHERE (scope, key) > (?, ?) ORDER BY scope, key LIMIT ?",
+                "SELECT scope, key, full_at, reset_at FROM rate_key WHERE (scope, key) > (?, ?) ORDER BY scope, key LIMIT ?",
                 (*self._swept_to, limit),
             )
-            flowed = {scope: _flow(transaction, scope).flowed for scope in {row[0] for row in page}}
+            flows = {scope: _flow(transaction, scope) for scope in {row[0] for row in page}}
             transaction.execute_many(
                 "DELETE FROM rate_key WHERE scope = ? AND key = ?",
-                [(scope, key) for scope, key, full_at in page if full_at <= flowed[scope]],
+                [(scope, key) for scope, key, *stands in page if flows[scope].is_unused(*stands)],
             )
-            return max(permits, settled), [(scope, key) for scope, key, _ in page]
+            return max(permits, settled), [(scope, key) for scope, key, *_ in page]
 
         permits, keys = await self._database.write(sweep)
         self._swept_to = keys[-1] if len(keys) == limit else FIRST_KEY
@@ -277,7 +309,7 @@ def _give_tails_back(job_ids: Sequence[int], transaction: Transaction) -> None:
 
 def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
     scope, key, cost = request.scope, request.key, request.cost
-    flow = _refilled(transaction, scope, cost)
+    flow = _refilled(transaction, scope, key, cost)
     place = (request.job_id, scope, key, request.take, cost)
     is_it = "WHERE job_id = ? AND scope = ? AND key = ? AND take = ? AND cost = ?"
     kept = transaction.row(f"SELECT full_at FROM permit {is_it} AND full_at > ?", (*place, flow.void_to))
@@ -310,33 +342,70 @@ def _keep(transaction: Transaction, request: PermitRequest, full_at: float, unti
 
 
 def _give_back(transaction: Transaction, flow: Bucket, permit: Permit, tokens: float) -> None:
+    # What was given out before somebody made the key full is forgotten, and not there once more.
+    it = "scope = ? AND key = ? AND coalesce(reset_at < ?, true)"
+    of = permit.scope, permit.key, micros(permit.granted_at)
     if transaction.changed(
-        "UPDATE rate_key SET full_at = full_at - ? WHERE scope = ? AND key = ? AND full_at = ?",
-        (tokens, permit.scope, permit.key, permit.full_at),
+        f"UPDATE rate_key SET full_at = full_at - ? WHERE {it} AND full_at = ?",
+        (tokens, *of, permit.full_at),
     ):
         return
     # Others came behind them: those that are in the bucket are free, but for what has flowed back.
     last = min(permit.full_at, flow.flowed + flow.capacity)
     free = max(0.0, last - max(permit.full_at - tokens, flow.full_from))
     transaction.execute(
-        "UPDATE rate_key SET free_to = max(free_to, ?) + ? WHERE scope = ? AND key = ? AND full_at > ?",
-        (flow.full_from, free, permit.scope, permit.key, permit.full_at),
+        f"UPDATE rate_key SET free_to = max(free_to, ?) + ? WHERE {it} AND full_at > ?",
+        (flow.full_from, free, *of, permit.full_at),
     )
 
 
-def _flow(transaction: Transaction, scope: str) -> Bucket:
-    """Return the rate limit as its keys see it. Raises UnknownScope."""
+def _reset(transaction: Transaction, flow: Bucket, scope: str, key: str) -> None:
+    """See `Permits.reset`, of a key of which something is spent."""
+    # What was voided is gone, so that nothing is taken for it.
+    transaction.execute("DELETE FROM permit WHERE scope = ? AND full_at <= ?", (scope, flow.void_to))
+    transaction.execute(
+        "DELETE FROM permit WHERE scope = ? AND key = ? AND (job_id IN (SELECT job_id FROM finished) "
+        "OR job_id NOT IN (SELECT id FROM job))",
+        (scope, key),
+    )
+    # Jobs that wait for tokens get them out of the full bucket, one after another as before. Those for whom they were there
+    # already have them, and none of these come back when they are settled.
+    last = flow.flowed
+    promised = "SELECT job_id, take, cost, full_at FROM permit WHERE scope = ? AND key = ? ORDER BY full_at, job_id, take"
+    for job_id, take, cost, full_at in transaction.rows(promised, (scope, key)):
+        last = min(full_at, last + cost if flow.wait(full_at) else last)
+        transaction.execute(
+            "UPDATE permit SET full_at = ? WHERE job_id = ? AND scope = ? AND key = ? AND take = ?",
+            (last, job_id, scope, key, take),
+        )
+    moment = "max(?, coalesce(reset_at, 0), coalesce(emptied_at + 1, 0))"
+    transaction.execute(
+        f"UPDATE rate_limit SET reset_at = {moment}, void_to = -1 WHERE scope = ?", (transaction.now, scope)
+    )
+    _write(transaction, scope, key, last)
+    transaction.execute(
+        "UPDATE rate_key SET free_to = 0, reset_at = (SELECT reset_at FROM rate_limit WHERE scope = ?1) WHERE scope = ?1 AND key = ?2",
+        (scope, key),
+    )
+
+
+def _flow(transaction: Transaction, scope: str, key: str | None = None) -> Bucket:
+    """Return the rate limit as this key sees it (None: one that nobody has made full). Raises UnknownScope."""
     limit = get(transaction, scope)
-    [(flowed, emptied, void_to)] = transaction.rows(
-        f"SELECT {FLOWED}, emptied, void_to FROM rate_limit WHERE scope = :scope",
-        {"scope": scope, "now": transaction.now},
+    [(flowed, emptied, emptied_at, void_to)] = transaction.rows(
+        f"""
+        SELECT {FLOWED}, CASE WHEN rate_key.reset_at > emptied_at THEN 0.0 ELSE emptied END, emptied_at, void_to
+        FROM rate_limit LEFT JOIN rate_key ON rate_key.scope = rate_limit.scope AND rate_key.key = :key
+        WHERE rate_limit.scope = :scope
+        """,
+        {"scope": scope, "key": key, "now": transaction.now},
     )
-    return Bucket(transaction.now, limit.capacity, limit.refill, flowed, emptied, void_to)
+    return Bucket(transaction.now, limit.capacity, limit.refill, flowed, emptied, emptied_at, void_to)
 
 
-def _refilled(transaction: Transaction, scope: str, cost: float) -> Bucket:
-    """Return the rate limit. Raises UnknownScope, and InvalidInput when it gives no permit for `cost` tokens."""
-    flow = _flow(transaction, scope)
+def _refilled(transaction: Transaction, scope: str, key: str, cost: float) -> Bucket:
+    """Return the rate limit as this key sees it. Raises UnknownScope, and InvalidInput when it gives no permit for `cost` tokens."""
+    flow = _flow(transaction, scope, key)
     if not flow.refill or cost > flow.capacity:
         raise refusals.no_permit(scope, cost, flow.capacity, flow.refill)
     return flow

@@ -63,7 +63,8 @@ class SqliteTokens:
             transaction.execute(
                 f"""
                 UPDATE rate_limit
-                SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation,
+                SET tokens = 0, refilled_at = max(refilled_at, :now), generation = :generation,
+                    emptied_at = max(:now, coalesce(reset_at, 0)),
                     emptied = {FLOWED} + capacity, void_to = {FLOWED} + capacity
                 WHERE scope = :scope
                 """,

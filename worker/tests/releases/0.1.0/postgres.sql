@@ -542,7 +542,8 @@ CREATE TABLE "forge_jobs".rate_limit (
     flowed_at   timestamptz NOT NULL DEFAULT now(),
     emptied     double precision NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
     void_to     double precision NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
-    changed_at  timestamptz  -- when its capacity or refill changed the last time
+    changed_at  timestamptz,  -- when its capacity or refill changed the last time
+    reset_at    timestamptz  -- when one of its keys was made full by hand the last time
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -552,6 +553,7 @@ CREATE TABLE "forge_jobs".rate_key (
     key         text NOT NULL,
     full_at     double precision NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     free_to     double precision NOT NULL DEFAULT 0,  -- what was given back before others is free until so many have flowed
+    reset_at    timestamptz,  -- when it was made full by hand: nothing is for it that was emptied, or given out, before
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
 
@@ -3229,7 +3231,7 @@ INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, 
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.pin (job_id, version, pool, version_id, at) OVERRIDING SYSTEM VALUE VALUES ('8', '1', 'pool', 'aaaaaaa1', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.progress (job_id, attempt, share, note, at) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0.4', '40 of 100 rows', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at, reset_at) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('16', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('17', '1767225600000001', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;

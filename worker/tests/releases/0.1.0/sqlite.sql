@@ -540,7 +540,8 @@ CREATE TABLE rate_limit (
     flowed_at   INTEGER NOT NULL,
     emptied     REAL NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
     void_to     REAL NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
-    changed_at  INTEGER  -- when its capacity or refill changed the last time
+    changed_at  INTEGER,  -- when its capacity or refill changed the last time
+    reset_at    INTEGER  -- when one of its keys was made full by hand the last time
 );
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -550,6 +551,7 @@ CREATE TABLE rate_key (
     key         TEXT NOT NULL,
     full_at     REAL NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     free_to     REAL NOT NULL DEFAULT 0,  -- what was given back before others is free until so many have flowed
+    reset_at    INTEGER,  -- when it was made full by hand: nothing is for it that was emptied, or given out, before
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 
@@ -980,7 +982,7 @@ INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, 
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
 INSERT OR REPLACE INTO pin (job_id, version, pool, version_id, at) VALUES (8, '1', 'pool', 'aaaaaaa1', 1767225600000000);
 INSERT OR REPLACE INTO progress (job_id, attempt, share, note, at) VALUES (7, 1, 0.4, '40 of 100 rows', 1767225600000000);
-INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0, 0.0, NULL);
+INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at, reset_at) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0, 0.0, NULL, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (11, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (16, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority, since) VALUES (17, 1767225600000000, 1, 0, 0, NULL);

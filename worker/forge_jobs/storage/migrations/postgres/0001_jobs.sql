@@ -531,7 +531,8 @@ CREATE TABLE {schema}.rate_limit (
     flowed_at   timestamptz NOT NULL DEFAULT now(),
     emptied     double precision NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
     void_to     double precision NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
-    changed_at  timestamptz  -- when its capacity or refill changed the last time
+    changed_at  timestamptz,  -- when its capacity or refill changed the last time
+    reset_at    timestamptz  -- when one of its keys was made full by hand the last time
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -541,6 +542,7 @@ CREATE TABLE {schema}.rate_key (
     key         text NOT NULL,
     full_at     double precision NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     free_to     double precision NOT NULL DEFAULT 0,  -- what was given back before others is free until so many have flowed
+    reset_at    timestamptz,  -- when it was made full by hand: nothing is for it that was emptied, or given out, before
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
 

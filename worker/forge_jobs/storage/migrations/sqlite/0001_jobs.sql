@@ -530,7 +530,8 @@ CREATE TABLE rate_limit (
     flowed_at   INTEGER NOT NULL,
     emptied     REAL NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
     void_to     REAL NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
-    changed_at  INTEGER  -- when its capacity or refill changed the last time
+    changed_at  INTEGER,  -- when its capacity or refill changed the last time
+    reset_at    INTEGER  -- when one of its keys was made full by hand the last time
 );
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -540,6 +541,7 @@ CREATE TABLE rate_key (
     key         TEXT NOT NULL,
     full_at     REAL NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     free_to     REAL NOT NULL DEFAULT 0,  -- what was given back before others is free until so many have flowed
+    reset_at    INTEGER,  -- when it was made full by hand: nothing is for it that was emptied, or given out, before
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 

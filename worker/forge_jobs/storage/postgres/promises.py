@@ -1,0 +1,107 @@
+"""What keys of rate limits have promised to jobs, in PostgreSQL: it comes sooner, also since a key is made full."""
+
+from typing import Any
+
+from forge_jobs.model.intervention import Deed
+from forge_jobs.storage.postgres import interventions
+from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, WAIT
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.limits import unknown_scope
+
+TOGETHER = 1000
+"""Jobs whose permits are moved in one statement."""
+
+# Of the next jobs by id: those that wait for a permit, and for nothing that comes later, come when that is for now.
+MOVED = """
+WITH page AS MATERIALIZED (
+    SELECT DISTINCT job_id
+    FROM (SELECT job_id FROM {schema}.permit WHERE scope = $1 AND job_id > $2 AND coalesce(key = $4, true)
+          ORDER BY job_id LIMIT $3) AS first
+), bucket AS MATERIALIZED ({bucket}
+), kept AS MATERIALIZED (
+    SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.until, now() + {wait} AS at
+    FROM {schema}.permit JOIN bucket USING (scope)
+    WHERE permit.job_id = ANY (ARRAY(SELECT job_id FROM page)) AND refill > 0
+), longer AS (
+    UPDATE {schema}.permit SET until = kept.at + interval '24 hours' FROM kept
+    WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
+      AND permit.until < kept.at + interval '24 hours' AND permit.scope = $1
+), sooner AS (
+    UPDATE {schema}.scheduled SET run_at = turn.at
+    FROM (SELECT job_id, max(at) AS at, max(until) - interval '24 hours' AS said
+          FROM kept GROUP BY job_id) AS turn
+    WHERE scheduled.job_id = turn.job_id AND scheduled.reason = 'throttled'
+      AND scheduled.run_at > turn.at AND scheduled.run_at <= turn.said + interval '1 millisecond'
+    RETURNING run_at
+)
+SELECT (SELECT max(job_id) FROM page) AS last, (SELECT {schema}.tell('due:') FROM sooner LIMIT 1)
+"""
+MOVED = MOVED.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+
+# The limit first, as whoever empties or changes it does; then the key, for which whoever spends of it is waited for. What those have
+# promised is seen by the next statement.
+LOCK = """
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 FOR NO KEY UPDATE
+)
+INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, 0 FROM bucket
+ON CONFLICT (scope, key) DO UPDATE SET full_at = rate_key.full_at
+RETURNING (SELECT greatest(full_at, {full_from}) - greatest(0, free_to - {full_from}) - flowed > refill * 0.000002 FROM bucket)
+""".replace("{bucket}", BUCKET).replace("{full_from}", FULL_FROM)
+
+# Jobs that wait for tokens get them out of the full bucket, one after another as before. Those for whom they were there already have
+# them, and none of these come back when they are settled. What was voided is gone, so that nothing is taken for it.
+RESET = """
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
+), promised AS MATERIALIZED (
+    SELECT permit.job_id, permit.take, permit.cost, permit.full_at, flowed, {wait} > interval '0' AS is_awaited,
+           EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = permit.job_id)
+           OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = permit.job_id) AS is_left
+    FROM {schema}.permit JOIN bucket USING (scope) WHERE permit.key = $2 AND permit.full_at > void_to
+), gone AS (
+    DELETE FROM {schema}.permit USING bucket
+    WHERE permit.scope = $1 AND (permit.full_at <= void_to OR permit.key = $2 AND (permit.job_id, permit.take) IN (
+        SELECT job_id, take FROM promised WHERE is_left))
+), turn AS MATERIALIZED (
+    SELECT job_id, take, least(full_at, flowed + sum(CASE WHEN is_awaited THEN cost ELSE 0 END)
+                                        OVER (ORDER BY promised.full_at, job_id, take)) AS full_at
+    FROM promised WHERE NOT is_left
+), moved AS (
+    UPDATE {schema}.permit SET full_at = turn.full_at FROM turn
+    WHERE permit.scope = $1 AND permit.key = $2 AND (permit.job_id, permit.take) = (turn.job_id, turn.take)
+), said AS (
+    UPDATE {schema}.rate_limit
+    SET reset_at = greatest(now(), reset_at, emptied_at + interval '1 microsecond'), void_to = -1
+    WHERE scope = $1 RETURNING reset_at
+)
+UPDATE {schema}.rate_key
+SET full_at = coalesce((SELECT max(full_at) FROM turn), 0), free_to = 0, reset_at = said.reset_at
+FROM said WHERE (rate_key.scope, rate_key.key) = ($1, $2)
+""".replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+
+
+async def move(database: PostgresDatabase, scope: str, key: str | None) -> None:
+    """See `Permits.moved`."""
+    last: int | None = 0
+    while last is not None:
+        last = await _move(database, scope, key, last)
+
+
+@tried_again
+async def _move(database: PostgresDatabase, scope: str, key: str | None, after: int) -> int | None:
+    last: int | None = await database.fetchval(MOVED, scope, after, TOGETHER, key)
+    return last
+
+
+async def reset(database: PostgresDatabase, scope: str, key: str, by: str | None) -> bool:
+    """See `Permits.reset`."""
+    async with database.transaction() as connection:
+        locked: list[Any] = await database.fetch(LOCK, scope, key, connection=connection)
+        if not locked:
+            raise await unknown_scope(database, scope)
+        is_spent: bool = locked[0][0]
+        if is_spent:
+            await database.execute(RESET, scope, key, connection=connection)
+            note = f"key {key!r}"
+            await interventions.note_of(database, connection, [f"limit {scope}"], Deed.RESET, by, note)
+    return is_spent
