@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from forge_jobs.model.group import Group, decoded
 from forge_jobs.model.job import KeyMode, NewJob
 
 
@@ -37,6 +38,8 @@ class CronConfig:
     key: str | None = None  # of its jobs; excludes `overlap` being false
     key_mode: KeyMode = KeyMode.DEDUPE  # matters only with a key
     tags: tuple[str, ...] = ()  # of its jobs
+    groups: str | None = None  # of its jobs, as `model.group.encoded` returns them
+    tenant: str | None = None  # of its jobs; excludes groups
     overlap: bool = True  # False: a fire is skipped while the cron's last job is not ended
     missed: Missed = Missed.LATEST
     missed_limit: int = 100
@@ -51,6 +54,11 @@ class CronConfig:
     # what handlers declared, written by workers, as `cron_declarations` writes it
     declared: str | None = None  # last; None: no handler ever declared it
     declared_before: tuple[str, ...] = ()  # the digests of what was declared before that
+
+    @property
+    def group(self) -> tuple[Group, ...]:
+        """The groups of its jobs."""
+        return tuple(decoded(self.groups).values())
 
     def job(self) -> NewJob:
         """Return the job that a fire enqueues; without `overlap` its key is the cron's, which one job at a time holds."""
@@ -67,6 +75,8 @@ class CronConfig:
             key=self.key if self.overlap else f"cron:{self.name}",
             key_mode=self.key_mode,
             tags=self.tags,
+            groups=self.groups,
+            tenant=self.tenant,
         )
 
 

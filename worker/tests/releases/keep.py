@@ -184,7 +184,13 @@ async def fill(database: Database) -> None:
 
         fires_at = MOMENT + timedelta(seconds=1)
         await storage.crons.set(cron(next_fire_at=fires_at))
-        declared = cron("often", expression="@hourly", declared="said", declared_before=("before",))
+        declared = cron(
+            "often",
+            expression="@hourly",
+            declared="said",
+            declared_before=("before",),
+            groups='{"serial":{}}',
+        )
         await storage.crons.declare(declared, last_declared=None)
         await storage.fires.fire(await storage.crons.get("nightly"), [fires_at], None, epoch=epoch)
 

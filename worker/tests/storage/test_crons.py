@@ -8,6 +8,7 @@ import pytest
 
 from forge_jobs.errors import InvalidInput, Managed, UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
 from forge_jobs.model.kind import Kind
 from tests.storage.factories import NEVER, claim, cron, done, ended, job, leader, queue, worker
@@ -55,13 +56,18 @@ async def test_a_cron_is_kept_with_every_fact(storage):
         enabled=False,
     )
     keyed = replace(wanted, name="keyed", overlap=True, key="k", key_mode=KeyMode.REPLACE)
+    grouped = replace(wanted, name="grouped", groups=encoded([Group("a", 2), Group("b")]))
+    fair = replace(grouped, name="fair", groups=None, tenant="ada")
 
     assert await storage.crons.set(wanted) == wanted
     assert await storage.crons.get("digest") == wanted
     assert await storage.crons.set(keyed) == keyed
     assert await storage.crons.set(replace(keyed, name="digest", key=None)) != wanted
+    assert await storage.crons.set(grouped) == grouped
+    assert await storage.crons.set(replace(grouped, name="digest")) != wanted
     assert await storage.crons.set(wanted) == wanted
-    assert await storage.crons.all() == [wanted, keyed]
+    assert await storage.crons.set(fair) == fair
+    assert await storage.crons.all() == [wanted, fair, grouped, keyed]
 
 
 async def test_the_jobs_of_a_cron_have_its_key_and_its_tags(storage, epoch, nightly):

@@ -16,7 +16,7 @@ def declared(said="a", before=(), **facts):
 
 
 async def test_a_declared_cron_is_made_with_every_fact(storage):
-    wanted = declared("a", ("b", "c"), tags=("x",), missed_within=timedelta(hours=1))
+    wanted = declared("a", ("b", "c"), tags=("x",), missed_within=timedelta(hours=1), tenant="ada")
 
     assert await storage.crons.declare(wanted, last_declared=None)
     assert await storage.crons.get("nightly") == wanted

@@ -181,7 +181,7 @@ _START_BY = f"coalesce(begins_by, greatest(due, {MOMENT}) + make_interval(secs =
 _DEADLINE = f"coalesce(ends_by, greatest(due, {MOMENT}) + make_interval(secs => ends_within))"
 
 # Where some have groups, tenants, tags, time limits or meta, or run others again. Inside a caller's transaction nothing that others need may be locked, so jobs
-# that have to be let in are scheduled for now: whoever hears of the commit makes them pending, or blocked.
+# that have to be let in are scheduled for now ($21): whoever hears of the commit makes them pending, or blocked.
 ENQUEUE_LINKED = (
     filled(
         ENQUEUE_BATCH,
@@ -190,20 +190,20 @@ ENQUEUE_LINKED = (
         joined=f""", linked AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
            true AS is_new
-    FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
+    FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $21
 ), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")}), fair AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, tenant, {{schema}}.micros(created_at) AS since, number,
            {filled(tenants.IS_PAUSED, kind="known.kind")} AS is_paused
-    FROM known WHERE tenant IS NOT NULL AND due <= {MOMENT} AND NOT $10
+    FROM known WHERE tenant IS NOT NULL AND due <= {MOMENT} AND NOT $21
 ), {filled(tenants.TURNS, of="fair", order="number")}""",
         linked=", links, groups, tags, rerun_of, tenant, meta",
         links=f", {{links}}, groups, {tags.DECODED}, rerun_of, tenant, meta",
         not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
         plain=" AND groups IS NULL AND tenant IS NULL",
-        counted=" AND groups IS NULL AND (tenant IS NULL OR NOT $10)",
+        counted=" AND groups IS NULL AND (tenant IS NULL OR NOT $21)",
         link=", links",
         has_groups=", {links}",
-        or_later=" OR $10 AND coalesce(groups, tenant) IS NOT NULL",
+        or_later=" OR $21 AND coalesce(groups, tenant) IS NOT NULL",
         and_joined=", joined.* FROM joined",
     )
     .replace("{links}", f"{{schema}}.links_of(groups, {_START_BY}, {_DEADLINE}, tenant)")
@@ -303,21 +303,25 @@ async def _take_key(
 
 
 async def enqueue_many(
-    database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any
+    database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any, *, is_short: bool = False
 ) -> list[Enqueued]:
-    """All jobs wait, or none; see `Jobs.enqueue_many`."""
+    """All jobs wait, or none; see `Jobs.enqueue_many`.
+
+    `is_short`: the transaction is ours and ends at once, so that jobs may join their groups in it; then the caller settles
+    what groups have left to do.
+    """
     if not jobs:
         return []
     refusals.check_jobs(jobs)
     if len(jobs) <= SMALL_BATCH and are_plain(jobs):
         piece = next(pieces(jobs))
         if len(piece) == len(jobs):
-            return await _enqueue_batch(database, piece, connection)
+            return await _enqueue_batch(database, piece, connection, is_short=is_short)
     return await enqueue_by_copy(database, jobs, connection)
 
 
 async def _enqueue_batch(
-    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
+    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, *, is_short: bool
 ) -> list[Enqueued]:
     is_linked = any(job.has_more for job in jobs)
     record = await database.fetchrow(
@@ -341,6 +345,7 @@ async def _enqueue_batch(
                 [job.rerun_of for job in jobs],
                 [job.tenant for job in jobs],
                 [job.meta for job in jobs],
+                connection is not None and not is_short,
             ]
             if is_linked
             else []
@@ -355,7 +360,8 @@ async def _enqueue_batch(
         return await enqueue_by_copy(database, jobs, connection)
     if not is_linked:
         return [Enqueued(job_id) for job_id in ids]
-    await settle(database, record)
+    if not is_short:
+        await settle(database, record)
     holders = dict(zip(record["dropped"] or (), record["holders"] or (), strict=True))
     return [
         Enqueued(holders[job_id], duplicate=True, dropped=True) if job_id in holders else Enqueued(job_id)

@@ -5,9 +5,11 @@ second finds that `next_fire_at` is no longer what it was, and does nothing.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
@@ -16,6 +18,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.crons import COLUMNS, cron_config
 from forge_jobs.storage.postgres.enqueue import enqueue_many
+from forge_jobs.storage.postgres.groups import settle_all
 from forge_jobs.storage.postgres.leadership import LEADS
 
 SEED = """
@@ -60,7 +63,6 @@ class PostgresFires:
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(SEED, name, next_fire_at, epoch)
 
-    @tried_again
     async def fire(
         self,
         cron: CronConfig,
@@ -68,6 +70,16 @@ class PostgresFires:
         next_fire_at: datetime | None,
         *,
         epoch: LeaderEpoch,
+    ) -> list[Enqueued]:
+        fired = await self._fired(cron, fires, next_fire_at, epoch)
+        if cron.groups is not None:
+            with suppress(StorageUnavailable):  # then a worker sees to it
+                await settle_all(self._database)
+        return fired
+
+    @tried_again
+    async def _fired(
+        self, cron: CronConfig, fires: Sequence[datetime], next_fire_at: datetime | None, epoch: LeaderEpoch
     ) -> list[Enqueued]:
         latest = max(fires, default=None)
         async with self._database.transaction() as connection:
@@ -96,7 +108,7 @@ class PostgresFires:
     ) -> list[Enqueued]:
         records = await self._database.fetch(NOT_FIRED, cron_id, list(fires), connection=connection)
         moments = [record["fire_at"] for record in records]
-        answers = await enqueue_many(self._database, [cron.job()] * len(moments), connection)
+        answers = await enqueue_many(self._database, [cron.job()] * len(moments), connection, is_short=True)
         fired = {moment: job for moment, job in zip(moments, answers, strict=True) if not job.duplicate}
         await self._database.execute(
             FIRED,

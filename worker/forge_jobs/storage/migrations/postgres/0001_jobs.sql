@@ -784,6 +784,8 @@ CREATE TABLE {schema}.cron (
     key           text,  -- of its jobs
     key_mode      text NOT NULL DEFAULT 'dedupe',
     tags          text[] NOT NULL DEFAULT '{}',  -- of its jobs
+    groups        text,  -- of its jobs, as in `job`
+    tenant        text,  -- of its jobs; excludes groups
     overlap       boolean NOT NULL,
     missed        text NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),

@@ -744,6 +744,8 @@ CREATE TABLE cron (
     key           TEXT,  -- of its jobs
     key_mode      TEXT NOT NULL DEFAULT 'dedupe',
     tags          TEXT NOT NULL DEFAULT '[]',  -- of its jobs, a JSON array
+    groups        TEXT,  -- of its jobs, as in `job`
+    tenant        TEXT,  -- of its jobs; excludes groups
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
