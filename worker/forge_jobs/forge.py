@@ -97,7 +97,7 @@ class Forge(ForgeDatabases, Producer, Signaller, HandlerDecorator, Extensible):
     @property
     def crons(self) -> "client.Crons":
         """List, set, enable, disable, trigger and delete crons."""
-        return client.Crons(self.storage)
+        return client.Crons(self.storage, self.handlers)
 
     @property
     def kinds(self) -> "client.Kinds":

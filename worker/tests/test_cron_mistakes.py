@@ -1,10 +1,11 @@
 """Crons that handlers cannot declare are refused where they would be declared."""
 
+import re
 from typing import Any
 
 import pytest
 
-from forge_jobs import Cron, Forge, ForgeError, InvalidCron, InvalidInput, UnfitPayload, Unique, every
+from forge_jobs import Cron, Forge, InvalidCron, InvalidInput, UnfitPayload, Unique, every
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def forge() -> Forge:
         (Cron("@daily", connection=None), InvalidInput, "no option 'connection'"),
         (["@daily", "@hourly"], InvalidInput, "two crons 'send'"),
         (Cron("@daily", payload={"to": "ada"}), UnfitPayload, "'?to'?|unknown field"),
-        (Cron("@daily", payload=[1]), ForgeError, "refused|Expected"),
+        (Cron("@daily", payload=[1]), InvalidInput, "payload of 'send' is a list, allowed is a mapping"),
         (Cron("@daily", payload=1), InvalidInput, "payload of cron 'send' is 1"),  # type: ignore[arg-type]
     ],
 )
@@ -54,15 +55,35 @@ def test_arguments_that_a_handler_needs_have_to_be_there(forge: Forge) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"unique": Unique()}, {"group": "all"}, {"fair_by": "to"}],
-    ids=lambda options: next(iter(options)),
-)
-def test_what_holds_only_for_calls_is_not_declared_with_a_cron(forge: Forge, options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match=f"cron and {next(iter(options))} are both given"):
+    ("options", "cron", "said"),
+    [
+        (
+            {"group": lambda to: f"to:{to[3]}"},
+            Cron("@daily", payload={"to": "ada"}),
+            "The group of a job of 'send' is not known, since its function failed: IndexError",
+        ),
+        ({"group": lambda to: ""}, "@daily", "group is '', allowed are 1 to 128 characters"),
+        ({"fair_by": "to"}, "@daily", "tenant is '', allowed are 1 to 128 characters"),
+        ({"fair_by": "to"}, Cron("@daily", group="ada", tenant="ada"), "has the tenant 'ada' and a group"),
+        ({"group": "all"}, Cron("@daily", tenant="ada"), "has the tenant 'ada' and a group"),
+        ({}, Cron("@daily", group=lambda other: other), "group takes the argument 'other', which send does not have"),
+        ({"unique": Unique()}, Cron("@daily", overlap=False), "overlap is false and unique is given"),
+        ({"singleton": True}, Cron("@daily", overlap=False), "overlap is false and key is given"),
+        ({"singleton": True}, Cron("@daily", key="k"), "Handler 'send' is a singleton and key is given"),
+        ({"unique": Unique(within=60)}, "@daily", "unique of a cron's jobs has within, allowed is a Unique without it"),
+        ({"unique": Unique(debounce=60)}, "@daily", "unique of a cron's jobs has debounce, allowed is a Unique without it"),
+        ({}, Cron("@daily", unique=Unique("other")), "unique names the argument 'other', which send does not have"),
+    ],
+)  # fmt: skip
+def test_what_a_cron_cannot_carry_is_refused_where_its_handler_is_declared(
+    forge: Forge, options: dict[str, Any], cron: Any, said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(said)):
 
-        @forge.handler(cron="@daily", **options)
+        @forge.handler(cron=cron, **options)
         async def send(to: str = "") -> None: ...
+
+    assert dict(forge.handlers) == {}
 
 
 @pytest.mark.parametrize(("option", "value"), [("enabled", False), ("codec", "msgpack")])

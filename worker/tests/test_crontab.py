@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge, InvalidInput, KeyMode, Managed, Missed
+from forge_jobs import Forge, Group, InvalidInput, KeyMode, Managed, Missed
 from forge_jobs.client import crontab
+from forge_jobs.model.group import encoded
 from tests.command_line import CommandLine, migrated
 
 NIGHTLY = "0 3 * * * clean_up\n"
@@ -25,7 +26,7 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def test_a_line_has_when_and_what() -> None:
-    [cron] = crontab.parse("# comment\n\n  */5  * * * mon-fri\tcheck  \n")
+    [cron] = crontab.parse("# comment\n\n  */5  * * * mon-fri\tcheck  \n", {})
 
     assert (cron.name, cron.expression, cron.kind) == ("check", "*/5 * * * mon-fri", "check")
     assert (cron.timezone, cron.payload, cron.missed) == ("UTC", b"{}", Missed.LATEST)
@@ -34,12 +35,14 @@ def test_a_line_has_when_and_what() -> None:
 def test_a_line_may_have_options_and_arguments() -> None:
     [cron] = crontab.parse(
         "@daily report ?id=shop&fill=1w2d3h4m5s&max=3&queue=slow&priority=-5&job_key=shop%20report"
-        '&job_key_mode=replace&timeout=10m&tags=a,b {"shop": {"id": 1}}'
+        '&job_key_mode=replace&timeout=10m&tags=a,b&group=shop%201 {"shop": {"id": 1}}',
+        {},
     )
 
     assert (cron.name, cron.expression, cron.queue, cron.priority) == ("shop", "@daily", "slow", -5)
     assert (cron.max_attempts, cron.timeout, cron.tags) == (3, timedelta(minutes=10), ("a", "b"))
     assert (cron.key, cron.key_mode, cron.payload) == ("shop report", KeyMode.REPLACE, b'{"shop":{"id":1}}')
+    assert cron.groups == encoded([Group("shop 1")])
     assert (cron.missed, cron.missed_within) == (
         Missed.ALL,
         timedelta(weeks=1, days=2, hours=3, minutes=4, seconds=5),
@@ -49,7 +52,7 @@ def test_a_line_may_have_options_and_arguments() -> None:
 def test_a_time_zone_holds_for_the_lines_below_it() -> None:
     text = f"{NIGHTLY}CRON_TZ=Europe/Berlin\n@daily a\n@daily b ?timezone=Asia/Tokyo\n"
 
-    assert [cron.timezone for cron in crontab.parse(text)] == ["UTC", "Europe/Berlin", "Asia/Tokyo"]
+    assert [cron.timezone for cron in crontab.parse(text, {})] == ["UTC", "Europe/Berlin", "Asia/Tokyo"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_a_time_zone_holds_for_the_lines_below_it() -> None:
         ("0 3 * * clean_up", "allowed is five fields or @daily and kin, a kind"),
         ("0 3 * * *", "allowed is five fields or @daily and kin, a kind"),
         ("0 25 * * * clean_up", "'0 25 * * *'"),
-        ("@daily clean_up ?fil=1d", "There is no option 'fil', allowed is one of deadline, fill, id,"),
+        ("@daily clean_up ?fil=1d", "There is no option 'fil', allowed is one of deadline, fill, group, id,"),
         ("@daily clean_up ?fill=soon", "fill is 'soon', allowed are seconds"),
         ("@daily clean_up ?fill=1d&missed=all", "fill and missed are both given"),
         ("@daily clean_up ?max=many", "max is 'many', allowed is a whole number"),
@@ -71,7 +74,7 @@ def test_a_time_zone_holds_for_the_lines_below_it() -> None:
 )
 def test_a_wrong_line_is_named_by_its_number(line: str, said: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        crontab.parse(NIGHTLY + line)
+        crontab.parse(NIGHTLY + line, {})
 
     assert str(error.value).startswith("Line 2: ")
     assert said in str(error.value)

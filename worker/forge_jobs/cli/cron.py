@@ -17,6 +17,7 @@ from forge_jobs.errors import InvalidCron
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.cron_options import MOST_MISSED, CronValues
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
+from forge_jobs.model.group import MOST_PLACES, Overflow
 from forge_jobs.model.job import KEY_MODES, KeyMode
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.rules.cron_times import parse
@@ -110,6 +111,29 @@ async def set_cron(
     tag: Annotated[
         list[str] | None, Option(metavar="TAG", help="A tag of its jobs; may be given several times.")
     ] = None,
+    group: Annotated[
+        str | None,
+        Option(
+            metavar="TEXT",
+            help="The group of its jobs: of the jobs of a group only so many run at once, one unless it is said.",
+        ),
+    ] = None,
+    group_limit: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            help="How many jobs of the group may be pending or in progress at once.",
+            parser=values.whole("--group-limit", least=1, most=MOST_PLACES),
+        ),
+    ] = None,
+    overflow: Annotated[
+        str | None,
+        Option(metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="On whose behalf its jobs are: the tenants of a queue take turns."),
+    ] = None,
     overlap: Annotated[
         bool,
         Option("--overlap/--no-overlap", help="Whether the cron fires while its last job has not ended."),
@@ -165,6 +189,10 @@ async def set_cron(
         wanted["key"] = key
     if key_mode is not None:
         wanted["key_mode"] = key_mode
+    if said := values.group(group, group_limit, overflow):
+        wanted["group"] = said
+    if tenant is not None:
+        wanted["tenant"] = tenant
     if tag:
         wanted["tags"] = tag
     if missed_within is not None:

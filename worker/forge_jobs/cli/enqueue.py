@@ -15,7 +15,7 @@ from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.handlers.unique import CONFLICTS, EDGES, Unique
-from forge_jobs.model.group import MOST_PLACES, Group, Overflow
+from forge_jobs.model.group import MOST_PLACES, Overflow
 from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
@@ -243,10 +243,8 @@ async def enqueue(
         options["key_mode"] = key_mode
     if unique := _unique(unique_by, unique_within, debounce, max_wait, edge, on_conflict, latest):
         options["unique"] = unique
-    if group is not None:
-        options["group"] = Group(group, group_limit, overflow or Overflow.WAIT)
-    elif group_limit is not None or overflow is not None:
-        raise InvalidInput("--group-limit or --overflow is given and --group is not, allowed is both.")
+    if said := values.group(group, group_limit, overflow):
+        options["group"] = said
     if tenant is not None:
         options["tenant"] = tenant
     if tag:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 from forge_jobs.client import crontab
 from forge_jobs.client.acting import who_acts, who_is_named
 from forge_jobs.errors import Managed
 from forge_jobs.handlers.cron_options import CronValues, checked_cron
+from forge_jobs.handlers.handler import Handler
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
@@ -23,8 +24,9 @@ STATE = ("next_fire_at", "last_fire_at", "last_error", "skipped", "declared", "d
 class Crons:
     """All crons of a database. Reached as `forge.crons`. An operator names its `epoch`, as for queues."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, handlers: Mapping[str, Handler[Any, Any]]) -> None:
         self._storage = storage
+        self._handlers = handlers
 
     async def list(self) -> Sequence[CronConfig]:
         """Return all crons by name."""
@@ -46,12 +48,14 @@ class Crons:
     ) -> CronConfig:
         """The cron has this configuration and no other, and fires from now on; return it.
 
+        Its jobs are as those that this program enqueues: what the handler that it has of `kind` says of their groups, tenant, tags
+        and what makes them unique is worked out now, of the arguments, where it is not given here.
         `expression` has five fields, six with seconds first, or is @daily or another alias. Raises
         InvalidCron when it or the time zone cannot be understood, InvalidInput,
         InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
         other than `managed_by`; then nothing was changed.
         """
-        cron = replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
+        cron = replace(self._checked(name, expression, kind, values), managed_by=managed_by)
         await self._require_sealed([cron])
         wanted = await self._seeded(cron)
         return await self._storage.crons.set(
@@ -60,7 +64,7 @@ class Crons:
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
         """The cron exists; a new one fires from now on, an existing one keeps its configuration. Raises as `set` does."""
-        cron = checked_cron(name, expression, kind, values)
+        cron = self._checked(name, expression, kind, values)
         await self._require_sealed([cron])
         await self._storage.crons.ensure(await self._seeded(cron))
 
@@ -103,7 +107,7 @@ class Crons:
         to somebody else; of these InvalidInput and Managed come before anything is changed.
         """
         names.line(owner, "owner")
-        crons = [replace(cron, managed_by=owner) for cron in crontab.parse(text)]
+        crons = [replace(cron, managed_by=owner) for cron in crontab.parse(text, self._handlers)]
         await self._require_sealed(crons)
         present = {cron.name: cron for cron in await self.list()}
         for cron in crons:
@@ -141,6 +145,9 @@ class Crons:
         """Return where each cron comes from, for people: its owner, "people", "code", or how it differs from code."""
         declared = await self._declared()
         return {cron.name: cron_declarations.origin(cron, declared) for cron in await self.list()}
+
+    def _checked(self, name: str, expression: str, kind: str, values: CronValues) -> CronConfig:
+        return checked_cron(name, expression, kind, values, self._handlers.get(names.kind(kind)))
 
     async def _declared(self) -> Set[str]:
         """Return the crons that handlers of live workers declare."""

@@ -10,13 +10,16 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.handlers.cron_options import checked_cron
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.rules.duration import parse_duration
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.handler import Handler
 
 FIELDS = 5
 LINE = re.compile(
@@ -29,8 +32,9 @@ WHOLE = re.compile(r"-?\d{1,10}")
 WORDS = {"true": True, "false": False}
 
 
-def parse(text: str) -> list[CronConfig]:
-    """Return the crons of a file, in its order; the name of one without `id` is its kind.
+def parse(text: str, handlers: "Mapping[str, Handler[Any, Any]]") -> list[CronConfig]:
+    """Return the crons of a file, in its order, with what those of `handlers` say of their kinds' jobs; the name of one without
+    `id` is its kind.
 
     A line `CRON_TZ=Europe/Berlin` holds for those below it. Options are `id`, `timezone`, `fill` (how old a missed
     fire may be that is made up for), and those of a job and of a cron that a word can say; `max`, `job_key` and
@@ -47,7 +51,7 @@ def parse(text: str) -> list[CronConfig]:
             zone = said["zone"]
             continue
         try:
-            cron = _cron(line, zone)
+            cron = _cron(line, zone, handlers)
         except ForgeError as error:
             raise InvalidInput(f"Line {number}: {error}") from None
         if cron.name in crons:
@@ -59,7 +63,7 @@ def parse(text: str) -> list[CronConfig]:
     return [cron for _, cron in crons.values()]
 
 
-def _cron(line: str, zone: str) -> CronConfig:
+def _cron(line: str, zone: str, handlers: "Mapping[str, Handler[Any, Any]]") -> CronConfig:
     found = LINE.fullmatch(line)
     if found is None:
         raise InvalidInput(f"It is {line!r}, allowed is {SHAPE}.")
@@ -70,6 +74,7 @@ def _cron(line: str, zone: str) -> CronConfig:
         " ".join(found["expression"].split()),
         found["kind"],
         {"timezone": zone, "payload": _payload(found["payload"]), **options},  # type: ignore[typeddict-item]
+        handlers.get(found["kind"]),
     )
 
 
@@ -148,6 +153,8 @@ OPTIONS: Mapping[str, Callable[[str, str], Mapping[str, Any]]] = {
     "job_key": _text("key"),
     "key_mode": _key_mode,
     "job_key_mode": _key_mode,
+    "group": _text("group"),
+    "tenant": _text("tenant"),
     "overlap": _yes_or_no("overlap"),
     "tags": lambda _, value: {"tags": value.split(",")},
 }

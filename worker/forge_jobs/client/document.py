@@ -17,7 +17,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.checkup import Checkup
 from forge_jobs.model.cron import CronConfig, LoadedCron
 from forge_jobs.model.flow import FlowNode, FlowStatus
-from forge_jobs.model.group import GroupStatus
+from forge_jobs.model.group import Group, GroupStatus
 from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.intervention import Intervention
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job, JobProgress
@@ -53,6 +53,7 @@ Fact = (
     | KeyUse
     | FlowStatus
     | FlowNode
+    | Group
     | GroupStatus
     | TenantStatus
     | RateLimit
@@ -104,6 +105,8 @@ def _entry(name: str, value: Any, fact: Fact, redacted: Redacted) -> tuple[str, 
         return name, readable(value, fact.codec, redacted)  # type: ignore[union-attr]
     if name == "worker_id" or (name == "id" and isinstance(fact, WorkerInfo)):
         return name, None if value is None else str(value)
+    if name == "groups" and isinstance(fact, CronConfig):
+        return name, [document(group) for group in fact.group]
     if name == "max_attempts":
         return name, _attempts(value, fact)
     if isinstance(value, timedelta):

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.handlers.arguments import Arguments
-from forge_jobs.handlers.options import Options
 
 if TYPE_CHECKING:
     from forge_jobs.handlers.cron_options import CronValues
+    from forge_jobs.handlers.handler import Handler
     from forge_jobs.model.cron import CronConfig
 
 NOT_OF_CODE = {
@@ -22,7 +21,7 @@ class Cron:
     """A cron that a handler declares: `@forge.handler(cron=Cron("0 3 * * *", timezone="Europe/Berlin"))`.
 
     `name` is that of its kind when it is None. The other options are those of `forge.crons.set`; without `queue`, `priority`
-    and so on its jobs have what the handler declares, its `tags` among it. Raises InvalidInput for an unknown option; all
+    and so on its jobs have what the handler declares, its `tags` and its `group` among it. Raises InvalidInput for an unknown option; all
     else is checked where the handler is declared.
     """
 
@@ -39,36 +38,20 @@ Crons = str | Cron | Sequence[str | Cron]
 """What a handler may say of its crons: an expression, a Cron, or several."""
 
 
-def declared_crons(
-    given: Any, kind: str, defaults: Options, arguments: Arguments, *, is_fair: bool
-) -> "tuple[CronConfig, ...]":
-    """Return the crons of the handler of `kind`, whose jobs have these `defaults` and take these `arguments`.
-
-    Raises InvalidCron, InvalidInput, InvalidPayload.
-    """
+def declared_crons(given: Any, handler: "Handler[..., Any, ..., Any]") -> "tuple[CronConfig, ...]":
+    """Return the crons that the handler declares, whose jobs are as those of its calls. Raises InvalidCron, InvalidInput, InvalidPayload."""
+    kind = handler.kind
     listed = [given] if isinstance(given, str | Cron) else _listed(given, kind)
     if not listed:
         return ()
     from forge_jobs.handlers.cron_options import checked_cron  # late: most handlers have no cron
 
     crons: dict[str, CronConfig] = {}
-    only_of_calls = {"unique": defaults.unique, "group": defaults.group, "fair_by": is_fair or None}
     for one in listed:
         cron = Cron(one) if isinstance(one, str) else one
         values: CronValues = {**cron.values}
-        if defaults.tags:
-            values.setdefault("tags", defaults.tags)
-        if defaults.key is not None:
-            values.setdefault("key", defaults.key)
         name = kind if cron.name is None else cron.name
-        for option, value in only_of_calls.items():
-            if value is not None:
-                raise InvalidInput(
-                    f"cron and {option} are both given, allowed is one of them: "
-                    f"{option} does not hold for jobs that a cron enqueues."
-                )
-        config = checked_cron(name, cron.expression, kind, values)
-        arguments.check(values.get("payload") or {})  # type: ignore[arg-type]  # it says itself what it takes
+        config = checked_cron(name, cron.expression, kind, values, handler)
         if name in crons:
             raise InvalidInput(
                 f"Handler {kind!r} has two crons {name!r}, allowed are different names: Cron(..., name=...)."

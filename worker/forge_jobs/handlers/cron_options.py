@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import Options, OptionValues
+from forge_jobs.handlers.request import Request, requested_of_cron
+from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.cron import CronConfig, Missed
-from forge_jobs.model.job import KeyMode
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.rules import cron_times, names, time_limits
 from forge_jobs.rules.checks import choice, known_options, whole, yes_or_no
 from forge_jobs.rules.duration import checked_duration
-from forge_jobs.rules.merging import apart
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.handler import Handler
 
 MOST_MISSED = 10_000
 """The largest `missed_limit`."""
@@ -27,9 +29,11 @@ JOB_OPTIONS = (
     "deadline",
     "key",
     "key_mode",
+    "unique",
+    "group",
+    "tenant",
     "tags",
 )
-
 
 LIMITS = ("start_by", "deadline")
 """Of these options of a job only durations, since the cron fires again and again."""
@@ -60,8 +64,13 @@ CRON_OPTIONS = (
 )
 
 
-def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:
-    """Return the cron as `storage` takes it. Raises InvalidCron, InvalidInput, InvalidPayload."""
+def checked_cron(
+    name: str, expression: str, kind: str, values: CronValues, handler: "Handler[Any, Any] | None"
+) -> CronConfig:
+    """Return the cron as `storage` takes it, with what `handler`, that of its kind, says of its jobs where the cron does not.
+
+    Raises InvalidCron, InvalidInput, InvalidPayload.
+    """
     known_options(values, (*JOB_OPTIONS, *CRON_OPTIONS), "A cron")
     names.checked_name(name, "cron")
     names.kind(kind)
@@ -77,16 +86,9 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
     limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
     missed = choice(values.get("missed", Missed.LATEST), "missed", Missed)
     overlap = yes_or_no(values.get("overlap", True), "overlap")
-    if not overlap and "key" in options:
-        raise InvalidInput(
-            "overlap is false and key is given, allowed is one of them: jobs with a key do not overlap."
-        )
-    encoded = encode(apart(payload) if isinstance(payload, list) else dict(payload), codec, of=kind)
-    job = Options.given(options).job(kind, encoded, codec)  # type: ignore[arg-type]
-    if job.key_mode is KeyMode.MERGE and not (isinstance(payload, list) and codec == "json"):
-        raise InvalidInput(
-            f"key_mode is 'merge' and the payload of cron {name!r} is no list, allowed is a list."
-        )
+    request = requested_of_cron(kind, handler, Options.given(options), codec, payload)  # type: ignore[arg-type]
+    _check_keys(request, overlap=overlap)
+    job = request.job(payload)
     return CronConfig(
         name=name,
         expression=expression,
@@ -104,12 +106,35 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         key=job.key,
         key_mode=job.key_mode,
         tags=job.tags,
+        groups=job.groups,
+        tenant=job.tenant,
         overlap=overlap,
         missed=missed,
         missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),
         missed_within=_missed_within(values.get("missed_within"), missed),
         enabled=yes_or_no(values.get("enabled", True), "enabled"),
     )
+
+
+def _check_keys(request: Request, *, overlap: bool) -> None:
+    """Raise InvalidInput when a cron cannot say what makes its jobs unique, or says that twice."""
+    key = "key" if request.unique is None else "unique"
+    if not overlap and (request.unique is not None or request.pattern.key is not None):
+        raise InvalidInput(
+            f"overlap is false and {key} is given, allowed is one of them: jobs with a {key} do not overlap."
+        )
+    if request.unique is not None:
+        _require_until_the_end(request.unique)
+
+
+def _require_until_the_end(unique: Unique) -> None:
+    """Raise InvalidInput when it holds for a time, and not until a job has ended."""
+    for option in ("within", "debounce"):
+        if getattr(unique, option) is not None:
+            raise InvalidInput(
+                f"unique of a cron's jobs has {option}, allowed is a Unique without it, which holds until a job has ended, "
+                "or a key of the cron."
+            )
 
 
 def _missed_within(value: timedelta | float | None, missed: Missed) -> timedelta | None:

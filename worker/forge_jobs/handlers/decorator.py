@@ -121,7 +121,7 @@ class HandlerDecorator:
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
         it; `unique`, `group`, `fair_by` (an argument, or a function of arguments: whose jobs take turns), `tags` and
-        `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in one call: it takes
+        `singleton` hold for jobs that this program enqueues, and those of crons that it sets. With `batch` the function does many jobs in one call: it takes
         a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's concurrency, and
         with pin="version", once it has done a step, goes on with workers of the version that began it only. `retry` and
         `on_failure` say how failed attempts are followed by others, `on_lost` what becomes of a job whose worker was lost.

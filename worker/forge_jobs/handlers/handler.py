@@ -131,9 +131,7 @@ class Handler(Generic[P, R, Q, V]):
         self._read(function, self._together(batch), limits)
         self._check_patience(batch)
         self._check_arguments()
-        self.crons = declared_crons(
-            cron, self.kind, self.defaults, self.arguments, is_fair=fair_by is not None
-        )
+        self.crons = declared_crons(cron, self)
         self._check_redaction(redact, fair_by, sealed_only)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)

@@ -180,6 +180,11 @@ class Options:
         both._check_time_limits()
         return both
 
+    @property
+    def unpublished(self) -> "Options":
+        """The options of a handler that the row of its kind does not have: only a program with the handler knows them."""
+        return Options(key=self.key, unique=self.unique, group=self.group, tags=self.tags)
+
     def _says(self, name: str) -> bool:
         value = getattr(self, name)
         return value is not UNSET if name == "max_attempts" else value is not None

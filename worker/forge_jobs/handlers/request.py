@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -13,11 +13,13 @@ from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, UnfitPayload
 from forge_jobs.handlers.fairness import Fairness
 from forge_jobs.handlers.grouping import Grouping
-from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.options import NAMES, Options
 from forge_jobs.handlers.unique import Unique, require_arguments
-from forge_jobs.model.job import Alike, KeyMode, NewJob
+from forge_jobs.model.job import MAX_PAYLOAD, Alike, KeyMode, NewJob
 from forge_jobs.rules.merging import apart, is_list
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.handler import Handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +64,75 @@ class Request:
 
 
 def requested(
-    kind: str, handler: Handler[Any, Any] | None, options: Options, limit: int, *, like: Payload | None
+    kind: str, handler: "Handler[Any, Any] | None", options: Options, limit: int, *, like: Payload | None
 ) -> Request:
     """Return what is asked for with these options, for payloads with the codec of one that is `like` them.
 
     `limit` is how many bytes a payload may have. Raises InvalidInput.
     """
-    check: Callable[..., bytes] = partial(encode, of=kind)
     merged, codec = options, "json"
     if handler is not None:
-        if handler.is_singleton:
-            _require_no_other_key(kind, options)
-        if options.unique is not None:
-            require_arguments(options.unique, kind, handler.arguments)
-        if options.group is not None:
-            options.group.require_arguments(kind, handler.arguments)
-        merged, check, codec = options.over(handler.defaults), handler.arguments.check, handler.codec
+        merged, codec = _merged(handler, options, handler.defaults), handler.codec
     if isinstance(like, Encoded):
         codec = like.codec
         if handler is not None:
             handler.arguments.require_sealed(codec)
+    return _request(kind, handler, merged, codec, limit, like, declared=handler is not None)
+
+
+def requested_of_cron(
+    kind: str, handler: "Handler[Any, Any] | None", options: Options, codec: str, like: Payload
+) -> Request:
+    """Return what a cron with these options asks for again and again; what the row of its kind says is left to that.
+
+    Its jobs have what a call says by itself: they are as one with this handler, or none, makes them. Raises InvalidInput.
+    """
+    merged = options if handler is None else _merged(handler, options, handler.defaults.unpublished)
+    return _request(kind, handler, merged, codec, MAX_PAYLOAD, like, declared=False)
+
+
+def _merged(handler: "Handler[Any, Any]", options: Options, defaults: Options) -> Options:
+    """Return the options with `defaults`, some of the handler's, for what was not said. Raises InvalidInput when they do not fit it."""
+    if handler.is_singleton:
+        _require_no_other_key(handler.kind, options)
+    if options.unique is not None:
+        require_arguments(options.unique, handler.kind, handler.arguments)
+    if options.group is not None:
+        options.group.require_arguments(handler.kind, handler.arguments)
+    return options.over(defaults)
+
+
+def _request(
+    kind: str,
+    handler: "Handler[Any, Any] | None",
+    merged: Options,
+    codec: str,
+    limit: int,
+    like: Payload | None,
+    *,
+    declared: bool,
+) -> Request:
+    pattern = merged.job(kind, b"", codec, declared=declared)
+    fairness = None if handler is None or merged.tenant is not None else handler.fairness
+    if pattern.key_mode is KeyMode.MERGE:
+        _require_list(kind, handler, like, codec)
+        pattern = replace(pattern, most_bytes=limit)
+    grouping = None if merged.group is None or merged.group.function is None else merged.group
+    return Request(
+        pattern,
+        _encoder(kind, handler, codec, limit),
+        merged.unique,
+        grouping,
+        fairness,
+        {} if handler is None else handler.arguments.defaults,
+    )
+
+
+def _encoder(
+    kind: str, handler: "Handler[Any, Any] | None", codec: str, limit: int
+) -> Callable[[Payload], bytes]:
+    """Return what encodes the payloads of a request, and refuses those that do not fit the handler."""
+    check: Callable[..., bytes] = partial(encode, of=kind) if handler is None else handler.arguments.check
     may_be_list = handler is None or handler.takes_items
 
     def encoded(payload: Payload) -> bytes:
@@ -105,23 +156,10 @@ def requested(
                     ) from None
             raise
 
-    pattern = merged.job(kind, b"", codec, declared=handler is not None)
-    fairness = None if handler is None or merged.tenant is not None else handler.fairness
-    if pattern.key_mode is KeyMode.MERGE:
-        _require_list(kind, handler, like, codec)
-        pattern = replace(pattern, most_bytes=limit)
-    grouping = None if merged.group is None or merged.group.function is None else merged.group
-    return Request(
-        pattern,
-        encoded,
-        merged.unique,
-        grouping,
-        fairness,
-        {} if handler is None else handler.arguments.defaults,
-    )
+    return encoded
 
 
-def _require_list(kind: str, handler: Handler[Any, Any] | None, like: Payload | None, codec: str) -> None:
+def _require_list(kind: str, handler: "Handler[Any, Any] | None", like: Payload | None, codec: str) -> None:
     """Raise InvalidInput when payloads of the kind are no lists in JSON, which could be joined."""
     if handler is not None and not handler.takes_items:
         raise InvalidInput(

@@ -278,7 +278,7 @@ class SyncForge(SyncSignals):
         """List, set, enable, disable, trigger and delete crons."""
         from forge_jobs.sync.crons import SyncCrons
 
-        return SyncCrons(client.Crons(self.storage), self)
+        return SyncCrons(client.Crons(self.storage, self._forge.handlers), self)
 
     @property
     def kinds(self) -> "SyncKinds":
