@@ -68,6 +68,15 @@ EXAMPLES = (
         broken=crons({"job": {"queue": "mail", "kind": "send", "maxAttempts": 0}}),
     ),
     Examples(
+        "group and tenant exclude each other",
+        at="spec.job.tenant",
+        kept=crons(
+            {"job": {"queue": "mail", "kind": "send", "group": {"name": "shop", "limit": 2}}},
+            {"job": {"queue": "mail", "kind": "send", "tenant": "ada"}},
+        ),
+        broken=crons({"job": {"queue": "mail", "kind": "send", "tenant": "ada", "group": {"name": "shop"}}}),
+    ),
+    Examples(
         "queueName cannot be changed: another name is another queue",
         at="spec.queueName",
         kept=(

@@ -4,7 +4,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs import CronConfig
+import pytest
+
+from forge_jobs import CronConfig, Group
+from forge_jobs.model.group import encoded
 from forge_operator.plan import actions as act
 from forge_operator.plan.actions import SetCron
 from forge_operator.plan.cron import plan_cron
@@ -82,6 +85,28 @@ def test_a_row_that_was_changed_is_made_right_again_and_that_is_said() -> None:
     assert isinstance(found.actions[0], SetCron)
     assert isinstance(found.actions[1], act.EmitEvent)
     assert found.actions[1].reason == "DriftRepaired"
+
+
+GROUPED = SPEC | {"job": SPEC["job"] | {"group": {"name": "shop", "limit": 2, "overflow": "DropNewest"}}}  # type: ignore[operator]
+FAIR = SPEC | {"job": SPEC["job"] | {"tenant": "ada"}}  # type: ignore[operator]
+OF_GROUP = replace(ROW, groups=encoded([Group("shop", 2, "drop_newest")]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "row", "wanted"),
+    [
+        (GROUPED, OF_GROUP, {"group": (Group("shop", 2, "drop_newest"),)}),
+        (FAIR, replace(ROW, tenant="ada"), {"tenant": "ada"}),
+    ],
+)
+def test_a_cron_has_the_group_or_the_tenant_that_its_object_says(
+    spec: dict[str, Any], row: CronConfig, wanted: dict[str, Any]
+) -> None:
+    (written,) = [each for each in plan_cron(observed(ROW, spec=spec)).actions if isinstance(each, SetCron)]
+
+    assert wanted.items() <= written.values.items()
+    assert not [each for each in plan_cron(observed(row, spec=spec)).actions if isinstance(each, SetCron)]
+    assert [each for each in plan_cron(observed(row)).actions if isinstance(each, SetCron)]
 
 
 def test_a_suspended_cron_is_disabled() -> None:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from forge_jobs import ForgeError, Missed
+from forge_jobs import ForgeError, Missed, Overflow
 from forge_jobs.rules.cron_expression import ALIASES
 from forge_jobs.rules.cron_times import parse
 from forge_operator.specs import (
@@ -27,6 +27,7 @@ from forge_operator.specs import (
     read_cron,
     read_queue,
 )
+from forge_operator.specs.cron import GroupOverflow
 from forge_operator.specs.section import Section, declared
 from tests.custom_resources import (
     SCHEMAS,
@@ -170,6 +171,7 @@ OTHERS: dict[str, Any] = {
     "weights": [{"tenant": "ada", "weight": 2}],
     "tenant": "bob",
     "weight": 0.5,
+    "name": "other",
 }
 BASES: dict[str, Resource] = {
     "ForgeQueue": forge_queue(
@@ -182,7 +184,9 @@ BASES: dict[str, Resource] = {
             drain={"timeoutSeconds": 50},
         ),
     ),
-    "ForgeCron": forge_cron(missedRunPolicy="All"),
+    "ForgeCron": forge_cron(
+        missedRunPolicy="All", job={"queue": "mail", "kind": "clean_up", "group": {"name": "shop"}}
+    ),
 }
 
 
@@ -226,6 +230,8 @@ def test_no_field_of_the_schema_is_passed_over(kind: str, path: tuple[str | int,
     at[path[-1]] = value
     if path[-1] == "replicas":
         del at["autoscaling"]
+    if path == ("job", "tenant"):
+        del at["group"]
     if path[-1] in ("pauseSeconds", "progressDeadlineSeconds"):
         at[path[-1]] = 77
 
@@ -290,6 +296,17 @@ def test_a_cron_speaks_the_librarys_words() -> None:
         100,
     )
     assert read_cron(forge_cron()).spec.overlap
+
+
+@pytest.mark.parametrize("overflow", GroupOverflow)
+def test_the_group_of_a_cron_is_one_of_the_library(overflow: GroupOverflow) -> None:
+    job = {"queue": "mail", "kind": "send", "group": {"name": "shop", "limit": 3, "overflow": overflow}}
+    group = read_cron(forge_cron(job=job)).spec.job.group
+
+    assert group is not None
+    assert group.said.overflow in tuple(Overflow)
+    assert group.said.overflow == re.sub("(?<=.)(?=[A-Z])", "_", overflow).lower()
+    assert (group.said.name, group.said.limit) == ("shop", 3)
 
 
 def test_metadata_is_read_too() -> None:

@@ -98,12 +98,17 @@ def wanted_values(spec: CronSpec) -> dict[str, Any]:
         found["max_attempts"] = spec.job.max_attempts
     if spec.job.timeout is not None:
         found["timeout"] = spec.job.timeout
+    if spec.job.group is not None:
+        found["group"] = (spec.job.group.said,)
+    if spec.job.tenant is not None:
+        found["tenant"] = spec.job.tenant
     return found
 
 
 def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> bool:
     """Whether the row matches the spec. A cron that the scheduler disabled, with its error, stays disabled."""
-    wanted = {"priority": None, "max_attempts": None, "timeout": None, **values}
+    absent = {"priority": None, "max_attempts": None, "timeout": None, "group": (), "tenant": None}
+    wanted = {**absent, **values}
     payload = wanted.pop("payload")
     if row.last_error is not None:
         row = replace(row, enabled=wanted["enabled"])

@@ -7,7 +7,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from forge_jobs import Missed
+from forge_jobs import Group, Missed
+from forge_jobs.model import LONGEST_TENANT, MOST_PLACES
 from forge_operator.specs.bounds import LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.fields import as_written, attempts, choice, flag, part, seconds, text, whole
 from forge_operator.specs.section import Rule, Section, read
@@ -17,6 +18,7 @@ SCHEDULE = (
 )
 
 SMALLEST_PRIORITY, LARGEST_PRIORITY = -32_768, 32_767
+LONGEST_GROUP = 128
 
 
 class MissedRunPolicy(StrEnum):
@@ -34,9 +36,51 @@ class ConcurrencyPolicy(StrEnum):
     FORBID = "Forbid"
 
 
+class GroupOverflow(StrEnum):
+    """What happens to a job for which its group has no place."""
+
+    WAIT = "Wait"
+    DROP_NEWEST = "DropNewest"
+    CANCEL_RUNNING = "CancelRunning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronGroupSpec(Section):
+    """The group of the job."""
+
+    name: str = text("The group's name.", most=LONGEST_GROUP, required=True)
+    limit: int | None = whole(
+        "How many jobs of the group may be pending or in progress at once. Absent: what was said last, else 1.",
+        least=1,
+        most=MOST_PLACES,
+    )
+    overflow: GroupOverflow = choice(
+        "What happens when the group has no place. Wait: the job waits for one. DropNewest: it is skipped, and counted in "
+        "status.skipped. CancelRunning: it waits, and what is before it is cancelled.",
+        GroupOverflow,
+        default=GroupOverflow.WAIT,
+    )
+
+    @property
+    def said(self) -> Group:
+        """The group in the library's words."""
+        words = {GroupOverflow.DROP_NEWEST: "drop_newest", GroupOverflow.CANCEL_RUNNING: "cancel_running"}
+        return Group(self.name, self.limit, words.get(self.overflow, "wait"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronJobSpec(Section):
     """The job that is enqueued."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(has(self.group) && has(self.tenant))",
+            holds=lambda job: job.group is None or job.tenant is None,
+            message="group and tenant exclude each other",
+            at=".tenant",
+            reason="FieldValueForbidden",
+        ),
+    )
 
     queue: str = text(
         "The queue's name in the database.", most=LONGEST_NAME, pattern=QUEUE_NAME, required=True
@@ -59,6 +103,16 @@ class CronJobSpec(Section):
         "How long an attempt may take. Absent: what the handler declares, else what the queue sets.",
         least=1,
         most=YEAR,
+    )
+    group: CronGroupSpec | None = part(
+        "The group of the job: of the jobs of a group only so many are in progress at once. What a handler declares as its "
+        "group does not hold for a cron of Kubernetes. Absent: none.",
+        CronGroupSpec,
+        optional=True,
+    )
+    tenant: str | None = text(
+        "On whose behalf the job is: the tenants of a queue take turns. Absent: nobody's.",
+        most=LONGEST_TENANT,
     )
 
 
