@@ -506,6 +506,24 @@ def test_groups_are_paused_and_resumed(cli: CommandLine):
     assert cli.fine("jobs", "show", str(job))["state"] == "pending"
 
 
+def test_jobs_are_found_by_their_key_and_their_group(cli: CommandLine):
+    keyed = cli.fine("enqueue", "send", "--key", "k")["id"]
+    grouped = cli.fine("enqueue", "send", "--group", "customer:42", "--group-limit", "9")["id"]
+    cli.fine("enqueue", "send")
+
+    assert [job["id"] for job in cli.fine("jobs", "list", "--key", "k")] == [keyed]
+    assert [job["id"] for job in cli.fine("jobs", "list", "--group", "customer:42")] == [grouped]
+    assert cli.fine("jobs", "list", "--group", "customer:42", "--key", "k") == []
+    preview = cli("jobs", "cancel", "--all", "--key", "k", "--group", "g", "--dry-run")
+    assert preview.out == "No jobs with key k in group g would be cancelled. Nothing was changed.\n"
+    begun = cli("jobs", "cancel", "--all", "--group", "customer:42", "--yes", "--no-wait")
+    assert begun.out.endswith(" in group customer:42 to be cancelled.\n")
+    assert cli.fine("jobs", "delete", "--all", "--state", "pending", "--key", "k", "--yes")["deleted"] == 1
+    assert cli.fine("jobs", "repin", "1", "--tag", "a", "--key", "k", "--dry-run")["jobs"] == 0
+    answer = cli("jobs", "list", "--group", "")
+    assert (answer.code, len(answer.error.splitlines())) == (2, 1)
+
+
 def test_jobs_are_tagged_and_found_by_their_tags(cli: CommandLine):
     first = cli.fine("enqueue", "send", "--tag", "a", "--tag", "b")["id"]
     second = cli.fine("enqueue", "send", "--tag", "b")["id"]
@@ -520,7 +538,10 @@ def test_jobs_are_tagged_and_found_by_their_tags(cli: CommandLine):
     assert cli.fine("jobs", "retry", "--all", "--tag", "a", "--yes")["retried"] == 1
     assert cli.fine("jobs", "delete", "--all", "--state", "pending", "--tag", "b", "--yes")["deleted"] == 2
     answer = cli("jobs", "retry", str(first), "--tag", "a")
-    assert "The filters --state, --queue, --kind and --tag go with --all, not with ids." in answer.error
+    assert (
+        "The filters --state, --queue, --kind, --key, --group, --tag go with --all, not with ids."
+        in answer.error
+    )
 
 
 def test_an_ended_job_is_run_again_with_other_arguments(cli: CommandLine):

@@ -21,6 +21,8 @@ def due(late: timedelta) -> Operation:
         queue=None,
         kind=None,
         tags=(),
+        key=None,
+        group=None,
         into=None,
         priority=None,
         rate=50.0,

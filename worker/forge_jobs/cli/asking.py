@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import click
@@ -10,6 +11,7 @@ import click
 from forge_jobs.cli.command import Call
 from forge_jobs.cli.options import Option
 from forge_jobs.cli.output import Report
+from forge_jobs.client.job_filter import JobFilter
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.job import State
@@ -57,16 +59,12 @@ def require_a_word(call: Call, what: str, *, yes: bool, dry_run: bool) -> None:
         )
 
 
-async def counted(
-    jobs: Jobs, states: Sequence[State], queue: str | None, kind: str | None, tags: Sequence[str] = ()
-) -> dict[State, int]:
+async def counted(jobs: Jobs, states: Sequence[State], which: JobFilter) -> dict[State, int]:
     """Return how many jobs of each of the states match."""
-    return {state: await jobs.count(state=state, queue=queue, kind=kind, tags=tags) for state in states}
+    return {state: await jobs.count(state=state, **asdict(which)) for state in states}
 
 
-def described(
-    counts: Mapping[State, int], queue: str | None, kind: str | None, tags: Sequence[str] = ()
-) -> str:
+def described(counts: Mapping[State, int], which: JobFilter) -> str:
     """Return '12,345 pending jobs of queue mail', '3 jobs (1 dead, 2 pending)', 'no jobs'."""
     present = {state: number for state, number in counts.items() if number}
     total = sum(present.values())
@@ -78,8 +76,9 @@ def described(
         words = f"{shown_count(total, 'job')} ({parts})"
     else:
         words = "no jobs"
-    tagged = f" with {'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}" if tags else ""
-    return words + (f" of kind {kind}" if kind else "") + (f" of queue {queue}" if queue else "") + tagged
+    of = {"of kind": which.kind, "of queue": which.queue, "with key": which.key, "in group": which.group}
+    of["with tag" if len(which.tags) == 1 else "with tags"] = ", ".join(which.tags) or None
+    return words + "".join(f" {name} {said}" for name, said in of.items() if said is not None)
 
 
 def would_be(counts: Mapping[State, int], what: str, done: str) -> Report:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from forge_jobs.cli import values
@@ -12,6 +12,7 @@ from forge_jobs.cli.options import Option
 from forge_jobs.cli.output import Report, print_warning
 from forge_jobs.cli.progress import progress
 from forge_jobs.client.document import document
+from forge_jobs.client.job_filter import JobFilter, job_filter
 from forge_jobs.client.operations import Bulk
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
@@ -35,6 +36,8 @@ WithTags = Annotated[
     list[str] | None,
     Option("--tag", metavar="TAG", help="Only jobs with this tag; given several times, with all of them."),
 ]
+WithKey = Annotated[str | None, Option("--key", metavar="KEY", help="Only jobs with this key.")]
+InGroup = Annotated[str | None, Option("--group", metavar="NAME", help="Only jobs in this group.")]
 NoWait = Annotated[
     bool,
     Option("--no-wait", help="Print the operation and leave it to the workers, instead of waiting for it."),
@@ -45,23 +48,33 @@ Rate = Annotated[
 ]
 
 
+FILTERS = "--state, --queue, --kind, --key, --group, --tag"
+
+
+def filter_of(
+    queue: str | None,
+    kind: str | None,
+    key: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] | None = None,
+) -> JobFilter:
+    """Return which jobs these options mean. Raises InvalidInput."""
+    return job_filter(queue, kind, key, group, tags or ())
+
+
 def check_choice(
     ids: list[int] | None,
     all: bool,
     state: State | None,
-    queue: str | None,
-    kind: str | None,
-    tags: list[str] | None,
+    which: JobFilter,
     dry_run: bool,
     no_wait: bool,
 ) -> None:
     """Jobs are named by ids, or by --all with filters; a filter never narrows ids. Raises InvalidInput."""
     if bool(ids) == all:
-        raise InvalidInput(
-            "Name the jobs: either by their ids, or with --all and the filters --state, --queue, --kind, --tag."
-        )
-    if ids and (state or queue or kind or tags):
-        raise InvalidInput("The filters --state, --queue, --kind and --tag go with --all, not with ids.")
+        raise InvalidInput(f"Name the jobs: either by their ids, or with --all and the filters {FILTERS}.")
+    if ids and (state or not which.is_all):
+        raise InvalidInput(f"The filters {FILTERS} go with --all, not with ids.")
     if ids and dry_run:
         raise InvalidInput("--dry-run goes with --all, not with ids.")
     if ids and no_wait:
@@ -75,9 +88,7 @@ class BulkMove:
     verb: str
     move: Move
     states: Sequence[State]
-    queue: str | None
-    kind: str | None
-    tags: Sequence[str]
+    which: JobFilter
     into: str | None = None
     priority: int | None = None
     rate: float | None = None
@@ -88,8 +99,8 @@ class BulkMove:
         """Return what became of all jobs that match, and show meanwhile how far it is; ask before, unless `yes`."""
         require_a_word(call, f"forge-jobs jobs {self.verb} --all", yes=yes, dry_run=dry_run)
         if not yes:
-            counts = await counted(forge.jobs, self.states, self.queue, self.kind, self.tags)
-            what = described(counts, self.queue, self.kind, self.tags)
+            counts = await counted(forge.jobs, self.states, self.which)
+            what = described(counts, self.which)
             if dry_run:
                 return would_be(counts, what, self.move.value)
             if any(counts.values()):
@@ -97,9 +108,7 @@ class BulkMove:
         operation = await forge.operations.start(
             self.move,
             state=self.states,
-            queue=self.queue,
-            kind=self.kind,
-            tags=self.tags,
+            **asdict(self.which),
             into=self.into,
             priority=self.priority,
             rate=self.rate,
@@ -140,6 +149,8 @@ def described_of(operation: Operation) -> str:
     filters = [
         f"of queue {operation.queue}" if operation.queue else "",
         f"of kind {operation.kind}" if operation.kind else "",
+        f"with key {operation.key}" if operation.key else "",
+        f"in group {operation.group}" if operation.group else "",
         f"with tags {', '.join(operation.tags)}" if operation.tags else "",
     ]
     where = " ".join(one for one in filters if one)

@@ -1,11 +1,13 @@
 """The commands of `forge-jobs jobs` that end or change single jobs by hand, and show what was done to one."""
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated
 
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DECLINED, DryRun, Yes, require_a_word, require_yes
+from forge_jobs.cli.bulk import InGroup, OfKind, OfQueue, WithKey, WithTags, filter_of
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.jobs import each
 from forge_jobs.cli.opening import opened
@@ -108,16 +110,20 @@ async def repin(
     call: Call,
     version: Annotated[str, Argument(help="The version that they are pinned to.", metavar="VERSION")],
     to: Annotated[str | None, Option(metavar="VERSION", help="The version that goes on with them.")] = None,
-    queue: Annotated[str | None, Option(metavar="NAME", help="Only jobs of this queue.")] = None,
-    kind: Annotated[str | None, Option(metavar="NAME", help="Only jobs of this kind.")] = None,
+    queue: OfQueue = None,
+    kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
+    tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:
     """Let another version go on with all jobs that one has begun and that are pinned to it; without --to, any version. Interrupted, run it again."""
     require_a_word(call, "forge-jobs jobs repin", yes=yes, dry_run=dry_run)
+    which = asdict(filter_of(queue, kind, key, in_group, tag))
     goes_on = "any version" if to is None else f"version {to}"
     async with opened(call) as forge:
-        all_of_it = partial(forge.jobs.repin_all, version, to, queue=queue, kind=kind)
+        all_of_it = partial(forge.jobs.repin_all, version, to, **which)
         if not yes:
             meant = await all_of_it(dry_run=True)
             jobs = count(meant, "job")

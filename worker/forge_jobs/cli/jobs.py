@@ -3,12 +3,26 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated
 
 from forge_jobs.cli import job_steps, values
 from forge_jobs.cli.asking import DryRun, Yes
-from forge_jobs.cli.bulk import All, BulkMove, NoWait, OfKind, OfQueue, OfState, Rate, WithTags, check_choice
+from forge_jobs.cli.bulk import (
+    All,
+    BulkMove,
+    InGroup,
+    NoWait,
+    OfKind,
+    OfQueue,
+    OfState,
+    Rate,
+    WithKey,
+    WithTags,
+    check_choice,
+    filter_of,
+)
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
@@ -58,15 +72,16 @@ async def list_jobs(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
     tag: WithTags = None,
     limit: Limit = 50,
     before: Before = None,
 ) -> Report:
     """List jobs, newest first."""
     async with opened(call) as forge:
-        jobs = await forge.jobs.list(
-            state=state, queue=queue, kind=kind, tags=tag or (), limit=limit, before=before
-        )
+        which = asdict(filter_of(queue, kind, key, in_group, tag))
+        jobs = await forge.jobs.list(state=state, **which, limit=limit, before=before)
         now = await forge.storage.now()
     columns = ["id", "state", "kind", "queue", "attempt", "priority", "age", "when", "progress", "error"]
     rows = Rows(columns, [_row(job, now) for job in jobs], "No jobs.", frozenset({"id", "priority"}))
@@ -239,18 +254,21 @@ async def cancel(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     no_wait: NoWait = False,
 ) -> Report:
     """Cancel jobs: waiting ones are dead at once, running ones are stopped by their worker. No retry."""
-    check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
+    which = filter_of(queue, kind, key, in_group, tag)
+    check_choice(ids, all, state, which, dry_run, no_wait)
     async with opened(call) as forge:
         if ids:
             return await each(forge, ids, _cancel)
         states = states_of(state, Move.CANCEL)
-        return await BulkMove("cancel", Move.CANCEL, states, queue, kind, tag or ()).do(
+        return await BulkMove("cancel", Move.CANCEL, states, which).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 
@@ -274,6 +292,8 @@ async def retry(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -281,14 +301,15 @@ async def retry(
     rate: Rate = None,
 ) -> Report:
     """Run dead, expired or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
-    check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
+    which = filter_of(queue, kind, key, in_group, tag)
+    check_choice(ids, all, state, which, dry_run, no_wait)
     if rate is not None and not all:
         raise InvalidInput("--rate goes with --all, not with ids.")
     async with opened(call) as forge:
         if ids:
             return await each(forge, ids, _retry)
         states = states_of(state or State.DEAD, Move.RETRY)
-        return await BulkMove("retry", Move.RETRY, states, queue, kind, tag or (), rate=rate).do(
+        return await BulkMove("retry", Move.RETRY, states, which, rate=rate).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 
@@ -347,13 +368,16 @@ async def delete(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     no_wait: NoWait = False,
 ) -> Report:
     """Delete jobs and their history; not while they are running. --all needs a --state."""
-    check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
+    which = filter_of(queue, kind, key, in_group, tag)
+    check_choice(ids, all, state, which, dry_run, no_wait)
     if all and state is None:
         raise InvalidInput(
             "forge-jobs jobs delete --all needs a --state, so that it deletes no more than you meant."
@@ -362,7 +386,7 @@ async def delete(
         if ids:
             return await each(forge, ids, _delete)
         states = states_of(state, Move.DELETE)
-        return await BulkMove("delete", Move.DELETE, states, queue, kind, tag or ()).do(
+        return await BulkMove("delete", Move.DELETE, states, which).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 

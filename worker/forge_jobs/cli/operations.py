@@ -5,7 +5,20 @@ from typing import Annotated
 
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DryRun, Yes
-from forge_jobs.cli.bulk import BulkMove, NoWait, OfKind, OfQueue, OfState, WithTags, described_of, finished
+from forge_jobs.cli.bulk import (
+    FILTERS,
+    BulkMove,
+    InGroup,
+    NoWait,
+    OfKind,
+    OfQueue,
+    OfState,
+    WithKey,
+    WithTags,
+    described_of,
+    filter_of,
+    finished,
+)
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.jobs import group as jobs
 from forge_jobs.cli.opening import opened
@@ -122,6 +135,8 @@ async def move(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -129,10 +144,11 @@ async def move(
 ) -> Report:
     """Move jobs to another queue, where they keep their places: those that wait, unless --state says which."""
     _require_all(all, "move")
+    which = filter_of(queue, kind, key, in_group, tag)
     waiting = [one for one in Move.TRANSFER.states if one in WAITING]
     states: Sequence[State] = waiting if state is None else states_of(state, Move.TRANSFER)
     async with opened(call) as forge:
-        return await BulkMove("move", Move.TRANSFER, states, queue, kind, tag or (), into=into).do(
+        return await BulkMove("move", Move.TRANSFER, states, which, into=into).do(
             call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 
@@ -152,6 +168,8 @@ async def reprioritise(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    key: WithKey = None,
+    in_group: InGroup = None,
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -159,15 +177,14 @@ async def reprioritise(
 ) -> Report:
     """Give scheduled, retrying and pending jobs another priority."""
     _require_all(all, "reprioritise")
+    which = filter_of(queue, kind, key, in_group, tag)
     states = states_of(state, Move.REPRIORITISE)
     async with opened(call) as forge:
-        return await BulkMove(
-            "reprioritise", Move.REPRIORITISE, states, queue, kind, tag or (), priority=priority
-        ).do(call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait)
+        return await BulkMove("reprioritise", Move.REPRIORITISE, states, which, priority=priority).do(
+            call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
+        )
 
 
 def _require_all(all: bool, verb: str) -> None:
     if not all:
-        raise InvalidInput(
-            f"forge-jobs jobs {verb} needs --all, and the filters --state, --queue, --kind, --tag."
-        )
+        raise InvalidInput(f"forge-jobs jobs {verb} needs --all, and the filters {FILTERS}.")

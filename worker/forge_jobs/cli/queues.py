@@ -13,6 +13,7 @@ from forge_jobs.cli.pause import For, Until, Why, pause_end, until_when
 from forge_jobs.cli.progress import progress
 from forge_jobs.cli.table import Rows
 from forge_jobs.client.document import document
+from forge_jobs.client.job_filter import JobFilter
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import count
@@ -190,7 +191,7 @@ async def delete(
     async with opened(call) as forge:
         if dry_run or (drop and not yes):
             counts = await forge.queues.preview_delete(name, move_to=move_to, drop=drop)
-            what = described(counts, name, None)
+            what = described(counts, JobFilter(name))
             if dry_run:
                 return would_be(counts, what, "moved" if move_to else "deleted with it")
             require_yes(f"Delete queue {name} and its crons, and with them {what}?")

@@ -5,28 +5,27 @@ What is checked here is refused before the database is asked; see `storage.inter
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from forge_jobs.client.acting import who_acts, who_is_named
-from forge_jobs.client.changes import check_attempts, timeout_of
-from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
+from forge_jobs.client.changes import check_attempts, correction_of
+from forge_jobs.client.job_filter import JobFilter, job_filter
+from forge_jobs.client.operations import Bulk, Operations, Progress, states_of
 from forge_jobs.client.repinned import repinned
 from forge_jobs.client.reruns import Encode, like, number_of
 from forge_jobs.codecs.bound import result_of
 from forge_jobs.codecs.encoded import Payload
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput, JobNotFound, StorageUnavailable, UnknownQueue, WrongState
-from forge_jobs.model.correction import Correction
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.flow import Role
 from forge_jobs.model.history import HistoryEntry
 from forge_jobs.model.job import (
     ENDED,
     FAILED_BY_USER,
-    LAST_ATTEMPT,
     NOBODY,
     WAITING,
     Cancelled,
@@ -38,7 +37,6 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 from forge_jobs.model.match import Move
-from forge_jobs.model.moments import as_moment
 from forge_jobs.model.operation import Operation
 from forge_jobs.model.redaction import Redacted, both
 from forge_jobs.model.unset import UNSET, Unset
@@ -82,23 +80,24 @@ class Jobs:
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         limit: int = 100,
         before: int | Enqueued | None = None,
     ) -> Sequence[Job]:
-        """Return jobs that have all of `tags`, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue.
+        """Return jobs with this key, in the group of this name and with all of `tags`, newest id first, with ids below `before`.
+        Raises InvalidInput, UnknownQueue.
 
         Without tags, pending jobs come in the order in which they became ready, the last one first, and those
         that became ready before the job `before`.
         """
-        check_filters(queue, kind)
+        which = job_filter(queue, kind, key, group, tags)
         jobs = await self._storage.jobs.find(
             state=None if state is None else choice(state, "state", State),
-            queue=queue,
-            kind=kind,
             limit=whole(limit, "limit", least=1, most=MOST_LISTED),
             before=None if before is None else names.job_id(before, "before"),
-            with_tags=names.tags(tags),
+            **which.sought,
         )
         if queue is not None and not jobs:
             await self._require_queue(queue)
@@ -220,16 +219,19 @@ class Jobs:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
+        tags: Iterable[str] = (),
         dry_run: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """The jobs that are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
+        """The jobs that match and are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
 
         Each is a transaction of its own, and `progress` is told now and then how many there were so far. Who is interrupted calls
         again, for the rest. With `dry_run` nothing changes. Raises InvalidInput, also when an operator runs the version and `to` is said.
         """
-        facts = version, to, queue, kind
-        return await repinned(self._storage, *facts, dry_run=dry_run, progress=progress)
+        which = job_filter(queue, kind, key, group, tags)
+        return await repinned(self._storage, version, to, which, dry_run=dry_run, progress=progress)
 
     async def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
         """A job that no worker has is done, with this result; also one that is dead or expired.
@@ -279,22 +281,9 @@ class Jobs:
         UnknownQueue, and WrongState in other states.
         """
         id = names.job_id(job_id)
-        if delay is not None and run_at is not None:
-            raise InvalidInput("delay and run_at are both given, allowed is one of them.")
-        correction = Correction(
-            queue=None if queue is None else names.queue(queue),
-            priority=None if priority is None else names.priority(priority),
-            attempts=None if attempts is None else whole(attempts, "attempts", least=0, most=LAST_ATTEMPT),
-            max_attempts=None if isinstance(max_attempts, Unset) else names.max_attempts(max_attempts),
-            timeout=UNSET if isinstance(timeout, Unset) else timeout_of(timeout),
-            delay=None if delay is None else checked_duration(delay, "delay"),
-            run_at=None if run_at is None else as_moment(run_at, "run_at"),
+        correction = correction_of(
+            queue, priority, attempts, max_attempts, timeout, delay=delay, run_at=run_at
         )
-        if correction == Correction():
-            raise InvalidInput(
-                "Nothing to change is given, allowed are "
-                "queue, priority, attempts, max_attempts, timeout, and delay or run_at."
-            )
         if correction.attempts is not None or correction.max_attempts is not None:
             check_attempts(await self._storage.jobs.get(id), correction)
         await self._storage.corrections.change(id, correction, by=who_acts())
@@ -320,6 +309,8 @@ class Jobs:
         state: State | str | Sequence[State | str],
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
     ) -> int:
         """Return how many jobs are in the state (or one of the states) and match, counted one by one.
@@ -327,15 +318,9 @@ class Jobs:
         Running ones that are cancelled already are left out. Raises InvalidInput, UnknownQueue.
         """
         wanted = [state] if isinstance(state, str) else names.listed(state, "state")
-        check_filters(queue, kind)
+        which = job_filter(queue, kind, key, group, tags)
         states = dict.fromkeys(choice(state, "state", State) for state in wanted)
-        with_tags = names.tags(tags)
-        jobs = sum(
-            [
-                await self._storage.jobs.count(state, queue=queue, kind=kind, with_tags=with_tags)
-                for state in states
-            ]
-        )
+        jobs = sum([await self._storage.jobs.count(state, **which.sought) for state in states])
         if queue is not None and not jobs:
             await self._require_queue(queue)
         return jobs
@@ -346,6 +331,8 @@ class Jobs:
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
@@ -356,8 +343,8 @@ class Jobs:
         interrupted, the leader of the workers goes on with its operation. Jobs that are enqueued after the call stay as
         they are, and so do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
         """
-        states = states_of(state, Move.CANCEL)
-        return await self._all(Move.CANCEL, states, queue, kind, tags, progress)
+        which = job_filter(queue, kind, key, group, tags)
+        return await self._all(Move.CANCEL, states_of(state, Move.CANCEL), which, progress)
 
     async def retry_all(
         self,
@@ -365,6 +352,8 @@ class Jobs:
         state: State | str | None = State.DEAD,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         rate: float | None = None,
         progress: Progress | None = None,
@@ -373,9 +362,8 @@ class Jobs:
 
         Raises InvalidInput, UnknownQueue, and KeyBusy as `retry` does: what was done by then is done.
         """
-        return await self._all(
-            Move.RETRY, states_of(state, Move.RETRY), queue, kind, tags, progress, rate=rate
-        )
+        which = job_filter(queue, kind, key, group, tags)
+        return await self._all(Move.RETRY, states_of(state, Move.RETRY), which, progress, rate=rate)
 
     async def delete_all(
         self,
@@ -383,11 +371,14 @@ class Jobs:
         state: State | str,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
-        return await self._all(Move.DELETE, states_of(state, Move.DELETE), queue, kind, tags, progress)
+        which = job_filter(queue, kind, key, group, tags)
+        return await self._all(Move.DELETE, states_of(state, Move.DELETE), which, progress)
 
     async def move_all(
         self,
@@ -396,6 +387,8 @@ class Jobs:
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
@@ -405,7 +398,8 @@ class Jobs:
         """
         states = [one for one in Move.TRANSFER.states if one in WAITING]
         wanted = states if state is None else states_of(state, Move.TRANSFER)
-        return await self._all(Move.TRANSFER, wanted, queue, kind, tags, progress, into=into)
+        which = job_filter(queue, kind, key, group, tags)
+        return await self._all(Move.TRANSFER, wanted, which, progress, into=into)
 
     async def reprioritise_all(
         self,
@@ -414,25 +408,25 @@ class Jobs:
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every scheduled, retrying or pending job that matches has this priority. Raises InvalidInput, UnknownQueue."""
-        states = states_of(state, Move.REPRIORITISE)
-        return await self._all(Move.REPRIORITISE, states, queue, kind, tags, progress, priority=priority)
+        which, states = job_filter(queue, kind, key, group, tags), states_of(state, Move.REPRIORITISE)
+        return await self._all(Move.REPRIORITISE, states, which, progress, priority=priority)
 
     async def _all(
         self,
         move: Move,
         states: Sequence[State],
-        queue: str | None,
-        kind: str | None,
-        tags: Iterable[str],
+        which: JobFilter,
         progress: Progress | None,
         **more: Any,
     ) -> Bulk:
         operations = Operations(self._storage)
-        operation = await operations.start(move, state=states, queue=queue, kind=kind, tags=tags, **more)
+        operation = await operations.start(move, state=states, **asdict(which), **more)
         tell = None if progress is None else partial(_told, progress)
         return Bulk.of(await operations.finish(operation.id, progress=tell))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge_jobs.client.acting import who_acts
+from forge_jobs.client.job_filter import JobFilter, job_filter
 from forge_jobs.errors import InvalidInput, KeyBusy
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import WAITING, State
@@ -67,6 +68,8 @@ class Operations:
         state: State | str | Sequence[State | str] | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         into: str | None = None,
         priority: int | None = None,
@@ -83,7 +86,7 @@ class Operations:
         """
         wanted = choice(move, "move", Move)
         states = _states(state, wanted)
-        check_filters(queue, kind)
+        which = job_filter(queue, kind, key, group, tags)
         if (wanted is Move.TRANSFER) != (into is not None):
             raise InvalidInput("into goes with the move 'moved', and is needed there.")
         if (wanted is Move.REPRIORITISE) != (priority is not None):
@@ -94,19 +97,17 @@ class Operations:
             raise InvalidInput(
                 f"rate is {rate!r} to have jobs {wanted.value}, allowed is up to {MOST_A_SECOND:,.0f} a second, to retry them."
             )
-        with_tags = names.tags(tags)
         target = None if into is None else names.queue(into)
         if target is not None and target == queue:
             raise InvalidInput(f"into is {into!r}, allowed is another queue than that of the jobs.")
         urgency = None if priority is None else names.priority(priority)
         who = who_acts() if by is None else names.line(by, "by")
-        counts = [
-            await self._storage.jobs.count(one, queue=queue, kind=kind, with_tags=with_tags) for one in states
-        ]
-        sample = await self._sample(states, queue, kind, with_tags)
+        counts = [await self._storage.jobs.count(one, **which.sought) for one in states]
+        sample = await self._sample(states, which)
         return await self._storage.operations.add(
             NewOperation(
-                wanted, states, who, queue, kind, with_tags, target, urgency, rate, sum(counts), sample
+                *(wanted, states, who, queue, kind, which.tags, key, group),
+                *(target, urgency, rate, sum(counts), sample),
             )
         )
 
@@ -148,26 +149,14 @@ class Operations:
             if stepped is None:
                 await paused(LOOK_EVERY)
 
-    async def _sample(
-        self, states: Sequence[State], queue: str | None, kind: str | None, with_tags: tuple[str, ...]
-    ) -> tuple[int, ...]:
+    async def _sample(self, states: Sequence[State], which: JobFilter) -> tuple[int, ...]:
         found: list[int] = []
         for state in states:
             left = MOST_SAMPLED - len(found)
             if left > 0:
-                jobs = await self._storage.jobs.find(
-                    state=state, queue=queue, kind=kind, limit=left, with_tags=with_tags
-                )
+                jobs = await self._storage.jobs.find(state=state, limit=left, **which.sought)
                 found += [job.id for job in jobs]
         return tuple(found)
-
-
-def check_filters(queue: str | None, kind: str | None) -> None:
-    """Raise InvalidInput when this cannot be the name of a queue, or a kind."""
-    if queue is not None:
-        names.queue(queue)
-    if kind is not None:
-        names.kind(kind)
 
 
 def states_of(state: State | str | None, move: Move) -> Sequence[State]:

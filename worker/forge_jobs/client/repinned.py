@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 
 from forge_jobs.client.acting import who_acts
-from forge_jobs.client.operations import check_filters
+from forge_jobs.client.job_filter import JobFilter
 from forge_jobs.errors import InvalidInput, JobNotFound
 from forge_jobs.rules import names
 from forge_jobs.storage.interface.storage import Storage
@@ -15,8 +15,7 @@ async def repinned(
     storage: Storage,
     version: str,
     to: str | None,
-    queue: str | None,
-    kind: str | None,
+    which: JobFilter,
     *,
     dry_run: bool,
     progress: Callable[[int], object] | None,
@@ -25,9 +24,8 @@ async def repinned(
     name, target = names.line(version, "version"), None if to is None else names.label_part(to, "to")
     if name == target:
         raise InvalidInput(f"to is {to!r}, allowed is another version than that of the jobs.")
-    check_filters(queue, kind)
     pins, by, after, moved = storage.pins, who_acts(), 0, 0
-    pinned = partial(pins.of_version, name, queue=queue, kind=kind)
+    pinned = partial(pins.of_version, name, **which.sought)
     while ids := await pinned(of_pools=target is None, after=after):
         for id in () if dry_run else ids:
             with suppress(JobNotFound):  # it has gone meanwhile

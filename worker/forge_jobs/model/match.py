@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from forge_jobs.model.group import decoded
 from forge_jobs.model.job import State
 
 
@@ -58,10 +59,20 @@ _STATES: Mapping[Move, Sequence[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The jobs in one state that were there when the job `last` was the newest, of one queue or of all, of one kind or of all, with all of the tags."""
+    """The jobs in one state that were there when the job `last` was the newest, of one queue or of all, of one kind or of all, with one key or any,
+    in one group or any, with all of the tags.
+    """
 
     state: State
     last: int  # the highest id that is meant
     queue: str | None = None
     kind: str | None = None
     tags: tuple[str, ...] = ()
+    key: str | None = None
+    group: str | None = None
+
+    def fits(self, kind: str, key: str | None, groups: str | None) -> bool:
+        """Whether a job of this kind, with this key and these groups, as they are stored, is meant."""
+        if self.kind not in (None, kind) or self.key not in (None, key):
+            return False
+        return self.group is None or self.group in decoded(groups)

@@ -33,6 +33,8 @@ class NewOperation:
     queue: str | None = None  # None: of all queues
     kind: str | None = None
     tags: tuple[str, ...] = ()  # all of them
+    key: str | None = None
+    group: str | None = None
     into: str | None = None  # the queue to which jobs are moved
     priority: int | None = None  # that jobs get
     rate: float | None = None  # jobs per second; None: as fast as it goes
@@ -50,6 +52,8 @@ class Operation:
     queue: str | None
     kind: str | None
     tags: tuple[str, ...]
+    key: str | None
+    group: str | None
     into: str | None
     priority: int | None
     rate: float | None

@@ -39,17 +39,29 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         limit: int = 100,
         before: int | Enqueued | None = None,
     ) -> Sequence[Job]:
-        """Return jobs that have all of `tags`, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue.
+        """Return jobs with this key, in the group of this name and with all of `tags`, newest id first, with ids below `before`.
+        Raises InvalidInput, UnknownQueue.
 
         Without tags, pending jobs come in the order in which they became ready, the last one first, and those
         that became ready before the job `before`.
         """
         return self._do(
-            self._noun.list(state=state, queue=queue, kind=kind, tags=tags, limit=limit, before=before)
+            self._noun.list(
+                state=state,
+                queue=queue,
+                kind=kind,
+                key=key,
+                group=group,
+                tags=tags,
+                limit=limit,
+                before=before,
+            )
         )
 
     def counts(self) -> Sequence[Counts]:
@@ -123,16 +135,29 @@ class SyncJobs(SyncNoun[Jobs]):
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
+        tags: Iterable[str] = (),
         dry_run: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """The jobs that are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
+        """The jobs that match and are pinned to a version, its name or id, go on with the version `to`, or with any (None); return how many.
 
         Each is a transaction of its own, and `progress` is told now and then how many there were so far. Who is interrupted calls
         again, for the rest. With `dry_run` nothing changes. Raises InvalidInput, also when an operator runs the version and `to` is said.
         """
         return self._do(
-            self._noun.repin_all(version, to, queue=queue, kind=kind, dry_run=dry_run, progress=progress)
+            self._noun.repin_all(
+                version,
+                to,
+                queue=queue,
+                kind=kind,
+                key=key,
+                group=group,
+                tags=tags,
+                dry_run=dry_run,
+                progress=progress,
+            )
         )
 
     def complete(self, job_id: int | Enqueued, result: Any = None) -> None:
@@ -197,13 +222,17 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str | Sequence[State | str],
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
     ) -> int:
         """Return how many jobs are in the state (or one of the states) and match, counted one by one.
 
         Running ones that are cancelled already are left out. Raises InvalidInput, UnknownQueue.
         """
-        return self._do(self._noun.count(state=state, queue=queue, kind=kind, tags=tags))
+        return self._do(
+            self._noun.count(state=state, queue=queue, kind=kind, key=key, group=group, tags=tags)
+        )
 
     def cancel_all(
         self,
@@ -211,6 +240,8 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
@@ -222,7 +253,9 @@ class SyncJobs(SyncNoun[Jobs]):
         they are, and so do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
         """
         return self._do(
-            self._noun.cancel_all(state=state, queue=queue, kind=kind, tags=tags, progress=progress)
+            self._noun.cancel_all(
+                state=state, queue=queue, kind=kind, key=key, group=group, tags=tags, progress=progress
+            )
         )
 
     def retry_all(
@@ -231,6 +264,8 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str | None = State.DEAD,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         rate: float | None = None,
         progress: Progress | None = None,
@@ -240,7 +275,16 @@ class SyncJobs(SyncNoun[Jobs]):
         Raises InvalidInput, UnknownQueue, and KeyBusy as `retry` does: what was done by then is done.
         """
         return self._do(
-            self._noun.retry_all(state=state, queue=queue, kind=kind, tags=tags, rate=rate, progress=progress)
+            self._noun.retry_all(
+                state=state,
+                queue=queue,
+                kind=kind,
+                key=key,
+                group=group,
+                tags=tags,
+                rate=rate,
+                progress=progress,
+            )
         )
 
     def delete_all(
@@ -249,12 +293,16 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
         return self._do(
-            self._noun.delete_all(state=state, queue=queue, kind=kind, tags=tags, progress=progress)
+            self._noun.delete_all(
+                state=state, queue=queue, kind=kind, key=key, group=group, tags=tags, progress=progress
+            )
         )
 
     def move_all(
@@ -264,6 +312,8 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
@@ -272,7 +322,9 @@ class SyncJobs(SyncNoun[Jobs]):
         Raises InvalidInput, UnknownQueue.
         """
         return self._do(
-            self._noun.move_all(into, state=state, queue=queue, kind=kind, tags=tags, progress=progress)
+            self._noun.move_all(
+                into, state=state, queue=queue, kind=kind, key=key, group=group, tags=tags, progress=progress
+            )
         )
 
     def reprioritise_all(
@@ -282,12 +334,21 @@ class SyncJobs(SyncNoun[Jobs]):
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every scheduled, retrying or pending job that matches has this priority. Raises InvalidInput, UnknownQueue."""
         return self._do(
             self._noun.reprioritise_all(
-                priority, state=state, queue=queue, kind=kind, tags=tags, progress=progress
+                priority,
+                state=state,
+                queue=queue,
+                kind=kind,
+                key=key,
+                group=group,
+                tags=tags,
+                progress=progress,
             )
         )

@@ -49,11 +49,14 @@ class Jobs(Protocol):
         state: State | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         before: int | None = None,
         with_tags: tuple[str, ...] = (),
     ) -> list[Job]:
-        """Return jobs that have all of these tags, newest id first, with ids below `before`.
+        """Return jobs of this queue and kind, with this key, in this group and with all of these tags, newest id first, with ids
+        below `before`.
 
         Without tags, pending jobs come in the order in which they became ready, the last one first, and
         `before` is a place in that order; a job that is not pending any more stands where it
@@ -81,6 +84,8 @@ class Jobs(Protocol):
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         with_tags: tuple[str, ...] = (),
     ) -> int:
         """Return how many jobs a walk over `state` would meet now, counted one by one."""

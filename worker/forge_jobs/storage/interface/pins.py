@@ -36,11 +36,16 @@ class Pins(Protocol):
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
+        with_tags: tuple[str, ...] = (),
         of_pools: bool = True,
         after: int = 0,
         limit: int = 1000,
     ) -> Sequence[int]:
-        """Return the ids of jobs that are pinned to a version, of this name or id, in their order; unless `of_pools` to one that no operator runs."""
+        """Return the ids of jobs that are pinned to a version, of this name or id, and that match as in `Jobs.find`, in their order; unless
+        `of_pools` to one that no operator runs.
+        """
 
     async def counts(self) -> Sequence[PinnedJobs]:
         """Return how many jobs of each queue are pinned to each version."""

@@ -12,6 +12,7 @@ from forge_jobs.model.group import decoded
 from forge_jobs.model.job import HISTORY_LIMIT, MOST_RERUNS, Failure, Job, JobProgress, Reason, State
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres import tags
+from forge_jobs.storage.postgres.job_filter import fits, place_fits
 
 # Each job is shown by itself (hence OFFSET 0): the view has more joins than the planner puts in an order of its own, so
 # that it would read all jobs.
@@ -53,12 +54,11 @@ ORDER BY near.rank DESC, near.id DESC
 ONE = _SHOW.replace("{page}", "\n    SELECT $1::bigint AS id, $1 AS rank, NULL::integer AS attempt")
 
 _QUEUE = "($2::text IS NULL OR {job}.queue_id = (SELECT queue.id FROM {schema}.queue WHERE queue.name = $2))"
-# Compared, not EXISTS: the planner would make that a hash of all jobs of the kind.
-_KIND = "($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = place.job_id) = $3)"
+_FITS = place_fits("$3")
 
 _NEWEST = """
     SELECT place.job_id AS id, place.job_id AS rank, NULL::integer AS attempt FROM {source} AS place
-    WHERE place.job_id < $1 AND {queue} AND {kind}
+    WHERE place.job_id < $1 AND {queue} AND {fits}
     ORDER BY place.job_id DESC LIMIT $4"""
 
 # Nearly all ended jobs are done, and are met on the way down the ids. The dead are few, and are
@@ -98,7 +98,7 @@ _PENDING = """
         FROM class CROSS JOIN LATERAL (
             SELECT place.job_id, place.pos, place.attempt FROM {schema}.ready AS place
             WHERE place.queue_id = queue.id AND place.priority = class.priority
-              AND place.pos <= {before} AND (place.pos, place.job_id) < ({before}, $1) AND {kind}
+              AND place.pos <= {before} AND (place.pos, place.job_id) < ({before}, $1) AND {fits}
             ORDER BY place.pos DESC, place.job_id DESC LIMIT $4) AS last
     ) AS found
     WHERE $2::text IS NULL OR queue.name = $2
@@ -118,7 +118,7 @@ _SHOW_PENDING = _SHOW.replace(
 
 _ALL = """
     SELECT job.id, job.id AS rank, NULL::integer AS attempt FROM {schema}.job
-    WHERE job.id < $1 AND {queue} AND ($3::text IS NULL OR job.kind = $3)
+    WHERE job.id < $1 AND {queue} AND {fits}
     ORDER BY job.id DESC LIMIT $4"""
 
 
@@ -126,19 +126,21 @@ def _newest(source: str) -> str:
     page = (
         _NEWEST.replace("{source}", source)
         .replace("{queue}", _QUEUE.replace("{job}", "place"))
-        .replace("{kind}", _KIND)
+        .replace("{fits}", _FITS)
     )
     return _SHOW.replace("{page}", page)
 
 
 NEWEST: dict[State | None, str] = {
-    None: _SHOW.replace("{page}", _ALL.replace("{queue}", _QUEUE.replace("{job}", "job"))),
+    None: _SHOW.replace(
+        "{page}", _ALL.replace("{queue}", _QUEUE.replace("{job}", "job")).replace("{fits}", fits("$3"))
+    ),
     State.PENDING: _SHOW_PENDING.replace(
-        "{page}", _PENDING.replace("{before}", _BEFORE).replace("{kind}", _KIND)
+        "{page}", _PENDING.replace("{before}", _BEFORE).replace("{fits}", _FITS)
     ),
     **{state: _newest(source) for state, source in _SOURCES.items()},
 }
-"""By state, the statement that finds jobs of it: those before job $1, of queue $2 and kind $3, at most $4."""
+"""By state, the statement that finds jobs of it: those before job $1, of queue $2 that fit $3, at most $4."""
 
 TAGGED: dict[State | None, str] = {state: _SHOW.replace("{page}", page) for state, page in tags.PAGES.items()}
 """The same, of those that have all tags of $5, newest id first."""

@@ -36,6 +36,7 @@ from forge_jobs.storage.postgres import (
     tags,
 )
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.job_filter import argument
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, Noted, move
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
@@ -129,13 +130,17 @@ class PostgresJobs:
         state: State | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         before: int | None = None,
         with_tags: tuple[str, ...] = (),
     ) -> list[Job]:
         last = LAST_ID if before is None else before
         statement, more = (job_rows.TAGGED, [with_tags]) if with_tags else (job_rows.NEWEST, [])
-        records = await self._database.fetch(statement[state], last, queue, kind, limit, *more)
+        records = await self._database.fetch(
+            statement[state], last, queue, argument(kind, key, group), limit, *more
+        )
         return [job_rows.shown(record) for record in records]
 
     async def cancel(self, job_id: int, *, by: str | None = None) -> Cancelled:
@@ -177,10 +182,12 @@ class PostgresJobs:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         with_tags: tuple[str, ...] = (),
     ) -> int:
         statement, more = (tags.COUNT, [with_tags]) if with_tags else (COUNT, [])
-        found: int = await self._database.fetchval(statement[state], queue, kind, *more)
+        found: int = await self._database.fetchval(statement[state], queue, argument(kind, key, group), *more)
         return found
 
     async def newest(self) -> int:

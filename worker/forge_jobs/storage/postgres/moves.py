@@ -20,6 +20,7 @@ from forge_jobs.model.match import Move
 from forge_jobs.storage.postgres import endings, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.job_filter import place_fits
 from forge_jobs.storage.postgres.statement import filled
 from forge_jobs.storage.postgres.walks import WALKS
 
@@ -315,7 +316,7 @@ STATEMENTS: Mapping[Move, str] = {
 _COUNT = """
 SELECT count(*) FROM {schema}.{table} AS place
 WHERE {condition} AND ($1::text IS NULL OR queue_id = (SELECT id FROM {schema}.queue WHERE name = $1))
-  AND ($2::text IS NULL OR (SELECT kind FROM {schema}.job WHERE job.id = place.job_id) = $2)
+  AND {fits}
 """
 
 COUNT: Mapping[State, str] = {
@@ -323,6 +324,7 @@ COUNT: Mapping[State, str] = {
         _COUNT,
         table=walk.table,
         condition=walk.condition,
+        fits=place_fits("$2"),
     )
     for state, walk in WALKS.items()
 }

@@ -25,20 +25,21 @@ from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
 from forge_jobs.storage.postgres import groups, interventions, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.job_filter import argument
 from forge_jobs.storage.postgres.next_jobs import NextJobs
 from forge_jobs.storage.postgres.queues import unknown_queue
 from forge_jobs.storage.postgres.walks import WALKS, beginning
 
-_COLUMNS = """id, move, states, queue, kind, tags, into_queue AS into, priority, rate, asked_by, asked_at, last_id, meant,
+_COLUMNS = """id, move, states, queue, kind, tags, job_key AS key, job_group AS group, into_queue AS into, priority, rate, asked_by, asked_at, last_id, meant,
        sample, state, changed, skipped, running, locked, next_at, ended_at, error"""
 
 ADD = """
 WITH forgotten AS (
-    DELETE FROM {schema}.operation WHERE ended_at < now() - $12::interval
+    DELETE FROM {schema}.operation WHERE ended_at < now() - $14::interval
 )
-INSERT INTO {schema}.operation (move, states, queue, kind, tags, into_queue, priority, rate, asked_by, meant, sample,
+INSERT INTO {schema}.operation (move, states, queue, kind, tags, job_key, job_group, into_queue, priority, rate, asked_by, meant, sample,
                                 last_id, asked_at, next_at, state, position)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
        (SELECT coalesce(max(id), 0) FROM {schema}.job), now(), now(), 'working', '{}'
 RETURNING {columns}
 """.replace("{columns}", _COLUMNS)
@@ -93,6 +94,8 @@ class PostgresOperations:
             operation.queue,
             operation.kind,
             list(operation.tags),
+            operation.key,
+            operation.group,
             operation.into,
             operation.priority,
             operation.rate,
@@ -206,11 +209,12 @@ class _Step:
         more: list[object] = [list(operation.tags)] if tagged else []
         if tagged and state in ENDED:
             more.append(operation.asked_at)
+        which = argument(operation.kind, operation.key, operation.group)
         self._asked = NextJobs(
             operation.move,
             state,
             tagged,
-            (size, operation.last_id, operation.kind, queue, *standing, *more),
+            (size, operation.last_id, which, queue, *standing, *more),
             into,
             operation.priority,
         )

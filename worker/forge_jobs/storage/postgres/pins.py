@@ -12,6 +12,7 @@ from forge_jobs.model.version import VersionState
 from forge_jobs.rules.pins import heed
 from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.job_filter import argument, fits
 
 FITS = "(pin.pool, pin.version_id, pin.version) IS NOT DISTINCT FROM (worker.pool, worker.version_id, worker.version)"
 """Whether a `pin` is to the version of a `worker`."""
@@ -66,9 +67,10 @@ SELECT (SELECT state FROM {schema}.jobs WHERE id = $1) AS state, EXISTS (SELECT 
 
 OF_VERSION = """
 SELECT pin.job_id FROM {schema}.pin JOIN {schema}.job ON job.id = pin.job_id JOIN {schema}.queue ON queue.id = job.queue_id
-WHERE $1 IN (pin.version, pin.version_id) AND ($2::text IS NULL OR queue.name = $2) AND ($3::text IS NULL OR job.kind = $3)
+WHERE $1 IN (pin.version, pin.version_id) AND ($2::text IS NULL OR queue.name = $2) AND {fits}
+  AND ($7::text[] = '{}' OR job.tags @> $7)
   AND ($4::boolean OR pin.pool IS NULL) AND pin.job_id > $5 ORDER BY pin.job_id LIMIT $6
-"""
+""".replace("{fits}", fits("$3"))
 
 COUNTS = """
 SELECT queue.name AS queue, pin.version, pin.pool, pin.version_id, count(*) AS jobs,
@@ -131,11 +133,17 @@ class PostgresPins:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
+        with_tags: tuple[str, ...] = (),
         of_pools: bool = True,
         after: int = 0,
         limit: int = 1000,
     ) -> Sequence[int]:
-        records = await self._database.fetch(OF_VERSION, name, queue, kind, of_pools, after, limit)
+        which = argument(kind, key, group)
+        records = await self._database.fetch(
+            OF_VERSION, name, queue, which, of_pools, after, limit, list(with_tags)
+        )
         return [record["job_id"] for record in records]
 
     async def counts(self) -> Sequence[PinnedJobs]:

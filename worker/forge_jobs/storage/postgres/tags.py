@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from forge_jobs.model.job import NewJob, State
+from forge_jobs.storage.postgres.job_filter import fits
 
 DECODED = "(SELECT array_agg(tag) FROM jsonb_array_elements_text(tags::jsonb) AS tag)"
 """The tags of one job of a batch, whose column `tags` is JSON; null: none."""
@@ -38,7 +39,7 @@ _IN_STATE: dict[State | None, str] = {
 _TAGGED = """{schema}.job_tag AS place
     WHERE place.tag = (SELECT {schema}.rarest({tags}::text[])) AND {in_state}
       AND (SELECT ({queue}::text IS NULL OR job.queue_id = (SELECT queue.id FROM {schema}.queue WHERE queue.name = {queue}))
-                  AND ({kind}::text IS NULL OR job.kind = {kind}) AND job.tags @> {tags}
+                  AND {fits} AND job.tags @> {tags}
            FROM {schema}.job WHERE job.id = place.job_id)"""
 
 PAGES: dict[State | None, str] = {
@@ -49,12 +50,12 @@ PAGES: dict[State | None, str] = {
     ORDER BY place.job_id DESC LIMIT $4""".replace("{tagged}", _TAGGED)
         .replace("{in_state}", in_state)
         .replace("{queue}", "$2")
-        .replace("{kind}", "$3")
+        .replace("{fits}", fits("$3"))
         .replace("{tags}", "$5")
     )
     for state, in_state in _IN_STATE.items()
 }
-"""By state, the ids of jobs of it that have all tags of $5: those below $1, of queue $2 and kind $3, at most $4."""
+"""By state, the ids of jobs of it that have all tags of $5: those below $1, of queue $2 that fit $3, at most $4."""
 
 COUNT: dict[State, str] = {
     state: "SELECT count(*) FROM {tagged}".replace("{tagged}", _TAGGED)
@@ -63,12 +64,12 @@ COUNT: dict[State, str] = {
         _stands("claimed", "cancel_requested_at IS NULL") if state is State.IN_PROGRESS else in_state,
     )
     .replace("{queue}", "$1")
-    .replace("{kind}", "$2")
+    .replace("{fits}", fits("$2"))
     .replace("{tags}", "$3")
     for state, in_state in _IN_STATE.items()
     if state is not None
 }
-"""By state, how many jobs of queue $1 and kind $2 have all tags of $3; of running ones those that are not cancelled."""
+"""By state, how many jobs of queue $1 that fit $2 have all tags of $3; of running ones those that are not cancelled."""
 
 LOOK = """
 SELECT 'tag', job_id, tag, NULL, NULL FROM {schema}.job_tag

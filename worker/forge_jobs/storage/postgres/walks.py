@@ -8,6 +8,7 @@ from typing import Any
 from forge_jobs.model.job import State
 from forge_jobs.model.moments import EPOCH
 from forge_jobs.storage.interface.claims import END
+from forge_jobs.storage.postgres.job_filter import fits, place_fits
 from forge_jobs.storage.postgres.statement import filled
 
 
@@ -15,7 +16,7 @@ from forge_jobs.storage.postgres.statement import filled
 class Walk:
     """The way over all jobs of a state, along an index: which rows come next, and where the last one stands.
 
-    Of the arguments $1 is how many rows are looked at, $2 the last id, $3 the kind, $4 the queue's
+    Of the arguments $1 is how many rows are looked at, $2 the last id, $3 what they fit, $4 the queue's
     id; from $5 on they say where the last row stands.
     """
 
@@ -92,7 +93,7 @@ _PICK = """seen AS MATERIALIZED (
     ORDER BY {way} LIMIT $1
 ), meant AS MATERIALIZED (
     SELECT {found} FROM seen
-    WHERE ($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3) AND {of_queue}
+    WHERE {place_fits} AND {of_queue}
 ), pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
     FROM {schema}.{table}
@@ -109,7 +110,7 @@ _PICK_TAGGED = """seen AS MATERIALIZED (
 ), mine AS MATERIALIZED (
     SELECT job.id AS job_id, job.queue_id, job.priority, {schema}.micros(job.created_at) AS pos FROM {schema}.job
     WHERE job.id = ANY (ARRAY(SELECT job_id FROM seen)) AND job.tags @> $6 AND {of_job}
-      AND ($3::text IS NULL OR job.kind = $3) AND ($4::integer IS NULL OR job.queue_id = $4)
+      AND {fits} AND ($4::integer IS NULL OR job.queue_id = $4)
 ), {meant}, pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
     FROM {schema}.{table}
@@ -191,6 +192,8 @@ def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str 
         claimed=taken("claimed"),
         finished=taken("finished"),
         dead=taken("finished"),
+        fits=fits("$3"),
+        place_fits=place_fits("$3", "seen"),
         answer=_ANSWER,
         table=walk.table,
         after=walk.after,

@@ -6,9 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable
-from forge_jobs.model import redaction
 from forge_jobs.model.facts import Waiting
-from forge_jobs.model.group import decoded
 from forge_jobs.model.job import (
     ENDED,
     MOST_RERUNS,
@@ -18,20 +16,29 @@ from forge_jobs.model.job import (
     Enqueued,
     Failure,
     Job,
-    JobProgress,
     NewJob,
-    Reason,
     State,
     Unhandled,
 )
-from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
-from forge_jobs.storage.sqlite import groups, handled, moves, nodes, places, signals, steps, tags, walks
+from forge_jobs.storage.sqlite import (
+    groups,
+    handled,
+    job_rows,
+    moves,
+    nodes,
+    places,
+    signals,
+    steps,
+    tags,
+    walks,
+)
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.counts import counts
 from forge_jobs.storage.sqlite.enqueue import enqueue
+from forge_jobs.storage.sqlite.job_filter import FITS, PLACE_FITS
 from forge_jobs.storage.sqlite.limits import FILLED
 from forge_jobs.storage.sqlite.micros import LAST, moment
 from forge_jobs.storage.sqlite.pins import of_job as pin_of
@@ -101,9 +108,9 @@ TAGGED = """
     FROM job_tag AS place CROSS JOIN job ON job.id = place.job_id
     WHERE place.tag = :tag AND (:state IS NULL OR (SELECT state FROM jobs WHERE jobs.id = place.job_id) = :state)
       AND (:queue IS NULL OR job.queue_id = (SELECT id FROM queue WHERE name = :queue))
-      AND (:kind IS NULL OR job.kind = :kind) AND (:before IS NULL OR place.job_id < :before) AND {has_all}
+      AND {fits} AND (:before IS NULL OR place.job_id < :before) AND {has_all}
     ORDER BY place.job_id DESC LIMIT :limit
-""".replace("{has_all}", tags.HAS_ALL)
+""".replace("{has_all}", tags.HAS_ALL).replace("{fits}", FITS)
 
 FIND = JOB + "WHERE job.id IN (SELECT place.job_id {page}) ORDER BY job.id DESC"
 
@@ -121,12 +128,12 @@ SELECT queue_id, priority FROM class WHERE priority IS NOT NULL
 """
 
 LAST_OF_CLASS = """
-SELECT pos, job_id, attempt FROM ready
+SELECT pos, job_id, attempt FROM ready AS place
 WHERE queue_id = :queue_id AND priority = :priority
   AND (pos, job_id) < (:pos, coalesce(:before, 9223372036854775807))
-  AND (:kind IS NULL OR (SELECT kind FROM job WHERE job.id = ready.job_id) = :kind)
+  AND {fits}
 ORDER BY pos DESC, job_id DESC LIMIT :limit
-"""
+""".replace("{fits}", PLACE_FITS)
 
 # When one of the queue's jobs was claimed last, as far as rows tell.
 TAKEN_AT = """
@@ -192,7 +199,7 @@ class SqliteJobs:
                 """,
                 (job_id,),
             )
-            [job] = _jobs(transaction, [row])
+            [job] = job_rows.jobs(transaction, [row])
             reruns = transaction.rows(RERUNS, (job_id, MOST_RERUNS))
             return replace(
                 job,
@@ -220,11 +227,16 @@ class SqliteJobs:
         state: State | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         limit: int = 100,
         before: int | None = None,
         with_tags: tuple[str, ...] = (),
     ) -> list[Job]:
-        wanted: dict[str, Any] = {"queue": queue, "kind": kind, "before": before, "limit": limit}
+        wanted: dict[str, Any] = {
+            **{"queue": queue, "kind": kind, "key": key, "group": group},
+            **{"before": before, "limit": limit},
+        }
         if with_tags:
             wanted |= {"tags": tags.encoded(with_tags), "state": state}
             return await self._database.read(lambda transaction: _tagged(transaction, wanted, with_tags))
@@ -233,14 +245,14 @@ class SqliteJobs:
         conditions = ["true"]
         if queue is not None:
             conditions.append("place.queue_id = (SELECT id FROM queue WHERE name = :queue)")
-        if kind is not None:
-            conditions.append("(SELECT kind FROM job WHERE job.id = place.job_id) = :kind")
+        if (kind, key, group) != (None, None, None):
+            conditions.append(PLACE_FITS)
         if before is not None:
             conditions.append("place.job_id < :before")
         page = PAGES[state].replace("{conditions}", " AND ".join(conditions))
         statement = FIND.replace("{page}", page)
         return await self._database.read(
-            lambda transaction: _jobs(transaction, transaction.records(statement, wanted))
+            lambda transaction: job_rows.jobs(transaction, transaction.records(statement, wanted))
         )
 
     async def cancel(self, job_id: int, *, by: str | None = None) -> Cancelled:
@@ -290,10 +302,14 @@ class SqliteJobs:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
         with_tags: tuple[str, ...] = (),
     ) -> int:
         return await self._database.read(
-            lambda transaction: walks.count(transaction, state, queue, kind, with_tags)
+            lambda transaction: walks.count(
+                transaction, state, {"queue": queue, "kind": kind, "key": key, "group": group}, with_tags
+            )
         )
 
     async def newest(self) -> int:
@@ -367,7 +383,7 @@ def _ahead(transaction: Transaction, place: places.Place, of_these: str = "") ->
 def _tagged(transaction: Transaction, wanted: dict[str, Any], with_tags: tuple[str, ...]) -> list[Job]:
     """Return jobs that have all of these tags, newest first."""
     wanted["tag"] = tags.rarest(transaction, with_tags)
-    return _jobs(transaction, transaction.records(FIND.replace("{page}", TAGGED), wanted))
+    return job_rows.jobs(transaction, transaction.records(FIND.replace("{page}", TAGGED), wanted))
 
 
 def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
@@ -383,7 +399,7 @@ def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
     attempts = {row["job_id"]: row["attempt"] for row in found[: wanted["limit"]]}
     ids = ", ".join(map(str, attempts))  # ids, from the database
     rows = {row["id"]: row for row in transaction.records(f"{JOB} WHERE job.id IN ({ids})")}
-    return [_job(rows[job_id], attempt) for job_id, attempt in attempts.items()]
+    return [job_rows.shown(rows[job_id], attempt) for job_id, attempt in attempts.items()]
 
 
 def _pos_before(transaction: Transaction, job_id: int | None) -> int:
@@ -398,51 +414,3 @@ def _pos_before(transaction: Transaction, job_id: int | None) -> int:
         return place.pos
     left = "SELECT coalesce(claimed_at, started_at, finished_at) FROM jobs WHERE id = ?"
     return transaction.value(left, (job_id,)) or LAST
-
-
-def _jobs(transaction: Transaction, rows: Sequence[Record]) -> list[Job]:
-    """Return the jobs of these rows, with the attempts of pending ones that became ready later than they were enqueued."""
-    attempts: dict[int, int] = {}
-    if missing := [str(row["id"]) for row in rows if row["attempt"] is None]:  # ids, from the database
-        attempts = dict(
-            transaction.rows(f"SELECT job_id, attempt FROM ready WHERE job_id IN ({', '.join(missing)})")
-        )
-    return [_job(row, attempts[row["id"]] if row["attempt"] is None else row["attempt"]) for row in rows]
-
-
-def _job(row: Record, attempt: int) -> Job:
-    return Job(
-        id=row["id"],
-        queue=row["queue"],
-        kind=row["kind"],
-        state=State(row["state"]),
-        payload=row["payload"],
-        codec=row["codec"],
-        priority=row["priority"],
-        attempt=attempt,
-        max_attempts=row["max_attempts"],
-        timeout=stored_duration(row["timeout"]),
-        key=row["key"],
-        created_at=moment(row["created_at"]),
-        run_at=moment(row["run_at"]),
-        reason=None if row["reason"] is None else Reason(row["reason"]),
-        worker_id=row["worker_id"],
-        worker=row["worker"],
-        claimed_at=moment(row["claimed_at"]),
-        cancel_requested_at=moment(row["cancel_requested_at"]),
-        started_at=moment(row["started_at"]),
-        finished_at=moment(row["finished_at"]),
-        error=row["error"],
-        result=row["result"],
-        groups=tuple(decoded(row["groups"]).values()),
-        tenant=row["tenant"],
-        tags=tags.decoded(row["tags"]),
-        risen=row["risen"],
-        rerun_of=row["rerun_of"],
-        start_by=moment(row["start_by"]),
-        deadline=moment(row["deadline"]),
-        redacted=redaction.decoded(row["redacted"]),
-        progress=None
-        if row["share"] is None
-        else JobProgress(row["share"], row["note"], row["reported_by"], moment(row["reported_at"])),
-    )

@@ -30,13 +30,13 @@ from forge_jobs.storage.sqlite.places import Place
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-COLUMNS = """id, move, states, queue, kind, tags, into_queue, priority, rate, asked_by, asked_at, last_id, meant, sample,
+COLUMNS = """id, move, states, queue, kind, tags, job_key, job_group, into_queue, priority, rate, asked_by, asked_at, last_id, meant, sample,
        state, changed, skipped, running, locked, next_at, ended_at, error"""
 
 ADD = """
-INSERT INTO operation (move, states, queue, kind, tags, into_queue, priority, rate, asked_by, meant, sample, last_id,
+INSERT INTO operation (move, states, queue, kind, tags, job_key, job_group, into_queue, priority, rate, asked_by, meant, sample, last_id,
                        asked_at, next_at, state, position)
-VALUES (:move, :states, :queue, :kind, :tags, :into, :priority, :rate, :asked_by, :meant, :sample,
+VALUES (:move, :states, :queue, :kind, :tags, :key, :group, :into, :priority, :rate, :asked_by, :meant, :sample,
         (SELECT coalesce(max(id), 0) FROM job), :now, :now, 'working', '{}')
 RETURNING id
 """
@@ -123,6 +123,8 @@ def _add(operation: NewOperation, transaction: Transaction) -> Operation:
             "queue": operation.queue,
             "kind": operation.kind,
             "tags": _encoded(operation.tags),
+            "key": operation.key,
+            "group": operation.group,
             "into": operation.into,
             "priority": operation.priority,
             "rate": operation.rate,
@@ -180,7 +182,8 @@ def _step(operation_id: int, limit: int, transaction: Transaction) -> Operation 
 
 def _match(operation: Operation, position: Position) -> Match:
     state = operation.states[position.state]
-    return Match(state, operation.last_id, operation.queue, operation.kind, operation.tags)
+    which = operation.queue, operation.kind, operation.tags, operation.key, operation.group
+    return Match(state, operation.last_id, *which)
 
 
 def _queues(
@@ -283,6 +286,8 @@ def _operation(row: Record) -> Operation:
         queue=row["queue"],
         kind=row["kind"],
         tags=tuple(msgspec.json.decode(row["tags"])),
+        key=row["job_key"],
+        group=row["job_group"],
         into=row["into_queue"],
         priority=row["priority"],
         rate=row["rate"],

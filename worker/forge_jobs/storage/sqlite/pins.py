@@ -11,7 +11,7 @@ from forge_jobs.model.links import PINNED, is_pinned
 from forge_jobs.model.pin import Pin, PinnedJobs
 from forge_jobs.model.version import VersionState
 from forge_jobs.rules.pins import heed
-from forge_jobs.storage.sqlite import interventions
+from forge_jobs.storage.sqlite import interventions, job_filter, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -79,9 +79,9 @@ PUT = "UPDATE pin SET version = ? WHERE job_id = ? AND pool IS NULL AND version 
 OF_VERSION = """
 SELECT pin.job_id FROM pin JOIN job ON job.id = pin.job_id JOIN queue ON queue.id = job.queue_id
 WHERE :version IN (pin.version, pin.version_id) AND (:queue IS NULL OR queue.name = :queue)
-  AND (:kind IS NULL OR job.kind = :kind) AND (:of_pools OR pin.pool IS NULL) AND pin.job_id > :after
+  AND {fits} AND {has_all} AND (:of_pools OR pin.pool IS NULL) AND pin.job_id > :after
 ORDER BY pin.job_id LIMIT :limit
-"""
+""".replace("{fits}", job_filter.FITS).replace("{has_all}", tags.HAS_ALL)
 
 
 class SqlitePins:
@@ -141,12 +141,16 @@ class SqlitePins:
         *,
         queue: str | None = None,
         kind: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
+        with_tags: tuple[str, ...] = (),
         of_pools: bool = True,
         after: int = 0,
         limit: int = 1000,
     ) -> Sequence[int]:
         asked = {
-            **{"version": name, "queue": queue, "kind": kind},
+            **{"version": name, "queue": queue, "kind": kind, "key": key, "group": group},
+            "tags": json.dumps(with_tags),
             **{"of_pools": of_pools, "after": after, "limit": limit},
         }
         rows = await self._database.read(lambda transaction: transaction.rows(OF_VERSION, asked))

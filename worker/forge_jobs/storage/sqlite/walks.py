@@ -1,6 +1,6 @@
 """The ways over all jobs of a state in SQLite."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from forge_jobs.model.job import State
 from forge_jobs.model.match import Match
 from forge_jobs.storage.interface.claims import END
 from forge_jobs.storage.sqlite import tags
+from forge_jobs.storage.sqlite.job_filter import FITS, PLACE_FITS
 from forge_jobs.storage.sqlite.places import ASKED_PRIORITY, Place
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
@@ -101,16 +102,16 @@ ORDER BY job.id
 COUNT = """
 SELECT count(*) FROM {table} AS place
 WHERE {condition} AND (:queue IS NULL OR place.queue_id = (SELECT id FROM queue WHERE name = :queue))
-  AND (:kind IS NULL OR (SELECT kind FROM job WHERE job.id = place.job_id) = :kind)
-"""
+  AND {fits}
+""".replace("{fits}", PLACE_FITS)
 
 COUNT_TAGGED = """
 SELECT count(*)
 FROM job_tag CROSS JOIN job ON job.id = job_tag.job_id JOIN jobs ON jobs.id = job.id
 WHERE job_tag.tag = :tag AND jobs.state = :state AND jobs.cancel_requested_at IS NULL
   AND (:queue IS NULL OR job.queue_id = (SELECT id FROM queue WHERE name = :queue))
-  AND (:kind IS NULL OR job.kind = :kind) AND {has_all}
-""".replace("{has_all}", tags.HAS_ALL)
+  AND {fits} AND {has_all}
+""".replace("{has_all}", tags.HAS_ALL).replace("{fits}", FITS)
 
 
 def queue_ids(transaction: Transaction, match: Match) -> list[int | None]:
@@ -142,7 +143,7 @@ def batch(
     rows = transaction.records(walk.sql, wanted)
     standing = walk.standing_of(rows[-1]) if len(rows) == wanted["limit"] else None
     places = [_place(row, match.state) for row in rows]
-    return standing, [place for place in places if match.kind is None or place.kind == match.kind]
+    return standing, [place for place in places if match.fits(place.kind, place.key, place.groups)]
 
 
 def _tagged_batch(
@@ -155,7 +156,9 @@ def _tagged_batch(
     }
     rows = transaction.records(TAGGED, wanted | said)
     standing = {"at_0": rows[-1]["at_0"]} if len(rows) == wanted["limit"] else None
-    meant: list[Any] = [row for row in rows if row["is_meant"] and match.kind in (None, row["kind"])]
+    meant: list[Any] = [
+        row for row in rows if row["is_meant"] and match.fits(row["kind"], row["key"], row["groups"])
+    ]
     if match.state is State.PENDING:
         meant = _found_in_ready(transaction, meant)
     return standing, [_place(row, match.state) for row in meant]
@@ -189,10 +192,10 @@ def _place(row: Any, state: State) -> Place:
 
 
 def count(
-    transaction: Transaction, state: State, queue: str | None, kind: str | None, with_tags: Sequence[str]
+    transaction: Transaction, state: State, which: Mapping[str, str | None], with_tags: Sequence[str]
 ) -> int:
-    """Return how many jobs a walk over the state would meet."""
-    wanted: dict[str, Any] = {"queue": queue, "kind": kind}
+    """Return how many jobs a walk over the state would meet: those of `which` queue, kind, key and group, with the tags."""
+    wanted: dict[str, Any] = {**which}
     walk = WALKS[state]
     statement = COUNT.replace("{table}", walk.table).replace("{condition}", walk.condition)
     if with_tags:

@@ -747,6 +747,8 @@ CREATE TABLE "forge_jobs".operation (
     queue      text,  -- null: of all queues
     kind       text,
     tags       text[] NOT NULL,
+    job_key    text,
+    job_group  text,
     last_id    bigint NOT NULL,  -- the highest id of a job when it was asked for
     into_queue text,
     priority   smallint,
@@ -3229,7 +3231,7 @@ INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM V
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.minute_statistic (minute, queue, kind, counts) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', 'default', 'work', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('19', '1', '1767225600000000') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', '25', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, job_key, job_group, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', NULL, NULL, '25', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.pin (job_id, version, pool, version_id, at) OVERRIDING SYSTEM VALUE VALUES ('8', '1', 'pool', 'aaaaaaa1', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.progress (job_id, attempt, share, note, at) OVERRIDING SYSTEM VALUE VALUES ('7', '1', '0.4', '40 of 100 rows', '2026-01-01 00:00:00+00') ON CONFLICT DO NOTHING;

@@ -706,6 +706,8 @@ CREATE TABLE operation (
     queue      TEXT,  -- null: of all queues
     kind       TEXT,
     tags       TEXT NOT NULL,
+    job_key    TEXT,
+    job_group  TEXT,
     last_id    INTEGER NOT NULL,  -- the highest id of a job when it was asked for
     into_queue TEXT,
     priority   INTEGER,
@@ -980,7 +982,7 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4)
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 32);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 29);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (19, 1, 1767225600000000);
-INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 25, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
+INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, job_key, job_group, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', NULL, NULL, 25, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
 INSERT OR REPLACE INTO pin (job_id, version, pool, version_id, at) VALUES (8, '1', 'pool', 'aaaaaaa1', 1767225600000000);
 INSERT OR REPLACE INTO progress (job_id, attempt, share, note, at) VALUES (7, 1, 0.4, '40 of 100 rows', 1767225600000000);

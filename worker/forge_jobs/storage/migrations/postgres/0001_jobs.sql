@@ -736,6 +736,8 @@ CREATE TABLE {schema}.operation (
     queue      text,  -- null: of all queues
     kind       text,
     tags       text[] NOT NULL,
+    job_key    text,
+    job_group  text,
     last_id    bigint NOT NULL,  -- the highest id of a job when it was asked for
     into_queue text,
     priority   smallint,

@@ -696,6 +696,8 @@ CREATE TABLE operation (
     queue      TEXT,  -- null: of all queues
     kind       TEXT,
     tags       TEXT NOT NULL,
+    job_key    TEXT,
+    job_group  TEXT,
     last_id    INTEGER NOT NULL,  -- the highest id of a job when it was asked for
     into_queue TEXT,
     priority   INTEGER,
