@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -15,7 +15,19 @@ from forge_jobs.model.match import Move
 from forge_jobs.model.run import Outcome
 from forge_jobs.storage.postgres import schedule
 from tests.storage.ear import Ear
-from tests.storage.factories import claim, dead, done, enqueue, job, move_all, running, state, worker
+from tests.storage.factories import (
+    claim,
+    cron,
+    dead,
+    done,
+    enqueue,
+    job,
+    leader,
+    move_all,
+    running,
+    state,
+    worker,
+)
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -348,3 +360,18 @@ async def test_the_fate_of_a_job_is_known_although_its_place_cannot_be_given_awa
 
     proof = Completion(claimed.job_id, claimed.worker_id, claimed.attempt, at, Outcome.DONE)
     assert await storage.completions.fate(proof) is Fate.COMMITTED
+
+
+async def test_a_cron_fires_although_somebody_has_its_group_locked(storage, database):
+    epoch = await leader(storage)
+    await enqueue(storage, **ONE)
+    night = datetime(2030, 1, 1, 3, tzinfo=UTC)
+    await storage.crons.set(cron(next_fire_at=night, **ONE))
+
+    async with database.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.job_group WHERE name = 'a' FOR NO KEY UPDATE")
+        [fired] = await storage.fires.fire(await storage.crons.get("nightly"), [night], None, epoch=epoch)
+        assert await state(storage, fired.id) is State.SCHEDULED
+
+    await storage.schedule.make_pending()
+    assert await state(storage, fired.id) is State.BLOCKED

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
@@ -20,6 +20,10 @@ from forge_jobs.storage.postgres.crons import COLUMNS, cron_config
 from forge_jobs.storage.postgres.enqueue import enqueue_many
 from forge_jobs.storage.postgres.groups import settle_all
 from forge_jobs.storage.postgres.leadership import LEADS
+
+JOIN_WAIT = 0.5
+"""Seconds for which others may have a group or a tenant locked; jobs of a fire that join it are scheduled for now then,
+and join when a worker makes them pending."""
 
 SEED = """
 UPDATE {schema}.cron SET next_fire_at = $2
@@ -71,19 +75,33 @@ class PostgresFires:
         *,
         epoch: LeaderEpoch,
     ) -> list[Enqueued]:
-        fired = await self._fired(cron, fires, next_fire_at, epoch)
-        if cron.groups is not None:
+        job = cron.job()
+        joins = job.key is None and (job.groups is not None or job.tenant is not None)
+        try:
+            fired = await self._fired(cron, fires, next_fire_at, epoch, joins=joins)
+        except StorageBusy:
+            if not joins:
+                raise
+            fired = await self._fired(cron, fires, next_fire_at, epoch, joins=False)
+        if job.groups is not None:
             with suppress(StorageUnavailable):  # then a worker sees to it
                 await settle_all(self._database)
         return fired
 
     @tried_again
     async def _fired(
-        self, cron: CronConfig, fires: Sequence[datetime], next_fire_at: datetime | None, epoch: LeaderEpoch
+        self,
+        cron: CronConfig,
+        fires: Sequence[datetime],
+        next_fire_at: datetime | None,
+        epoch: LeaderEpoch,
+        *,
+        joins: bool,
     ) -> list[Enqueued]:
         latest = max(fires, default=None)
         async with self._database.transaction() as connection:
-            await key_wait.bound(connection)  # a key that stays taken shall not keep the other crons
+            # A key that stays taken, or a group that stays locked, shall not keep the other crons.
+            await key_wait.bound(connection, JOIN_WAIT if joins else None)
             record = await self._database.fetchrow(
                 MOVE_ON,
                 cron.name,
@@ -98,17 +116,18 @@ class PostgresFires:
             if record is None or not fires:
                 return []
             facts = dict(record)
-            return await self._fire(facts.pop("id"), cron_config(facts), fires, connection)
+            return await self._fire(facts.pop("id"), cron_config(facts), fires, connection, joins=joins)
 
     async def note_error(self, name: str, error: str | None, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(NOTE_ERROR, name, error, epoch)
 
     async def _fire(
-        self, cron_id: int, cron: CronConfig, fires: Sequence[datetime], connection: Any
+        self, cron_id: int, cron: CronConfig, fires: Sequence[datetime], connection: Any, *, joins: bool
     ) -> list[Enqueued]:
         records = await self._database.fetch(NOT_FIRED, cron_id, list(fires), connection=connection)
         moments = [record["fire_at"] for record in records]
-        answers = await enqueue_many(self._database, [cron.job()] * len(moments), connection, is_short=True)
+        jobs = [cron.job()] * len(moments)
+        answers = await enqueue_many(self._database, jobs, connection, is_short=joins)
         fired = {moment: job for moment, job in zip(moments, answers, strict=True) if not job.duplicate}
         await self._database.execute(
             FIRED,
