@@ -41,6 +41,14 @@ async def nap(ctx: Context, seconds: float = 0.0) -> None:
     note("end", ctx)
 
 
+@forge.handler(group="serial")
+async def alone(ctx: Context, seconds: float) -> None:
+    """Never run beside another one."""
+    note("start", ctx)
+    await asyncio.sleep(seconds)
+    note("end", ctx)
+
+
 @forge.handler
 async def take(text: str) -> None:
     """Be given something large."""
