@@ -109,6 +109,32 @@ def test_a_cron_has_the_group_or_the_tenant_that_its_object_says(
     assert [each for each in plan_cron(observed(row)).actions if isinstance(each, SetCron)]
 
 
+@pytest.mark.parametrize(
+    ("spec", "unpublished", "said"),
+    [
+        (SPEC, (), ""),
+        (
+            SPEC,
+            ("group",),
+            " Its jobs do not have what the handler of 'report' says of group: say job.group.",
+        ),
+        (SPEC, ("unique",), " Its jobs do not have what the handler of 'report' says of unique: let a job"),
+        (GROUPED, ("group",), ""),
+        (FAIR, ("tenant",), ""),
+    ],
+)
+def test_a_cron_tells_what_its_handler_says_of_jobs_and_the_object_does_not(
+    spec: dict[str, Any], unpublished: tuple[str, ...], said: str
+) -> None:
+    database = CronDatabase(now=START, row=None, unpublished=unpublished)
+
+    conditions = status(plan_cron(observed(spec=spec, database=database)))["conditions"]
+
+    (message,) = [each["message"] for each in conditions if each["type"] == "Synced"]
+    assert message.startswith(f"Cron 'shop/nightly' is configured.{said}")
+    assert bool(said) or message.endswith("configured.")
+
+
 def test_a_suspended_cron_is_disabled() -> None:
     found = plan_cron(observed(ROW, spec=SPEC | {"suspend": True}))
 

@@ -185,10 +185,25 @@ def test_a_cron_whose_job_has_not_ended_is_not_said_to_be_triggered(cli: Command
     first = cli.fine("cron", "trigger", "nightly")
 
     assert cli("cron", "trigger", "nightly").lines == [
-        f"Job {first['id']} of the cron has not ended; no other is enqueued."
+        f"Job {first['id']} has not ended; no other is enqueued."
     ]
     again = cli.fine("cron", "trigger", "nightly")
     assert (again["id"], again["duplicate"], again["is_new"]) == (first["id"], True, False)
+
+
+def test_a_cron_has_the_group_or_the_tenant_that_is_said(cli: CommandLine):
+    group = ("--group", "shop", "--group-limit", "2", "--overflow", "drop_newest")
+    cli.fine("cron", "set", "a", "@daily", "--kind", "k", *group)
+    cli.fine("cron", "set", "b", "@daily", "--kind", "k", "--tenant", "ada")
+    cli.fine("cron", "set", "c", "@daily", "--kind", "k", "--group", "", "--tenant", "", "--key", "")
+
+    shown = [(cron["groups"], cron["tenant"]) for cron in cli.fine("cron", "list")]
+    said = {"name": "shop", "limit": 2, "overflow": "drop_newest"}
+    assert shown == [([said], None), ([], "ada"), ([], None)]
+
+    [first, _, third] = [cli("cron", "trigger", "a").lines[0] for _ in range(3)]
+    assert first == "Job 1 is enqueued."
+    assert third == "The group of the cron has no place, job 1 has it; no other is enqueued."
 
 
 def test_a_cron_that_says_nothing_of_attempts_leaves_them_to_its_queue(cli: CommandLine):

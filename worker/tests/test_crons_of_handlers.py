@@ -1,7 +1,9 @@
 """The jobs of a cron are as those of a call: in the groups, of the tenant, and unique as their handler says of their arguments."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,3 +177,45 @@ async def test_a_cron_set_without_an_event_loop_has_the_group_of_its_handler(for
 
     assert cron.group == (Group("customer:1", 2),)
     assert (await forge.jobs.get(await forge.crons.trigger("a"))).state is State.PENDING
+
+
+SAID_ELSEWHERE = {
+    "bill": ("group", "group of its jobs, and this program does not have it; allowed is group=..., or group=() for none"),
+    "report": ("tenant", "tenant=..., or tenant=None for none"),
+    "refresh": ("unique", "the uniqueness of its jobs"),
+    "watch": ("key", "key=..., or key=None for none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAID_ELSEWHERE)
+async def test_what_only_the_handler_of_another_program_says_is_not_left_out_in_silence(
+    forge: Forge, kind: str
+) -> None:
+    option, said = SAID_ELSEWHERE[kind]
+    none: dict[str, Any] = {option: () if option == "group" else None}
+    async with Forge(forge.storage.url) as other:
+        for _ in range(2):
+            with pytest.raises(InvalidInput, match=re.escape(said)):
+                await other.crons.set("a", "@daily", kind, payload={"customer": 1})
+        with pytest.raises(InvalidInput, match=re.escape(said)):
+            await other.crons.ensure("a", "@daily", kind, payload={"customer": 1})
+        with pytest.raises(InvalidInput, match=r"^Line 1: .*" + re.escape(said)):
+            await other.crons.load(f'@daily {kind} {{"customer": 1}}', owner="file")
+        assert await other.crons.list() == []
+
+        cron = await other.crons.set("a", "@daily", kind, payload={"customer": 1}, **none)
+        assert (cron.group, cron.tenant, cron.key) == ((), None, None)
+        await other.crons.load(f"@daily {kind} ?key=k&group=&tenant=", owner="file")
+
+
+async def test_a_key_says_what_is_unique_where_the_handler_is_elsewhere(forge: Forge) -> None:
+    async with Forge(forge.storage.url) as other:
+        assert (await other.crons.set("a", "@daily", "refresh", key="k")).key == "k"
+
+
+async def test_a_cron_that_is_disabled_where_its_handler_is_not_known_keeps_its_group(forge: Forge) -> None:
+    await forge.crons.set("a", "@daily", "bill")
+
+    async with Forge(forge.storage.url) as other:
+        await other.crons.disable("a")
+        assert (await other.crons.enable("a")).group == (Group("customer:1", 2),)

@@ -26,7 +26,7 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def test_a_line_has_when_and_what() -> None:
-    [cron] = crontab.parse("# comment\n\n  */5  * * * mon-fri\tcheck  \n", {})
+    [cron] = crontab.parse("# comment\n\n  */5  * * * mon-fri\tcheck  \n", {}, {})
 
     assert (cron.name, cron.expression, cron.kind) == ("check", "*/5 * * * mon-fri", "check")
     assert (cron.timezone, cron.payload, cron.missed) == ("UTC", b"{}", Missed.LATEST)
@@ -36,6 +36,7 @@ def test_a_line_may_have_options_and_arguments() -> None:
     [cron] = crontab.parse(
         "@daily report ?id=shop&fill=1w2d3h4m5s&max=3&queue=slow&priority=-5&job_key=shop%20report"
         '&job_key_mode=replace&timeout=10m&tags=a,b&group=shop%201 {"shop": {"id": 1}}',
+        {},
         {},
     )
 
@@ -52,7 +53,7 @@ def test_a_line_may_have_options_and_arguments() -> None:
 def test_a_time_zone_holds_for_the_lines_below_it() -> None:
     text = f"{NIGHTLY}CRON_TZ=Europe/Berlin\n@daily a\n@daily b ?timezone=Asia/Tokyo\n"
 
-    assert [cron.timezone for cron in crontab.parse(text, {})] == ["UTC", "Europe/Berlin", "Asia/Tokyo"]
+    assert [cron.timezone for cron in crontab.parse(text, {}, {})] == ["UTC", "Europe/Berlin", "Asia/Tokyo"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_time_zone_holds_for_the_lines_below_it() -> None:
 )
 def test_a_wrong_line_is_named_by_its_number(line: str, said: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        crontab.parse(NIGHTLY + line, {})
+        crontab.parse(NIGHTLY + line, {}, {})
 
     assert str(error.value).startswith("Line 2: ")
     assert said in str(error.value)

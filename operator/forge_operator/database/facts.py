@@ -27,6 +27,7 @@ class Facts:
     handled: Mapping[str, Set[str]]  # kinds by queue, where they are known
     unhandled: Mapping[str, Sequence[Unhandled]]  # by queue
     paused_kinds: Set[str]
+    unpublished: Mapping[str, Sequence[str]]  # options of jobs that only their handlers know, by kind
     crons: tuple[CronConfig, ...]
     versions: Sequence[Version]  # of all pools
     pinned: Sequence[PinnedJobs]  # to versions of all pools, and of none
@@ -136,6 +137,7 @@ class FactsReader:
                 handled=await forge.workers.handled(),
                 unhandled=by_queue(await forge.jobs.unhandled()),
                 paused_kinds={paused.kind for paused in await forge.kinds.paused()},
+                unpublished={kind.kind: kind.unpublished for kind in await forge.kinds.list()},
                 crons=tuple(await forge.crons.list()),
                 # After the workers: one that connects in between is set aside once more, never forgotten.
                 connections_left=await forge.storage.connections_left(),

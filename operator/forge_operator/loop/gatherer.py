@@ -128,11 +128,13 @@ class Gatherer:
         except ForgeError as error:
             return unknown(error)
         name = cron_name(cron.namespace, cron.name)
-        queue = None if isinstance(cron.spec, InvalidSpec) else cron.spec.job.queue
+        job = None if isinstance(cron.spec, InvalidSpec) else cron.spec.job
+        queue = None if job is None else job.queue
         return CronDatabase(
             now=facts.now,
             row=facts.crons_by_name.get(name),
             handled=facts.handled.get(queue) if queue is not None else None,
             paused_kinds=facts.paused_kinds,
+            unpublished=() if job is None else facts.unpublished.get(job.kind, ()),
             queue_exists=queue is None or any(row.name == queue for row in facts.queues),
         )

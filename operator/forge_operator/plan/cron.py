@@ -63,7 +63,7 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
             return with_status(
                 observed, without_sync(ConditionReason.INVALID_SCHEDULE, row.last_error), shown(name, row), ()
             )
-        assessments = all_well(name) | kinds_handled(spec, database)
+        assessments = all_well(name, spec, database) | kinds_handled(spec, database)
         return with_status(observed, assessments, shown(name, row), ())
     actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
     if row is not None and was_synced(cron):
@@ -75,7 +75,7 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
     fields = {**shown(name, row), "lastSyncTime": format_timestamp(observed.now)}
     failures = known_failures(observed.memory, cron.generation)
     memory = replace(observed.memory, failures=failures, generation=cron.generation)
-    assessments = all_well(name) | kinds_handled(spec, database)
+    assessments = all_well(name, spec, database) | kinds_handled(spec, database)
     for failure in failures.values():
         assessments |= without_sync(ConditionReason.ACTION_FAILED, failure.message)
     return with_status(replace(observed, memory=memory), assessments, fields, actions)
@@ -91,6 +91,10 @@ def wanted_values(spec: CronSpec) -> dict[str, Any]:
         "missed": spec.missed,
         "missed_limit": spec.missed_limit,
         "enabled": not spec.suspend,
+        # Said also where it is none: a handler, which the operator does not have, may say another.
+        "group": () if spec.job.group is None else (spec.job.group.said,),
+        "tenant": spec.job.tenant,
+        "key": None,
     }
     if spec.job.priority is not None:
         found["priority"] = spec.job.priority
@@ -98,17 +102,12 @@ def wanted_values(spec: CronSpec) -> dict[str, Any]:
         found["max_attempts"] = spec.job.max_attempts
     if spec.job.timeout is not None:
         found["timeout"] = spec.job.timeout
-    if spec.job.group is not None:
-        found["group"] = (spec.job.group.said,)
-    if spec.job.tenant is not None:
-        found["tenant"] = spec.job.tenant
     return found
 
 
 def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> bool:
     """Whether the row matches the spec. A cron that the scheduler disabled, with its error, stays disabled."""
-    absent = {"priority": None, "max_attempts": None, "timeout": None, "group": (), "tenant": None}
-    wanted = {**absent, **values}
+    wanted = {"priority": None, "max_attempts": None, "timeout": None, **values}
     payload = wanted.pop("payload")
     if row.last_error is not None:
         row = replace(row, enabled=wanted["enabled"])
@@ -149,13 +148,25 @@ def unreachable(unknown: Unknown) -> dict[Condition, Assessment]:
     }
 
 
-def all_well(name: str) -> dict[Condition, Assessment]:
+def all_well(name: str, spec: CronSpec, database: CronDatabase) -> dict[Condition, Assessment]:
     """Return the conditions of a cron whose row matches the object."""
+    message = f"Cron {name!r} is configured." + not_carried(spec, database)
     return {
         Condition.READY: Assessment(ConditionReason.CONFIGURED),
-        Condition.SYNCED: Assessment(ConditionReason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
+        Condition.SYNCED: Assessment(ConditionReason.CONFIG_APPLIED, message),
         Condition.DATABASE_REACHABLE: Assessment(ConditionReason.CONNECTED),
     }
+
+
+def not_carried(spec: CronSpec, database: CronDatabase) -> str:
+    """Return a sentence about what the handler says of its jobs, and those of the cron do not have; empty if there is nothing."""
+    said = {"group": spec.job.group, "tenant": spec.job.tenant}
+    missing = [option for option in database.unpublished if said.get(option) is None]
+    if not missing:
+        return ""
+    allowed = [f"job.{option}" for option in missing if option in said]
+    instead = f"say {' or '.join(allowed)}" if allowed else "let a job of another kind enqueue them"
+    return f" Its jobs do not have what the handler of {spec.job.kind!r} says of {', '.join(missing)}: {instead}."
 
 
 def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Assessment]:

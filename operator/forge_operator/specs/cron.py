@@ -105,13 +105,14 @@ class CronJobSpec(Section):
         most=YEAR,
     )
     group: CronGroupSpec | None = part(
-        "The group of the job: of the jobs of a group only so many are in progress at once. What a handler declares as its "
-        "group does not hold for a cron of Kubernetes. Absent: none.",
+        "The group of the job: of the jobs of a group only so many are in progress at once. Absent: none, "
+        "whatever the handler declares, which the condition Synced tells.",
         CronGroupSpec,
         optional=True,
     )
     tenant: str | None = text(
-        "On whose behalf the job is: the tenants of a queue take turns. Absent: nobody's.",
+        "On whose behalf the job is: the tenants of a queue take turns. Absent: nobody's, whatever the handler "
+        "declares, which the condition Synced tells.",
         most=LONGEST_TENANT,
     )
 

@@ -176,6 +176,7 @@ class CronDatabase:
         None  # kinds for which somebody who serves its queue has a handler, and that are not paused; None: not known
     )
     paused_kinds: Set[str] = frozenset()
+    unpublished: Sequence[str] = ()  # what only the handler of its kind says of jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,10 @@ async def set_cron(
     ] = None,
     key: Annotated[
         str | None,
-        Option(metavar="KEY", help="The key of its jobs: of a kind at most one that has not ended has it."),
+        Option(
+            metavar="KEY",
+            help="The key of its jobs: of a kind at most one that has not ended has it. '': none.",
+        ),
     ] = None,
     key_mode: Annotated[
         KeyMode | None,
@@ -115,7 +118,7 @@ async def set_cron(
         str | None,
         Option(
             metavar="TEXT",
-            help="The group of its jobs: of the jobs of a group only so many run at once, one unless it is said.",
+            help="The group of its jobs: of the jobs of a group only so many run at once, one unless it is said. '': none.",
         ),
     ] = None,
     group_limit: Annotated[
@@ -132,7 +135,10 @@ async def set_cron(
     ] = None,
     tenant: Annotated[
         str | None,
-        Option(metavar="TEXT", help="On whose behalf its jobs are: the tenants of a queue take turns."),
+        Option(
+            metavar="TEXT",
+            help="On whose behalf its jobs are: the tenants of a queue take turns. '': nobody's.",
+        ),
     ] = None,
     overlap: Annotated[
         bool,
@@ -186,13 +192,15 @@ async def set_cron(
     if deadline is not None:
         wanted["deadline"] = deadline
     if key is not None:
-        wanted["key"] = key
+        wanted["key"] = key or None
     if key_mode is not None:
         wanted["key_mode"] = key_mode
-    if said := values.group(group, group_limit, overflow):
+    if group == "":
+        wanted["group"] = ()
+    elif said := values.group(group, group_limit, overflow):
         wanted["group"] = said
     if tenant is not None:
-        wanted["tenant"] = tenant
+        wanted["tenant"] = tenant or None
     if tag:
         wanted["tags"] = tag
     if missed_within is not None:
@@ -253,8 +261,12 @@ async def trigger(call: Call, name: Name) -> Report:
     """Enqueue one job of a cron now; its schedule does not change."""
     async with opened(call) as forge:
         job = await forge.crons.trigger(name)
+    if job.dropped:
+        return Report(
+            document(job), [f"The group of the cron has no place, job {job.id} has it; no other is enqueued."]
+        )
     if job.duplicate:
-        return Report(document(job), [f"Job {job.id} of the cron has not ended; no other is enqueued."])
+        return Report(document(job), [f"Job {job.id} has not ended; no other is enqueued."])
     return Report(document(job), [f"Job {job.id} is enqueued."])
 
 

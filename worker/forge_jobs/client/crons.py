@@ -12,6 +12,7 @@ from forge_jobs.handlers.handler import Handler
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
+from forge_jobs.model.kind import Kind
 from forge_jobs.rules import cron_declarations, cron_times, names
 from forge_jobs.rules.checks import epoch_or_none, yes_or_no
 from forge_jobs.rules.redaction import require_sealed
@@ -51,12 +52,14 @@ class Crons:
         Its jobs are as those that this program enqueues: what the handler that it has of `kind` says of their groups, tenant, tags
         and what makes them unique is worked out now, of the arguments, where it is not given here.
         `expression` has five fields, six with seconds first, or is @daily or another alias. Raises
-        InvalidCron when it or the time zone cannot be understood, InvalidInput,
+        InvalidCron when it or the time zone cannot be understood, InvalidInput, also when only the handler of another program
+        knows what is to be said of its jobs,
         InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
         other than `managed_by`; then nothing was changed.
         """
-        cron = replace(self._checked(name, expression, kind, values), managed_by=managed_by)
-        await self._require_sealed([cron])
+        published = await self._published()
+        cron = replace(self._checked(name, expression, kind, values, published), managed_by=managed_by)
+        _require_sealed([cron], published)
         wanted = await self._seeded(cron)
         return await self._storage.crons.set(
             wanted, managed_by=managed_by, epoch=epoch_or_none(epoch), by=who_is_named()
@@ -64,8 +67,9 @@ class Crons:
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
         """The cron exists; a new one fires from now on, an existing one keeps its configuration. Raises as `set` does."""
-        cron = self._checked(name, expression, kind, values)
-        await self._require_sealed([cron])
+        published = await self._published()
+        cron = self._checked(name, expression, kind, values, published)
+        _require_sealed([cron], published)
         await self._storage.crons.ensure(await self._seeded(cron))
 
     async def enable(self, name: str) -> CronConfig:
@@ -107,8 +111,9 @@ class Crons:
         to somebody else; of these InvalidInput and Managed come before anything is changed.
         """
         names.line(owner, "owner")
-        crons = [replace(cron, managed_by=owner) for cron in crontab.parse(text, self._handlers)]
-        await self._require_sealed(crons)
+        published = await self._published()
+        crons = [replace(cron, managed_by=owner) for cron in crontab.parse(text, self._handlers, published)]
+        _require_sealed(crons, published)
         present = {cron.name: cron for cron in await self.list()}
         for cron in crons:
             before = present.get(cron.name)
@@ -146,24 +151,36 @@ class Crons:
         declared = await self._declared()
         return {cron.name: cron_declarations.origin(cron, declared) for cron in await self.list()}
 
-    def _checked(self, name: str, expression: str, kind: str, values: CronValues) -> CronConfig:
-        return checked_cron(name, expression, kind, values, self._handlers.get(names.kind(kind)))
+    def _checked(
+        self,
+        name: str,
+        expression: str,
+        kind: str,
+        values: CronValues,
+        published: Mapping[str, Kind],
+    ) -> CronConfig:
+        names.kind(kind)
+        return checked_cron(name, expression, kind, values, self._handlers.get(kind), published.get(kind))
+
+    async def _published(self) -> Mapping[str, Kind]:
+        """Return what programs have published of kinds, by their names."""
+        return {kind.kind: kind for kind in await self._storage.kinds.all()}
 
     async def _declared(self) -> Set[str]:
         """Return the crons that handlers of live workers declare."""
         return {name for worker in await self._storage.workers.all() for name in worker.crons}
 
-    async def _require_sealed(self, crons: Sequence[CronConfig]) -> None:
-        """Raise InvalidInput when arguments of a cron would be read by everybody though its kind is sealed."""
-        kinds = {kind.kind: kind for kind in await self._storage.kinds.all() if kind.sealed}
-        for cron in crons:
-            if kind := kinds.get(cron.kind):
-                require_sealed(cron.kind, kind.codec, cron.codec, cron.payload, is_sealed=True)
-
     async def _seeded(self, config: CronConfig) -> CronConfig:
         """Return the cron with its first fire after this moment of the database's time, used where it has none."""
         schedule = cron_times.parse(config.expression, config.timezone)
         return replace(config, next_fire_at=schedule.next_after(await self._storage.now()))
+
+
+def _require_sealed(crons: Sequence[CronConfig], published: Mapping[str, Kind]) -> None:
+    """Raise InvalidInput when arguments of a cron would be read by everybody though its kind is sealed."""
+    for cron in crons:
+        if kind := published.get(cron.kind):
+            require_sealed(cron.kind, kind.codec, cron.codec, cron.payload, is_sealed=kind.sealed)
 
 
 def _change(wanted: CronConfig, present: CronConfig | None) -> CronChange:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.handlers.cron_options import checked_cron
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.kind import Kind
 from forge_jobs.rules.duration import parse_duration
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ WHOLE = re.compile(r"-?\d{1,10}")
 WORDS = {"true": True, "false": False}
 
 
-def parse(text: str, handlers: "Mapping[str, Handler[Any, Any]]") -> list[CronConfig]:
-    """Return the crons of a file, in its order, with what those of `handlers` say of their kinds' jobs; the name of one without
-    `id` is its kind.
+def parse(
+    text: str, handlers: "Mapping[str, Handler[Any, Any]]", published: Mapping[str, Kind]
+) -> list[CronConfig]:
+    """Return the crons of a file, in its order, with what those of `handlers` say of their kinds' jobs, or else have to say by what
+    is `published` of these; the name of one without `id` is its kind.
 
     A line `CRON_TZ=Europe/Berlin` holds for those below it. Options are `id`, `timezone`, `fill` (how old a missed
     fire may be that is made up for), and those of a job and of a cron that a word can say; `max`, `job_key` and
@@ -51,7 +54,7 @@ def parse(text: str, handlers: "Mapping[str, Handler[Any, Any]]") -> list[CronCo
             zone = said["zone"]
             continue
         try:
-            cron = _cron(line, zone, handlers)
+            cron = _cron(line, zone, handlers, published)
         except ForgeError as error:
             raise InvalidInput(f"Line {number}: {error}") from None
         if cron.name in crons:
@@ -63,7 +66,9 @@ def parse(text: str, handlers: "Mapping[str, Handler[Any, Any]]") -> list[CronCo
     return [cron for _, cron in crons.values()]
 
 
-def _cron(line: str, zone: str, handlers: "Mapping[str, Handler[Any, Any]]") -> CronConfig:
+def _cron(
+    line: str, zone: str, handlers: "Mapping[str, Handler[Any, Any]]", published: Mapping[str, Kind]
+) -> CronConfig:
     found = LINE.fullmatch(line)
     if found is None:
         raise InvalidInput(f"It is {line!r}, allowed is {SHAPE}.")
@@ -75,6 +80,7 @@ def _cron(line: str, zone: str, handlers: "Mapping[str, Handler[Any, Any]]") -> 
         found["kind"],
         {"timezone": zone, "payload": _payload(found["payload"]), **options},  # type: ignore[typeddict-item]
         handlers.get(found["kind"]),
+        published.get(found["kind"]),
     )
 
 
@@ -149,12 +155,12 @@ OPTIONS: Mapping[str, Callable[[str, str], Mapping[str, Any]]] = {
     "timeout": _duration("timeout"),
     "start_by": _duration("start_by"),
     "deadline": _duration("deadline"),
-    "key": _text("key"),
-    "job_key": _text("key"),
+    "key": lambda _, value: {"key": value or None},
+    "job_key": lambda _, value: {"key": value or None},
     "key_mode": _key_mode,
     "job_key_mode": _key_mode,
-    "group": _text("group"),
-    "tenant": _text("tenant"),
+    "group": lambda _, value: {"group": value or ()},
+    "tenant": lambda _, value: {"tenant": value or None},
     "overlap": _yes_or_no("overlap"),
     "tags": lambda _, value: {"tags": value.split(",")},
 }

@@ -1,6 +1,6 @@
 """What may be said of a cron besides its name, expression and kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from forge_jobs.handlers.options import Options, OptionValues
 from forge_jobs.handlers.request import Request, requested_of_cron
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.kind import Kind
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.rules import cron_times, names, time_limits
 from forge_jobs.rules.checks import choice, known_options, whole, yes_or_no
@@ -34,6 +35,11 @@ JOB_OPTIONS = (
     "tenant",
     "tags",
 )
+
+INSTEAD = {"unique": "key"}
+"""What a cron may say in place of an option of a handler."""
+
+WORDS = {"unique": "uniqueness"}
 
 LIMITS = ("start_by", "deadline")
 """Of these options of a job only durations, since the cron fires again and again."""
@@ -65,15 +71,23 @@ CRON_OPTIONS = (
 
 
 def checked_cron(
-    name: str, expression: str, kind: str, values: CronValues, handler: "Handler[Any, Any] | None"
+    name: str,
+    expression: str,
+    kind: str,
+    values: CronValues,
+    handler: "Handler[Any, Any] | None",
+    published: Kind | None = None,
 ) -> CronConfig:
     """Return the cron as `storage` takes it, with what `handler`, that of its kind, says of its jobs where the cron does not.
 
+    Without one it has to say what the handler of another program, that has `published` this of the kind, would.
     Raises InvalidCron, InvalidInput, InvalidPayload.
     """
     known_options(values, (*JOB_OPTIONS, *CRON_OPTIONS), "A cron")
     names.checked_name(name, "cron")
     names.kind(kind)
+    if handler is None and published is not None:
+        _require_said(kind, values, published.unpublished)
     timezone = values.get("timezone", "UTC")
     _check_schedule(expression, timezone)
     payload, codec = values.get("payload"), values.get("codec", "json")
@@ -114,6 +128,17 @@ def checked_cron(
         missed_within=_missed_within(values.get("missed_within"), missed),
         enabled=yes_or_no(values.get("enabled", True), "enabled"),
     )
+
+
+def _require_said(kind: str, values: CronValues, unpublished: Sequence[str]) -> None:
+    """Raise InvalidInput when the cron says nothing of what only a handler that is elsewhere says of its jobs."""
+    for option in unpublished:
+        if not any(name in values for name in (option, INSTEAD.get(option, option))):
+            none = "()" if option == "group" else "None"
+            raise InvalidInput(
+                f"The handler of {kind!r} says the {WORDS.get(option, option)} of its jobs, and this program does not have it; "
+                f"allowed is {option}=..., or {option}={none} for none."
+            )
 
 
 def _check_keys(request: Request, *, overlap: bool) -> None:

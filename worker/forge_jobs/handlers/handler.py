@@ -272,6 +272,7 @@ class Handler(Generic[P, R, Q, V]):
             most_bytes=self.forge.settings.max_payload_bytes if self.takes_items else None,
             sealed=hides(self.codec),
             slots=self.slots if self.slots > 1 else None,
+            unpublished=self.defaults.unpublished_names(is_fair=self.fairness is not None),
         )
 
     def require_importable(self) -> None:

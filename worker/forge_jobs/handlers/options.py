@@ -40,11 +40,11 @@ class OptionValues(TypedDict, total=False):
     timeout: timedelta | float | None
     start_by: datetime | timedelta | float  # a moment, or how long after it is due
     deadline: datetime | timedelta | float
-    key: str
+    key: str | None
     key_mode: KeyMode | str  # what becomes of the job when another one has the key
-    unique: Unique
+    unique: Unique | None
     group: Groups | Callable[..., Groups | None]  # of the arguments
-    tenant: str | int | UUID  # on whose behalf it is
+    tenant: str | int | UUID | None  # on whose behalf it is
     tags: Iterable[str]
     connection: Any
 
@@ -184,6 +184,11 @@ class Options:
     def unpublished(self) -> "Options":
         """The options of a handler that the row of its kind does not have: only a program with the handler knows them."""
         return Options(key=self.key, unique=self.unique, group=self.group, tags=self.tags)
+
+    def unpublished_names(self, *, is_fair: bool) -> tuple[str, ...]:
+        """Return which of these decide what runs at once, for a handler that `is_fair` or not, and so must not be forgotten."""
+        names = [name for name in ("group", "unique", "key") if self._says(name)]
+        return (*names, "tenant") if is_fair else tuple(names)
 
     def _says(self, name: str) -> bool:
         value = getattr(self, name)

@@ -35,5 +35,8 @@ class Kind:
     most_bytes: int | None = None  # of a payload that is merged; None: MAX_PAYLOAD
     sealed: bool = False  # whether its codec hides what it writes: no other one may be used then
     slots: int | None = None  # how many slots of its worker a job takes; None: one
+    unpublished: tuple[
+        str, ...
+    ] = ()  # options that its handler says of each job, and whoever enqueues by name has to say
     declared_at: datetime | None = None  # when this was written, database clock
     declared_by: str | None = None  # the host and process that wrote it

@@ -37,7 +37,8 @@ class SyncCrons(SyncNoun[Crons]):
         Its jobs are as those that this program enqueues: what the handler that it has of `kind` says of their groups, tenant, tags
         and what makes them unique is worked out now, of the arguments, where it is not given here.
         `expression` has five fields, six with seconds first, or is @daily or another alias. Raises
-        InvalidCron when it or the time zone cannot be understood, InvalidInput,
+        InvalidCron when it or the time zone cannot be understood, InvalidInput, also when only the handler of another program
+        knows what is to be said of its jobs,
         InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
         other than `managed_by`; then nothing was changed.
         """

@@ -24,6 +24,7 @@ SEND = Kind(
     "https://x.example",
     timedelta(minutes=1),
     timedelta(hours=1),
+    unpublished=("group", "unique"),
 )
 
 

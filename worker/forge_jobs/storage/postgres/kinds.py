@@ -16,7 +16,7 @@ from forge_jobs.storage.postgres import interventions, passed_turns
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again, tried_again
 
-_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots"
+_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, unpublished"
 
 
 def _of(table: str) -> str:
@@ -25,7 +25,7 @@ def _of(table: str) -> str:
 
 _GIVEN = f"""unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::double precision[], $6::text[],
         $7::text[], $8::text[], $9::text[], $10::double precision[], $11::double precision[], $12::text[],
-        $13::text[], $14::integer[], $15::boolean[], $16::integer[]) AS given (kind, {_DECLARED})"""
+        $13::text[], $14::integer[], $15::boolean[], $16::integer[], $17::text[]) AS given (kind, {_DECLARED})"""
 
 DIFFERENT = f"""
 SELECT EXISTS (
@@ -37,7 +37,7 @@ SELECT EXISTS (
 DECLARE = f"""
 WITH written AS (
     INSERT INTO {{schema}}.kind (kind, {_DECLARED}, declared_at, declared_by)
-    SELECT given.*, now(), $17::text FROM {_GIVEN} ORDER BY kind
+    SELECT given.*, now(), $18::text FROM {_GIVEN} ORDER BY kind
     ON CONFLICT (kind) DO UPDATE
     SET ({_DECLARED}, declared_at, declared_by)
         = ({_of("excluded")[1:-1]}, excluded.declared_at, excluded.declared_by)
@@ -201,10 +201,12 @@ def _columns(kinds: Sequence[Kind]) -> list[list[Any]]:
         [kind.most_bytes for kind in kinds],
         [kind.sealed for kind in kinds],
         [kind.slots for kind in kinds],
+        [",".join(kind.unpublished) or None for kind in kinds],
     ]
 
 
 def _kind(record: Any) -> Kind:
     facts = dict(record)
     limits = {name: stored_duration(facts[name]) for name in ("timeout", "start_by", "deadline")}
-    return Kind(**facts | limits | {"redact": decoded(facts["redact"])})
+    unpublished = tuple(facts["unpublished"].split(",")) if facts["unpublished"] else ()
+    return Kind(**facts | limits | {"redact": decoded(facts["redact"]), "unpublished": unpublished})

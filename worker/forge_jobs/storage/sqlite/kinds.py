@@ -14,13 +14,13 @@ from forge_jobs.storage.sqlite.micros import duration, micros, moment
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots"
+COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, unpublished"
 SELECT = f"SELECT {COLUMNS}, declared_at, declared_by FROM kind"
 NAMED = f"{SELECT} WHERE kind = ?"
 DECLARE = f"""
 INSERT OR REPLACE INTO kind ({COLUMNS}, declared_at, declared_by)
 VALUES (:kind, :queue, :priority, :max_attempts, :timeout, :codec, :title, :owner, :docs, :start_by,
-        :deadline, :on_lost, :redact, :most_bytes, :sealed, :slots, :declared_at, :declared_by)
+        :deadline, :on_lost, :redact, :most_bytes, :sealed, :slots, :unpublished, :declared_at, :declared_by)
 """
 MOVE = """
 UPDATE cron SET queue_id = (SELECT id FROM queue WHERE name = coalesce(:queue, 'default'))
@@ -159,6 +159,7 @@ def _columns(kind: Kind) -> dict[str, object]:
         "most_bytes": kind.most_bytes,
         "sealed": kind.sealed,
         "slots": kind.slots,
+        "unpublished": ",".join(kind.unpublished) or None,
     }
 
 
@@ -180,6 +181,7 @@ def _kind(row: Record) -> Kind:
         most_bytes=row["most_bytes"],
         sealed=bool(row["sealed"]),
         slots=row["slots"],
+        unpublished=tuple(row["unpublished"].split(",")) if row["unpublished"] else (),
         declared_at=moment(row["declared_at"]),
         declared_by=row["declared_by"],
     )

@@ -75,6 +75,7 @@ CREATE TABLE "forge_jobs".kind (
     most_bytes   integer,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
     slots        integer CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
+    unpublished  text,  -- what its handler says of each job, and whoever enqueues by name has to say: 'group,unique'; null: nothing
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );
@@ -3226,7 +3227,7 @@ INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUE
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '24') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '24') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.key_state (kind, key, codec, state) OVERRIDING SYSTEM VALUE VALUES ('work', 'ada', 'json', E'\\x2270616765203322') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, NULL, 'false', NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, unpublished, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, NULL, 'false', NULL, NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.minute_statistic (minute, queue, kind, counts) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', 'default', 'work', '{"done": 40, "run:6": 42, "failed": 2, "run_us": 2100000, "wait:3": 42}') ON CONFLICT DO NOTHING;

@@ -76,6 +76,7 @@ CREATE TABLE kind (
     most_bytes   INTEGER,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       INTEGER NOT NULL DEFAULT 0,  -- whether jobs may have no other codec
     slots        INTEGER CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
+    unpublished  TEXT,  -- what its handler says of each job, and whoever enqueues by name has to say: 'group,unique'; null: nothing
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -970,7 +971,7 @@ INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 14);
 INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 24);
 INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 24);
 INSERT OR REPLACE INTO key_state (kind, key, codec, state) VALUES ('work', 'ada', 'json', X'2270616765203322');
-INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, 1767225600000000, 'shop');
+INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, on_lost, redact, most_bytes, sealed, slots, unpublished, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, 1767225600000000, 'shop');
 INSERT OR REPLACE INTO leader (one, worker_id, epoch, until) VALUES (1, 1003, 1, 2631225600000000);
 INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1, 'jobs', 1767225600000000, 0);
 INSERT OR REPLACE INTO minute_statistic (minute, queue, kind, counts) VALUES (1767225600000000, 'default', 'work', '{"done":40,"failed":2,"wait:3":42,"run:6":42,"run_us":2100000}');

@@ -64,6 +64,7 @@ CREATE TABLE {schema}.kind (
     most_bytes   integer,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       boolean NOT NULL DEFAULT false,  -- whether jobs may have no other codec
     slots        integer CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
+    unpublished  text,  -- what its handler says of each job, and whoever enqueues by name has to say: 'group,unique'; null: nothing
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );

@@ -66,6 +66,7 @@ CREATE TABLE kind (
     most_bytes   INTEGER,  -- that a payload may have to which items are added; null: 1 MiB
     sealed       INTEGER NOT NULL DEFAULT 0,  -- whether jobs may have no other codec
     slots        INTEGER CHECK (slots > 1),  -- how many slots of its worker a job takes; null: one
+    unpublished  TEXT,  -- what its handler says of each job, and whoever enqueues by name has to say: 'group,unique'; null: nothing
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
