@@ -3,11 +3,12 @@
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import cel
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.validators import extend
 
 from forge_operator.crds import cron_definition, queue_definition
@@ -69,7 +70,9 @@ def refusals(resource: Resource, old: Resource | None = None) -> list[str]:
 
 @cache
 def _validator(kind: str) -> Any:
-    return _ApiServer(closed(SCHEMAS[kind]))
+    formats = FormatChecker(formats=())
+    formats.checks("date-time", ValueError)(datetime.fromisoformat)
+    return _ApiServer(closed(SCHEMAS[kind]), format_checker=formats)
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,20 @@ EXAMPLES = (
         ),
     ),
     Examples(
+        "pausedUntil goes with paused: true",
+        at="spec.pausedUntil",
+        kept=queues(
+            {"paused": False}, {"paused": True}, {"paused": True, "pausedUntil": "2030-01-31T08:00:00Z"}
+        ),
+        broken=queues({"pausedUntil": "2030-01-31T08:00:00Z"}),
+    ),
+    Examples(
+        "pausedWhy goes with paused: true",
+        at="spec.pausedWhy",
+        kept=queues({"paused": True, "pausedWhy": "their shop moves"}),
+        broken=queues({"paused": False, "pausedWhy": "their shop moves"}),
+    ),
+    Examples(
         "baseSeconds must be at most maxSeconds",
         at="spec.backoff.baseSeconds",
         kept=queues(

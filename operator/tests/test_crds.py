@@ -268,6 +268,7 @@ def test_the_status_says_why_there_are_as_many_pods_as_there_are() -> None:
         forge_queue(queueName="a,b"),
         forge_queue(typo=True),
         forge_queue(paused="yes"),
+        forge_queue(paused=True, pausedWhy="two\nlines"),
         forge_queue(maxAttempts=-2),
         forge_queue(rateLimit={"limit": 5}),
         forge_queue(reclaimPolicy="Recycle"),

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs import QueueConfig, RateLimit
 from forge_operator.plan import actions as act
 from forge_operator.plan.queue import plan_gone
-from tests.world import World, workers
+from tests.world import START, World, workers
 
 OURS = "ForgeQueue shop/mail"
 
@@ -17,6 +17,12 @@ def configured(**spec: object) -> World:
     world = World(dict(spec))
     world.settle()
     return world
+
+
+def said(world: World) -> str:
+    """Return what the condition Paused says."""
+    [message] = [each["message"] for each in world.status["conditions"] if each["type"] == "Paused"]
+    return str(message)
 
 
 def writes(world: World) -> list[act.Action]:
@@ -33,6 +39,38 @@ def test_a_new_queue_gets_a_row_that_belongs_to_its_object() -> None:
     assert world.condition("Synced") == ("True", "ConfigApplied")
     assert world.condition("Ready") == ("True", "Configured")
     assert world.condition("Paused") == ("True", "SpecPaused")
+
+
+def test_a_pause_says_why_and_ends_at_its_moment_without_anybody_else() -> None:
+    world = configured(paused=True, pausedUntil="2026-01-01T02:00:00+01:00", pausedWhy="their shop moves")
+    end = datetime(2026, 1, 1, 1, tzinfo=UTC)
+    row = world.queues["mail"]
+    assert (row.paused, row.paused_until, row.pause_reason) == (True, end, "their shop moves")
+    assert world.condition("Paused") == ("True", "SpecPaused")
+    assert said(world) == "No job of its queue is started until 2026-01-01T01:00:00Z: their shop moves"
+
+    world.change(paused=True, pausedUntil="2026-01-01T01:30:00Z")
+    assert [action.changes for action in writes(world) if isinstance(action, act.SetQueue)] == [
+        {"paused": True, "paused_until": end + timedelta(minutes=30), "pause_reason": "their shop moves"}
+    ], "what is said of a pause is said as a whole"
+
+    world.settle()
+    world.time = (end + timedelta(minutes=30) - START).total_seconds()
+    ended = {"paused": False, "paused_until": None, "pause_reason": None}
+    assert writes(world) == [act.SetQueue("mail", ended, OURS)], "and no event says that somebody meddled"
+    world.settle()
+    assert not world.queues["mail"].paused
+    assert world.condition("Paused") == ("False", "Active")
+    assert said(world) == "Its pause ended at 2026-01-01T01:30:00Z."
+    assert writes(world) == []
+
+
+def test_a_pause_that_the_leader_of_the_workers_has_ended_stays_ended() -> None:
+    world = configured(paused=True, pausedUntil="2026-01-01T01:00:00Z")
+    world.time = (datetime(2026, 1, 1, 1, tzinfo=UTC) - START).total_seconds()
+    world.queues["mail"] = replace(world.queues["mail"], paused=False, paused_until=None)
+
+    assert writes(world) == []
 
 
 def test_what_is_so_already_is_not_written() -> None:

@@ -156,6 +156,8 @@ def _queue_config() -> Any:
 
 OTHERS: dict[str, Any] = {
     "queueName": "post",
+    "pausedUntil": "2030-01-31T08:00:00Z",
+    "pausedWhy": "their shop moves",
     "rateLimit": {"limit": 7, "periodSeconds": 60},
     "queues": ["reports"],
     "namePrefix": "post",
@@ -175,6 +177,7 @@ OTHERS: dict[str, Any] = {
 }
 BASES: dict[str, Resource] = {
     "ForgeQueue": forge_queue(
+        paused=True,
         rateLimit={"limit": 1_000, "periodSeconds": 30},
         timeoutSeconds=30,
         tenants={"weights": [{"tenant": "ada", "weight": 3}]},
@@ -354,6 +357,19 @@ def test_every_schedule_that_the_library_knows_can_be_said(expression: str) -> N
     ("resource", "sentence"),
     [
         (forge_queue(paused=1), "spec.paused is 1, allowed is true or false."),
+        *(
+            (
+                forge_queue(paused=True, pausedUntil=moment),
+                f"spec.pausedUntil is {moment!r}, allowed is a moment with its zone, like 2030-01-31T08:00:00Z.",
+            )
+            for moment in (
+                "tomorrow",
+                "2030-01-31T08:00:00",
+                "2030-01-32T08:00:00Z",
+                "2030-01-31t08:00:00z",
+                7,
+            )
+        ),
         (
             forge_queue(backoff={"baseSeconds": -1}),
             "spec.backoff.baseSeconds is -1, allowed is a whole number from 0 to 2592000.",
@@ -467,7 +483,19 @@ def refused_text(schema: Mapping[str, Any], word: str) -> bool:
     )
 
 
-WORDS = ["a", "A", "mail", "1.8.1", "a b", "", "@daily", "0 3 * * *", "TZ=UTC 0 3 * * *", "é"]
+WORDS = [
+    "a",
+    "A",
+    "mail",
+    "1.8.1",
+    "a b",
+    "",
+    "@daily",
+    "0 3 * * *",
+    "TZ=UTC 0 3 * * *",
+    "é",
+    "2030-01-31T08:00:00Z",
+]
 
 
 def mostly(fitting: st.SearchStrategy[Any], *others: Any) -> st.SearchStrategy[Any]:

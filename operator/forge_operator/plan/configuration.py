@@ -1,6 +1,8 @@
 """Brings the configuration of a ForgeQueue into the rows of its queue; a row that is right is not written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from forge_jobs import QueueConfig
@@ -34,13 +36,14 @@ class Sync:
         return self.reason is not ConditionReason.QUEUE_NAME_CONFLICT
 
 
-def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
-    """Return the configuration in the spec, in the words of `forge.queues.set`."""
+def wanted_changes(name: str, spec: QueueSpec, now: datetime) -> dict[str, Any]:
+    """Return the configuration in the spec at this moment, in the words of `forge.queues.set`."""
+    is_paused = spec.is_paused(now)
     return {
         "concurrency": spec.concurrency.limit,
-        "paused": spec.paused,
-        "paused_until": None,
-        "pause_reason": None,
+        "paused": is_paused,
+        "paused_until": spec.paused_until if is_paused else None,
+        "pause_reason": spec.paused_why if is_paused else None,
         "backoff_enabled": spec.backoff.enabled,
         "backoff_base": spec.backoff.base,
         "backoff_max": spec.backoff.max,
@@ -71,7 +74,7 @@ def plan_configuration(
     # A queue names a rate limit that exists: it is made before, and taken away after.
     made = [limit for limit in limits if isinstance(limit, SetLimit)]
     taken_away = [limit for limit in limits if not isinstance(limit, SetLimit)]
-    queue = queue_actions(row, name, spec, manager)
+    queue = queue_actions(row, name, spec, manager, database.now)
     actions = [
         *made,
         *queue,
@@ -79,7 +82,7 @@ def plan_configuration(
         *weight_actions(name, spec, database),
         *served_queues(spec, database),
     ]
-    if actions and was_synced:
+    if actions and was_synced and not ends_pause(spec, actions):
         actions.append(
             EmitEvent(
                 "Normal",
@@ -90,12 +93,25 @@ def plan_configuration(
     return Sync(tuple(actions), ConditionReason.CONFIG_APPLIED, f"Queue {name!r} is configured.")
 
 
-def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: str) -> list[Action]:
-    """Take over the queue's row, and write what the spec says."""
-    wanted = wanted_changes(name, spec)
+def ends_pause(spec: QueueSpec, actions: Sequence[Action]) -> bool:
+    """Whether all that is to be done is to end a pause whose time is over: then nobody has meddled with the rows."""
+    return spec.paused and all(
+        isinstance(action, SetQueue)
+        and action.changes == dict.fromkeys(QueueConfig.PAUSE) | {"paused": False}
+        for action in actions
+    )
+
+
+def queue_actions(
+    row: QueueConfig | None, name: str, spec: QueueSpec, manager: str, now: datetime
+) -> list[Action]:
+    """Take over the queue's row, and write what the spec says at this moment."""
+    wanted = wanted_changes(name, spec, now)
     if row is None:
         return [SetQueue(name, wanted, manager)]
     changes = {key: value for key, value in wanted.items() if getattr(row, key) != value}
+    if changes.keys() & QueueConfig.PAUSE:  # what is said of a pause is said as a whole
+        changes |= {key: wanted[key] for key in QueueConfig.PAUSE}
     if changes:
         return [SetQueue(name, changes, manager)]  # which also takes a row that is nobody's
     return [ManageQueue(name, manager)] if row.managed_by is None else []

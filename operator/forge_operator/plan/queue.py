@@ -94,19 +94,21 @@ def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] =
 
 def refuse(observed: Observed, reason: ConditionReason, message: str) -> Plan:
     """Return the plan that only reports why nothing is done."""
-    return with_status(observed, failed_sync(observed.queue, reason, message), {}, ())
+    return with_status(observed, failed_sync(observed.queue, reason, message, observed.now), {}, ())
 
 
 def leave_alone(observed: Observed) -> Plan:
     """Return the plan for an object with the annotation `paused`: only the status reports it."""
     assessments = known_assessments(observed.queue.status)
-    return with_status(observed, assessments | {Condition.PAUSED: paused(observed.queue)}, {}, ())
+    return with_status(
+        observed, assessments | {Condition.PAUSED: paused(observed.queue, observed.now)}, {}, ()
+    )
 
 
 def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
     """Return the plan while the database does not answer: nothing is removed, and evidence that versions are empty is void."""
     memory = replace(observed.memory, empty={})
-    assessments = unreachable(observed.queue, unknown)
+    assessments = unreachable(observed.queue, unknown, observed.now)
     replicas = fallback_replicas(observed)
     strands = scaling_strands(fallback(observed, replicas))
     if replicas is not None:

@@ -1,4 +1,4 @@
-"""The words for declaring fields of custom resources: `whole`, `decimal`, `seconds`, `text`, `choice`, `part` and kin.
+"""The words for declaring fields of custom resources: `whole`, `decimal`, `seconds`, `moment`, `text`, `choice`, `part` and kin.
 
 Each takes the description that `kubectl explain` shows, and returns a field of a dataclass.
 Without a default a field reads as None when it is absent, unless it is `required`.
@@ -7,7 +7,8 @@ Without a default a field reads as None when it is absent, unless it is `require
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 MOST = 2_147_483_647
 """The largest number of a field that nothing else bounds."""
+
+MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+LONGEST_MOMENT = 35
+"""How many characters it has at most."""
 
 FOR_EVER = -1
 """How "for ever" is written where a number of attempts stands; a 0 could as well mean "no retry"."""
@@ -80,6 +85,19 @@ def seconds(
         required=required,
         unit="Seconds",
     )
+
+
+def moment(description: str) -> Any:
+    """Declare a moment, as Kubernetes writes it; a datetime in UTC here."""
+
+    def read_moment(value: object, path: str) -> datetime:
+        if isinstance(value, str) and re.fullmatch(MOMENT, value, re.ASCII):
+            with suppress(ValueError, OverflowError):
+                return datetime.fromisoformat(value).astimezone(UTC)
+        raise wrong(path, value, "a moment with its zone, like 2030-01-31T08:00:00Z")
+
+    schema = {"type": "string", "format": "date-time", "maxLength": LONGEST_MOMENT, "pattern": MOMENT}
+    return _field(schema, read_moment, description)
 
 
 def text(

@@ -2,13 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from forge_jobs.model import LARGEST_WEIGHT, LONGEST_TENANT, MOST_PLACES, SMALLEST_WEIGHT
-from forge_operator.specs.bounds import DAY, LONGEST_NAME, QUEUE_NAME, YEAR
-from forge_operator.specs.fields import attempts, choice, decimal, flag, part, parts, seconds, text, whole
+from forge_operator.specs.bounds import DAY, LONGEST_NAME, LONGEST_WHY, ONE_LINE, QUEUE_NAME, YEAR
+from forge_operator.specs.fields import (
+    attempts,
+    choice,
+    decimal,
+    flag,
+    moment,
+    part,
+    parts,
+    seconds,
+    text,
+    whole,
+)
 from forge_operator.specs.section import Rule, Section, read
 from forge_operator.specs.workers import WorkersSpec
 
@@ -119,6 +130,21 @@ class RetentionSpec(Section):
 class QueueSpec(Section):
     """The spec of a ForgeQueue."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.pausedUntil) || self.paused",
+            holds=lambda queue: queue.paused_until is None or queue.paused,
+            message="pausedUntil goes with paused: true",
+            at=".pausedUntil",
+        ),
+        Rule(
+            cel="!has(self.pausedWhy) || self.paused",
+            holds=lambda queue: queue.paused_why is None or queue.paused,
+            message="pausedWhy goes with paused: true",
+            at=".pausedWhy",
+        ),
+    )
+
     queue_name: str | None = text(
         "The queue's name in the database. Absent: the name of this object. It cannot be changed.",
         most=LONGEST_NAME,
@@ -127,6 +153,12 @@ class QueueSpec(Section):
     paused: bool = flag(
         "When true, no job of the queue is started; jobs in progress go on. Workers follow within seconds.",
         default=False,
+    )
+    paused_until: datetime | None = moment(
+        "When the pause ends: from then on the queue is as if paused were false. Absent: when paused is false."
+    )
+    paused_why: str | None = text(
+        "Why it is paused, for whoever asks why a job waits.", most=LONGEST_WHY, pattern=ONE_LINE
     )
     concurrency: ConcurrencySpec = part(
         "How many jobs of the queue are in progress over the whole cluster.", ConcurrencySpec
@@ -171,6 +203,10 @@ class QueueSpec(Section):
         WorkersSpec,
         optional=True,
     )
+
+    def is_paused(self, now: datetime) -> bool:
+        """Whether the queue is paused at this moment."""
+        return self.paused and (self.paused_until is None or now < self.paused_until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What the status of a ForgeQueue says about its pool."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from forge_jobs.model import Version, VersionState
@@ -49,17 +50,24 @@ def queue_report(
     )
 
 
-def paused(owner: QueueObject) -> Assessment:
-    """Return what Paused says."""
-    by_spec = isinstance(owner.spec, QueueSpec) and owner.spec.paused
-    return report.paused(owner.annotations, by_spec=by_spec)
+def paused(owner: QueueObject, now: datetime) -> Assessment:
+    """Return what Paused says at this moment."""
+    spec = owner.spec
+    if not isinstance(spec, QueueSpec) or not spec.paused:
+        return report.paused(owner.annotations, by_spec=False)
+    end = None if spec.paused_until is None else format_timestamp(spec.paused_until)
+    if not spec.is_paused(now):
+        return report.paused(owner.annotations, by_spec=False, more=f"Its pause ended at {end}.")
+    until, why = f" until {end}" if end else "", f": {spec.paused_why}" if spec.paused_why else "."
+    more = f"No job of its queue is started{until}{why}" if until or spec.paused_why else ""
+    return report.paused(owner.annotations, by_spec=True, more=more)
 
 
-def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Assessment]:
+def unreachable(owner: QueueObject, unknown: Unknown, now: datetime) -> dict[Condition, Assessment]:
     """Return the conditions while the database does not answer."""
     reason = reason_of(unknown.reason)
     if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
-        return failed_sync(owner, reason, unknown.message)
+        return failed_sync(owner, reason, unknown.message, now)
     not_known = Assessment(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
     is_refused = reason is not ConditionReason.CONNECTION_FAILED
     assessments = {
@@ -74,7 +82,7 @@ def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Assessm
         for kind, assessment in known_assessments(owner.status).items()
         if kind is Condition.PROTECTED
     }
-    return assessments | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner)}
+    return assessments | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner, now)}
 
 
 def stale_scaling(owner: QueueObject) -> dict[Condition, Assessment]:
@@ -87,13 +95,15 @@ def stale_scaling(owner: QueueObject) -> dict[Condition, Assessment]:
     }
 
 
-def failed_sync(owner: QueueObject, reason: ConditionReason, message: str) -> dict[Condition, Assessment]:
+def failed_sync(
+    owner: QueueObject, reason: ConditionReason, message: str, now: datetime
+) -> dict[Condition, Assessment]:
     """Return the conditions when the configuration could not be written, and so nothing else was done."""
     return {
         Condition.READY: Assessment(reason, message),
         Condition.SYNCED: Assessment(reason, message),
         Condition.DATABASE_REACHABLE: Assessment(ConditionReason.CONNECTED),
-        Condition.PAUSED: paused(owner),
+        Condition.PAUSED: paused(owner, now),
     }
 
 
@@ -139,7 +149,7 @@ def pool_assessments(
         **scaling_assessments(pool, decision, observes=observes),
         Condition.KINDS_HANDLED: kinds_handled(pool),
         Condition.PROTECTED: disruption.protected(pool),
-        Condition.PAUSED: paused(pool.owner),
+        Condition.PAUSED: paused(pool.owner, pool.database.now),
     }
 
 

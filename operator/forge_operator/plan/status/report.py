@@ -124,11 +124,11 @@ def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Assessment:
     )
 
 
-def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Assessment:
-    """Return what Paused says."""
+def paused(annotations: Mapping[str, str], *, by_spec: bool, more: str = "") -> Assessment:
+    """Return what Paused says, with `more` in place of the usual sentence where the spec decides."""
     if annotations.get(naming.PAUSED) == "true":
         return Assessment(ConditionReason.ANNOTATION_PAUSED)
-    return Assessment(ConditionReason.SPEC_PAUSED if by_spec else ConditionReason.ACTIVE)
+    return Assessment(ConditionReason.SPEC_PAUSED if by_spec else ConditionReason.ACTIVE, more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
