@@ -13,9 +13,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from forge_jobs.maintenance.permits import AwaitedTokens
 from forge_jobs.maintenance.tenants import TenantCounts
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim, State
+from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.time_limit import OutOfTime
@@ -400,6 +402,7 @@ async def everything(telemetry: Telemetry, storage: Storage) -> Metrics:
             names = [getattr(each.type, "__name__", str(each.type)) for each in fields(event)]  # type: ignore[arg-type]
             telemetry.emit(event(*(values.get(name, ()) for name in names)))
     telemetry.emit(events.TenantsWaiting("mail", 2, 5, 1.5))  # the last: a change of leaders takes it away
+    telemetry.emit(events.TokensAwaited("slack", 3))
     epoch = await factories.leader(storage)
     await storage.queues.set("mail", {"concurrency": 3})
     await storage.kinds.pause("send", until=None, reason=None)
@@ -463,6 +466,48 @@ async def test_promtool_finds_nothing_to_criticise(telemetry: Telemetry, storage
     )
 
     assert (judged.returncode, judged.stdout + judged.stderr) == (0, b"")
+
+
+async def test_the_leader_tells_how_many_jobs_wait_for_tokens_and_no_label_names_a_key(
+    storage: Storage, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.maintenance.permits.SHARE", 0)
+    metrics, awaited = Metrics(telemetry), AwaitedTokens(storage.permits, telemetry)
+    for scope in ("slack", "model"):
+        await storage.limits.set(scope, capacity=1, refill=0.001)
+    wanted = [PermitRequest("slack", "ada", job_id=job_id) for job_id in (1, 2, 3, 3)]
+    await storage.permits.reserve([*wanted, PermitRequest("model", "bob", job_id=1)])
+
+    await awaited.tell()
+    page = await scraped(metrics)
+    assert page.value("forge_rate_limit_waiting_jobs", scope="slack") == 2
+    assert page.value("forge_rate_limit_waiting_jobs", scope="model") is None
+    assert "ada" not in page.text
+
+    await storage.limits.delete("slack")
+    await awaited.tell()
+    assert (await scraped(metrics)).value("forge_rate_limit_waiting_jobs", scope="slack") == 0
+    telemetry.emit(events.LeaderChanged("w", False, LeaderEpoch(1)))
+    assert (await scraped(metrics)).value("forge_rate_limit_waiting_jobs", scope="slack") is None
+
+
+async def test_a_count_of_jobs_that_wait_rests_in_proportion_to_what_it_took(
+    storage: Storage, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    async def waiting() -> dict[str, int]:
+        looks.append(1)
+        return {}
+
+    monkeypatch.setattr(storage.permits, "waiting", waiting)
+    monkeypatch.setattr("forge_jobs.maintenance.permits.SHARE", 1e12)
+    awaited = AwaitedTokens(storage.permits, telemetry)
+
+    await awaited.tell()
+    await awaited.tell()
+
+    assert len(looks) == 1
 
 
 async def test_the_leader_tells_how_tenants_wait_and_no_label_names_one(

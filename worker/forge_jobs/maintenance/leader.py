@@ -56,6 +56,7 @@ AUDIT_GROUPS_EVERY = 30.0
 AUDIT_FLOWS_EVERY = 30.0
 FORGET_TURNS_EVERY = 10.0
 COUNT_TENANTS_EVERY = 10.0
+COUNT_AWAITED_EVERY = 10.0
 RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
 END_WAITS_EVERY = 1.0
@@ -167,6 +168,13 @@ class LeadingWorker:
             ),
         )
 
+    def _chores_of_permits(self) -> Sequence[asyncio.Task[None]]:
+        awaited = permits.AwaitedTokens(self._storage.permits, self._telemetry)
+        return (
+            self._every(COUNT_AWAITED_EVERY, awaited.tell, "counting jobs that wait for tokens"),
+            self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
+        )
+
     def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
         reaper = self._reaper
         return (
@@ -221,7 +229,7 @@ class LeadingWorker:
                 JobWaits(self._storage.signals, self._storage.wakeups, epoch).end,
                 "ending waits for other jobs",
             ),
-            self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
+            *self._chores_of_permits(),
             self._every(
                 LIFT_EVERY, Lifter(self._storage, self._telemetry, epoch).lift, "letting jobs rise that wait"
             ),

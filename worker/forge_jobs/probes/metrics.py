@@ -112,6 +112,12 @@ class Metrics:
         )
         yield _gauge("forge_leader", "Whether this process leads.", value=self._counters.leads)
         yield from _tenants(list(self._counters.tenants.values()))
+        yield _gauge(
+            "forge_rate_limit_waiting_jobs",
+            "Jobs that wait for tokens of its keys; of a process that leads.",
+            "scope",
+            self._counters.awaited,
+        )
         if self._storage is not None:
             up = snapshot is not None
             yield _gauge("forge_database_up", "Whether the database answered this scrape in time.", value=up)

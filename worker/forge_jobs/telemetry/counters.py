@@ -134,6 +134,7 @@ class Counters:
         self.stuck = 0  # handlers that go on though they were told to stop
         self.leads = False
         self.tenants: dict[str, events.TenantsWaiting] = {}  # by queue, while it leads
+        self.awaited: dict[str, int] = {}  # jobs that wait for tokens of keys, by rate limit, while it leads
         self._counters: dict[str, dict[tuple[str, ...], int]] = {
             name: {} if labels else {(): 0} for name, (_, labels) in _COUNTERS.items()
         }
@@ -208,10 +209,13 @@ class Counters:
                 self.capacities.pop(event.label, None)
             case events.TenantsWaiting():
                 self.tenants[event.queue] = event
+            case events.TokensAwaited():
+                self.awaited[event.scope] = event.jobs
 
     def _lead(self, leads: bool) -> None:
         self.leads = leads
         self.tenants.clear()
+        self.awaited.clear()
 
     def _add(self, name: str, count: int, *labels: str) -> None:
         counter = self._counters[name]

@@ -258,6 +258,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "Worker {worker} gives up the lead, since it cannot read crons {crons} and another worker may be able to",
     ),
     events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
+    events.TokensAwaited: (logging.DEBUG, "{jobs} jobs wait for tokens of keys of rate limit {scope}"),
     events.TenantsWaiting: (
         logging.DEBUG,
         "{tenants} tenants of queue {queue} wait, one of them for {largest} jobs; the first jobs of the others have "

@@ -554,6 +554,23 @@ async def test_a_job_waits_for_the_key_that_has_tokens_last(storage, clock):
     assert await storage.permits.awaited(runs.job_id) is None
 
 
+async def test_jobs_that_wait_for_tokens_are_counted_by_rate_limit(storage, clock):
+    await clock.freeze()
+    await storage.limits.set("slow", capacity=1, refill=0.01)
+    await storage.limits.set("idle", capacity=1, refill=0.01)
+    await waits(storage, *["ann"] * 5, job_id=1)  # there at once
+    for job_id in (7, 8):
+        await waits(storage, "ann", "bob", cost=5, job_id=job_id)
+    await storage.permits.reserve([PermitRequest("slow", "ann", job_id=job_id) for job_id in (7, 8)])
+
+    assert await storage.permits.waiting() == {"api": 2, "slow": 1}
+
+    await clock.advance(seconds=3)
+    assert await storage.permits.waiting() == {"api": 1, "slow": 1}
+    await clock.advance(minutes=1)
+    assert await storage.permits.waiting() == {"slow": 1}
+
+
 async def test_permits_that_come_later_now_are_kept_for_longer(storage, clock):
     now = await clock.freeze()
     await waits(storage, *["ann"] * 5)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import RateLimited, UnknownScope
+from forge_jobs.maintenance import permits
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Postponement, Reason, State
 from forge_jobs.model.permit import PermitRequest
@@ -148,12 +149,13 @@ async def test_a_job_that_was_told_its_moment_while_its_key_was_reset_comes_soon
     await storage.permits.reset("api", "ann")
     await storage.claims.postpone([Postponement(claim, Reason.THROTTLED, run_at=told.at, counted=False)])
 
-    for scope in await storage.limits.changed():  # as the leader does
-        await storage.permits.moved(scope)
+    assert await storage.permits.reset_lately() == [("api", "ann")]
+    await clock.advance(minutes=11)
+    assert await storage.permits.reset_lately() == []
+    await clock.advance(minutes=-11)
+    await permits.move(storage)  # as the leader does
 
     assert (await storage.jobs.get(claim.job_id)).run_at == now
-    await clock.advance(minutes=11)
-    assert await storage.limits.changed() == []
 
 
 async def test_jobs_whose_tokens_were_there_keep_them_and_do_not_hold_up_others(storage):

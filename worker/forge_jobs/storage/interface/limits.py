@@ -28,7 +28,7 @@ class Limits(Protocol):
         """The rate limit exists; one that existed before keeps its numbers."""
 
     async def changed(self) -> list[str]:
-        """Return the rate limits whose capacity or refill changed `LATELY`, or of which a key was reset."""
+        """Return the rate limits whose capacity or refill changed `LATELY`."""
 
     async def all(self) -> list[RateLimit]:
         """Return all rate limits by scope."""

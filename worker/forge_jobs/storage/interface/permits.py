@@ -1,6 +1,6 @@
 """Permits to spend tokens of a rate limit by key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -54,6 +54,14 @@ class Permits(Protocol):
 
         Jobs that wait for its tokens are promised those of the full bucket, one after another as before; `moved`
         says so to them. What was granted already stays so, and is not there once more when it is settled. Raises UnknownScope.
+        """
+
+    async def reset_lately(self) -> Sequence[tuple[str, str]]:
+        """Return the rate limits and keys of theirs that were reset `LATELY`."""
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Return how many jobs wait for tokens of keys, by rate limit, without those for which none does. One that waits for several counts
+        in each. It walks over all that was promised.
         """
 
     async def moved(self, scope: str, key: str | None = None) -> None:

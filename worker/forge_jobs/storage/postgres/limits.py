@@ -24,7 +24,7 @@ FLOWED = """(rate_limit.flowed
 EMPTIED = """CASE WHEN rate_limit.emptied > {flowed} THEN rate_limit.emptied + excluded.capacity - rate_limit.capacity
         ELSE rate_limit.emptied END"""
 
-CHANGED = "SELECT scope FROM {schema}.rate_limit WHERE greatest(changed_at, reset_at) > now() - $1::interval ORDER BY scope"
+CHANGED = "SELECT scope FROM {schema}.rate_limit WHERE changed_at > now() - $1::interval ORDER BY scope"
 
 ALL = """
 SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, emptied_at, managed_by

@@ -1,7 +1,7 @@
 """Permits in PostgreSQL: one row for each key of a rate limit that is in use."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import cast
@@ -388,6 +388,12 @@ class PostgresPermits:
     async def awaited(self, job_id: int) -> AwaitedKey | None:
         record = await self._database.fetchrow(AWAITED, job_id)
         return None if record is None else AwaitedKey(record["scope"], record["key"])
+
+    async def reset_lately(self) -> Sequence[tuple[str, str]]:
+        return await promises.reset_lately(self._database)
+
+    async def waiting(self) -> Mapping[str, int]:
+        return await promises.waiting(self._database)
 
     async def moved(self, scope: str, key: str | None = None) -> None:
         await promises.move(self._database, scope, key)

@@ -1,8 +1,10 @@
 """What keys of rate limits have promised to jobs, in PostgreSQL: it comes sooner, also since a key is made full."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forge_jobs.model.intervention import Deed
+from forge_jobs.model.rate_limit import LATELY
 from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, WAIT
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -38,6 +40,18 @@ WITH page AS MATERIALIZED (
 SELECT (SELECT max(job_id) FROM page) AS last, (SELECT {schema}.tell('due:') FROM sooner LIMIT 1)
 """
 MOVED = MOVED.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+
+RESET_LATELY = """
+SELECT scope, key FROM {schema}.rate_limit JOIN {schema}.rate_key USING (scope)
+WHERE rate_limit.reset_at > now() - $1::interval AND rate_key.reset_at > now() - $1::interval ORDER BY scope, key
+"""
+
+WAITING = """
+WITH bucket AS MATERIALIZED ({bucket})
+SELECT scope, count(DISTINCT job_id) AS jobs
+FROM {schema}.permit JOIN bucket USING (scope)
+WHERE full_at - capacity - flowed >= refill * 0.000002 GROUP BY scope ORDER BY scope
+""".replace("{bucket}", BUCKET)
 
 # The limit first, as whoever empties or changes it does; then the key, for which whoever spends of it is waited for. What those have
 # promised is seen by the next statement.
@@ -78,6 +92,16 @@ UPDATE {schema}.rate_key
 SET full_at = coalesce((SELECT max(full_at) FROM turn), 0), free_to = 0, reset_at = said.reset_at
 FROM said WHERE (rate_key.scope, rate_key.key) = ($1, $2)
 """.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+
+
+async def reset_lately(database: PostgresDatabase) -> Sequence[tuple[str, str]]:
+    """See `Permits.reset_lately`."""
+    return [(record["scope"], record["key"]) for record in await database.fetch(RESET_LATELY, LATELY)]
+
+
+async def waiting(database: PostgresDatabase) -> Mapping[str, int]:
+    """See `Permits.waiting`."""
+    return {record["scope"]: record["jobs"] for record in await database.fetch(WAITING)}
 
 
 async def move(database: PostgresDatabase, scope: str, key: str | None) -> None:

@@ -82,7 +82,7 @@ class SqliteLimits:
             return [
                 scope
                 for (scope,) in transaction.rows(
-                    "SELECT scope FROM rate_limit WHERE max(coalesce(changed_at, 0), coalesce(reset_at, 0)) > ? ORDER BY scope",
+                    "SELECT scope FROM rate_limit WHERE changed_at > ? ORDER BY scope",
                     (since,),
                 )
             ]

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         QueuesResumed,
         QueueUnserved,
         TenantsWaiting,
+        TokensAwaited,
         TokensLeased,
         UnknownLimit,
     )
@@ -177,6 +178,7 @@ __all__ = [
     "StuckHandlerEnded",
     "SubscriberFailed",
     "TenantsWaiting",
+    "TokensAwaited",
     "TokensLeased",
     "UnknownKind",
     "UnknownLimit",

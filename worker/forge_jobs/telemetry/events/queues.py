@@ -94,6 +94,14 @@ class TokensLeased(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TokensAwaited(Event):
+    """The leader looked how many jobs wait for tokens of the keys of a rate limit."""
+
+    scope: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitEmptied(Event):
     """A rate limit was emptied: tokens that were leased before are void."""
 
