@@ -70,8 +70,8 @@ def test_arguments_that_a_handler_needs_have_to_be_there(forge: Forge) -> None:
         ({"unique": Unique()}, Cron("@daily", overlap=False), "overlap is false and unique is given"),
         ({"singleton": True}, Cron("@daily", overlap=False), "overlap is false and key is given"),
         ({"singleton": True}, Cron("@daily", key="k"), "Handler 'send' is a singleton and key is given"),
-        ({"unique": Unique(within=60)}, "@daily", "unique of a cron's jobs has within, allowed is a Unique without it"),
-        ({"unique": Unique(debounce=60)}, "@daily", "unique of a cron's jobs has debounce, allowed is a Unique without it"),
+        ({"unique": Unique(debounce=60)}, "@daily", "unique has a debounce and the job is a cron's, which is not put off"),
+        ({"unique": Unique(within=60)}, Cron("@daily", overlap=False), "overlap is false and unique is given"),
         ({}, Cron("@daily", unique=Unique("other")), "unique names the argument 'other', which send does not have"),
     ],
 )  # fmt: skip

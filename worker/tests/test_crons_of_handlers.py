@@ -99,6 +99,19 @@ async def test_where_a_call_would_raise_a_cron_is_skipped_only(forge: Forge) -> 
     assert (await forge.crons.trigger("a")).id == first.id
 
 
+async def test_of_a_kind_that_is_unique_for_a_time_a_cron_enqueues_one_job_in_that(forge: Forge) -> None:
+    unique = Unique("customer", within=3600)
+    cron = await forge.crons.set("a", "@daily", "refresh", payload={"customer": 42}, unique=unique)
+    first = await forge.handlers["refresh"].options(unique=unique).enqueue(customer=42)
+    await forge.jobs.cancel(first)
+
+    made = await forge.crons.trigger("a")
+
+    assert (made.id, made.duplicate) == (first.id, True)
+    assert document(cron)["unique_within_seconds"] == 3600
+    assert read(written(cron)).job() == cron.job()
+
+
 async def test_the_latest_of_a_unique_kind_waits_for_the_one_that_runs(forge: Forge) -> None:
     latest = Unique("customer", latest=True)
     cron = await forge.crons.set("a", "@daily", "refresh", payload={"customer": 42}, unique=latest)

@@ -105,6 +105,9 @@ def _entry(name: str, value: Any, fact: Fact, redacted: Redacted) -> tuple[str, 
         return name, readable(value, fact.codec, redacted)  # type: ignore[union-attr]
     if name == "worker_id" or (name == "id" and isinstance(fact, WorkerInfo)):
         return name, None if value is None else str(value)
+    if name == "hold":
+        hold = fact.job().hold  # type: ignore[union-attr]
+        return "unique_within_seconds", None if hold is None else hold.within.total_seconds()
     if name == "groups" and isinstance(fact, CronConfig):
         return name, [document(group) for group in fact.group]
     if name == "max_attempts":

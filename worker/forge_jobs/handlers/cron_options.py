@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import Options, OptionValues
 from forge_jobs.handlers.request import Request, requested_of_cron
-from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.queue import DEFAULT_QUEUE
@@ -122,6 +123,7 @@ def checked_cron(
         tags=job.tags,
         groups=job.groups,
         tenant=job.tenant,
+        hold=None if job.hold is None else msgspec.json.encode(job.hold).decode(),
         overlap=overlap,
         missed=missed,
         missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),
@@ -148,18 +150,11 @@ def _check_keys(request: Request, *, overlap: bool) -> None:
         raise InvalidInput(
             f"overlap is false and {key} is given, allowed is one of them: jobs with a {key} do not overlap."
         )
-    if request.unique is not None:
-        _require_until_the_end(request.unique)
-
-
-def _require_until_the_end(unique: Unique) -> None:
-    """Raise InvalidInput when it holds for a time, and not until a job has ended."""
-    for option in ("within", "debounce"):
-        if getattr(unique, option) is not None:
-            raise InvalidInput(
-                f"unique of a cron's jobs has {option}, allowed is a Unique without it, which holds until a job has ended, "
-                "or a key of the cron."
-            )
+    if request.unique is not None and request.unique.trails:
+        raise InvalidInput(
+            "unique has a debounce and the job is a cron's, which is not put off; "
+            "allowed is edge='leading' with it, or within, or a key of the cron."
+        )
 
 
 def _missed_within(value: timedelta | float | None, missed: Missed) -> timedelta | None:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
+
 from forge_jobs.model.group import Group, decoded
-from forge_jobs.model.job import KeyMode, NewJob
+from forge_jobs.model.job import Hold, KeyMode, NewJob
 
 
 class Missed(StrEnum):
@@ -40,6 +42,7 @@ class CronConfig:
     tags: tuple[str, ...] = ()  # of its jobs
     groups: str | None = None  # of its jobs, as `model.group.encoded` returns them
     tenant: str | None = None  # of its jobs; excludes groups
+    hold: str | None = None  # of its jobs, a Hold as JSON; excludes a key, and `overlap` being false
     overlap: bool = True  # False: a fire is skipped while the cron's last job is not ended
     missed: Missed = Missed.LATEST
     missed_limit: int = 100
@@ -77,6 +80,7 @@ class CronConfig:
             tags=self.tags,
             groups=self.groups,
             tenant=self.tenant,
+            hold=None if self.hold is None else msgspec.json.decode(self.hold, type=Hold),
         )
 
 

@@ -4,17 +4,19 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from forge_jobs.errors import InvalidInput, Managed, UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import KeyMode, State
+from forge_jobs.model.job import Hold, KeyMode, State
 from forge_jobs.model.kind import Kind
 from tests.storage.factories import NEVER, claim, cron, done, ended, job, leader, queue, worker
 
 NIGHT = datetime(2030, 1, 1, 3, tzinfo=UTC)
 DAY = timedelta(days=1)
+HOLD = msgspec.json.encode(Hold(b"same", timedelta(hours=1))).decode()
 
 
 @pytest.fixture
@@ -58,6 +60,7 @@ async def test_a_cron_is_kept_with_every_fact(storage):
     keyed = replace(wanted, name="keyed", overlap=True, key="k", key_mode=KeyMode.REPLACE)
     grouped = replace(wanted, name="grouped", groups=encoded([Group("a", 2), Group("b")]))
     fair = replace(grouped, name="fair", groups=None, tenant="ada")
+    held = replace(keyed, name="held", key=None, hold=HOLD)
 
     assert await storage.crons.set(wanted) == wanted
     assert await storage.crons.get("digest") == wanted
@@ -67,7 +70,10 @@ async def test_a_cron_is_kept_with_every_fact(storage):
     assert await storage.crons.set(replace(grouped, name="digest")) != wanted
     assert await storage.crons.set(wanted) == wanted
     assert await storage.crons.set(fair) == fair
-    assert await storage.crons.all() == [wanted, fair, grouped, keyed]
+    assert await storage.crons.set(held) == held
+    assert await storage.crons.set(replace(held, name="digest")) != wanted
+    assert await storage.crons.set(wanted) == wanted
+    assert await storage.crons.all() == [wanted, fair, grouped, held, keyed]
 
 
 async def test_the_jobs_of_a_cron_have_its_key_and_its_tags(storage, epoch, nightly):
@@ -94,6 +100,21 @@ async def test_a_fire_whose_key_another_job_has_is_skipped_and_counted(storage, 
     assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
 
     assert (await storage.crons.get("nightly")).skipped == 1
+
+
+async def test_fires_within_a_time_that_is_said_are_skipped_and_counted(storage, epoch, nightly, clock):
+    await clock.freeze()
+    await storage.crons.set(replace(nightly, hold=HOLD))
+
+    [first] = await storage.fires.fire(nightly, [NIGHT, NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch)
+    await clock.advance(hours=1)
+    [second] = await storage.fires.fire(
+        await storage.crons.get("nightly"), [NIGHT + 2 * DAY], NIGHT + 3 * DAY, epoch=epoch
+    )
+
+    assert first.id != second.id
+    assert (await storage.crons.get("nightly")).skipped == 1
+    assert [job.duplicate for job in [await storage.crons.trigger("nightly")]] == [True]
 
 
 async def test_crons_are_listed_by_name(storage):

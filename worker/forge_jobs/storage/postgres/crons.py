@@ -22,17 +22,17 @@ from forge_jobs.storage.postgres.queues import unknown_queue
 COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec,
     queue.name AS queue, cron.queue_said,
     CASE WHEN cron.priority_said THEN cron.priority END AS priority, cron.max_attempts, cron.timeout, cron.start_by, cron.deadline,
-    cron.key, cron.key_mode, cron.tags, cron.groups, cron.tenant, cron.overlap, cron.missed, cron.missed_limit,
+    cron.key, cron.key_mode, cron.tags, cron.groups, cron.tenant, cron.hold, cron.overlap, cron.missed, cron.missed_limit,
     cron.missed_within, cron.enabled, cron.managed_by, cron.declared, cron.declared_before, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
                                timeout, overlap, missed, missed_limit, enabled, managed_by, queue_said,
                                priority_said, next_fire_at, start_by, deadline, key, key_mode, tags, missed_within,
-                               groups, tenant)
+                               groups, tenant, hold)
     SELECT $1, $2, $3, $4, $5, $6, id, coalesce($8, 0::smallint), $9, $10, $11, $12, $13, $14, $15,
            $7::text IS NOT NULL, $8 IS NOT NULL, CASE WHEN $14 THEN $16::timestamptz END, $17, $18, $19, $20, $21, $22,
-           $23, $24
+           $23, $24, $25
     FROM {schema}.queue
     WHERE name = coalesce($7, (SELECT queue FROM {schema}.kind WHERE kind.kind = $4), 'default')"""
 
@@ -51,7 +51,7 @@ WITH written AS ({insert}
         payload = excluded.payload, codec = excluded.codec, queue_id = excluded.queue_id,
         priority = excluded.priority, max_attempts = excluded.max_attempts, timeout = excluded.timeout,
         start_by = excluded.start_by, deadline = excluded.deadline, key = excluded.key, key_mode = excluded.key_mode, tags = excluded.tags,
-        groups = excluded.groups, tenant = excluded.tenant,
+        groups = excluded.groups, tenant = excluded.tenant, hold = excluded.hold,
         overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit, missed_within = excluded.missed_within,
         queue_said = excluded.queue_said, priority_said = excluded.priority_said,
         enabled = excluded.enabled, managed_by = coalesce(cron.managed_by, excluded.managed_by), last_error = NULL,
@@ -215,6 +215,7 @@ class PostgresCrons:
             missed_within,
             cron.groups,
             cron.tenant,
+            cron.hold,
             connection=connection,
         )
 

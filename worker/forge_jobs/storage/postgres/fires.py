@@ -76,7 +76,7 @@ class PostgresFires:
         epoch: LeaderEpoch,
     ) -> list[Enqueued]:
         job = cron.job()
-        joins = job.key is None and (job.groups is not None or job.tenant is not None)
+        joins = not job.is_put and job.key is None and (job.groups is not None or job.tenant is not None)
         try:
             fired = await self._fired(cron, fires, next_fire_at, epoch, joins=joins)
         except StorageBusy:

@@ -24,7 +24,7 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 COLUMNS = """
     cron.name, expression, kind, timezone, payload, codec,
     queue.name AS queue, queue_said, CASE WHEN priority_said THEN priority END AS priority, cron.max_attempts, cron.timeout,
-    start_by, deadline, key, key_mode, tags, groups, tenant, overlap, missed, missed_limit, missed_within, enabled,
+    start_by, deadline, key, key_mode, tags, groups, tenant, hold, overlap, missed, missed_limit, missed_within, enabled,
     cron.managed_by, declared, declared_before, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
@@ -32,10 +32,10 @@ SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 INSERT = """
 INSERT INTO cron (name, expression, kind, timezone, payload, codec, queue_id, priority, max_attempts, timeout, overlap,
                   missed, missed_limit, enabled, queue_said, priority_said, next_fire_at, start_by, deadline,
-                  key, key_mode, tags, missed_within, groups, tenant)
+                  key, key_mode, tags, missed_within, groups, tenant, hold)
 VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :priority, :max_attempts, :timeout, :overlap,
         :missed, :missed_limit, :enabled, :queue_said, :priority_said, CASE WHEN :enabled THEN :next_fire_at END, :start_by,
-        :deadline, :key, :key_mode, :tags, :missed_within, :groups, :tenant)
+        :deadline, :key, :key_mode, :tags, :missed_within, :groups, :tenant, :hold)
 """
 ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
 
@@ -52,7 +52,7 @@ ON CONFLICT (name) DO UPDATE SET
     max_attempts = excluded.max_attempts, timeout = excluded.timeout,
     start_by = excluded.start_by, deadline = excluded.deadline, overlap = excluded.overlap,
     key = excluded.key, key_mode = excluded.key_mode, tags = excluded.tags, missed_within = excluded.missed_within,
-    groups = excluded.groups, tenant = excluded.tenant,
+    groups = excluded.groups, tenant = excluded.tenant, hold = excluded.hold,
     missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
 """
 )
@@ -196,6 +196,7 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
         "tags": json.dumps(cron.tags),
         "groups": cron.groups,
         "tenant": cron.tenant,
+        "hold": cron.hold,
         "missed_within": None if cron.missed_within is None else cron.missed_within.total_seconds(),
         "overlap": cron.overlap,
         "missed": cron.missed.value,
@@ -225,6 +226,7 @@ def _cron(row: Record) -> CronConfig:
         tags=tuple(json.loads(row["tags"])),
         groups=row["groups"],
         tenant=row["tenant"],
+        hold=row["hold"],
         overlap=bool(row["overlap"]),
         missed=Missed(row["missed"]),
         missed_limit=row["missed_limit"],

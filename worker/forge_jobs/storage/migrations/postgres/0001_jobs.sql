@@ -789,6 +789,7 @@ CREATE TABLE {schema}.cron (
     tags          text[] NOT NULL DEFAULT '{}',  -- of its jobs
     groups        text,  -- of its jobs, as in `job`
     tenant        text,  -- of its jobs; excludes groups
+    hold          text,  -- what makes its jobs unique for a time, JSON; excludes a key
     overlap       boolean NOT NULL,
     missed        text NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),

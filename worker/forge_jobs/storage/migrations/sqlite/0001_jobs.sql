@@ -749,6 +749,7 @@ CREATE TABLE cron (
     tags          TEXT NOT NULL DEFAULT '[]',  -- of its jobs, a JSON array
     groups        TEXT,  -- of its jobs, as in `job`
     tenant        TEXT,  -- of its jobs; excludes groups
+    hold          TEXT,  -- what makes its jobs unique for a time, JSON; excludes a key
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
