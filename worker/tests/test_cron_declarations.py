@@ -189,3 +189,19 @@ def test_a_handler_declares_one_cron_or_several() -> None:
     assert (crons["count"].key, crons["count"].queue, crons["count"].tags) == ("singleton", "slow", ())
     assert (crons["count"].missed, crons["count"].missed_within) == (Missed.ALL, timedelta(minutes=1))
     assert crons["notify"].payload == b'["ada"]'
+
+
+def test_of_two_releases_that_say_different_groups_the_newer_one_holds_while_it_lives() -> None:
+    old, new = declared("@daily", groups='{"one":{}}'), declared("@daily", groups='{"other":{}}')
+
+    first = new_declaration(None, live(old))
+    second = new_declaration(first, live(old, new))
+    again = new_declaration(second, live(old, new))
+    taken_back = new_declaration(second, live(old))
+
+    assert [cron and cron.groups for cron in (first, second, again, taken_back)] == [
+        '{"one":{}}',
+        '{"other":{}}',
+        None,
+        '{"one":{}}',
+    ]

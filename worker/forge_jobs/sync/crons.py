@@ -58,7 +58,8 @@ class SyncCrons(SyncNoun[Crons]):
 
     def trigger(self, name: str) -> Enqueued:
         """One job of the cron is enqueued now; its schedule does not change. Raises UnknownCron. If its
-        jobs may not overlap and the last one has not ended, that one is returned, as a duplicate.
+        jobs may not overlap and the last one has not ended, that one is returned, as a duplicate; so is one that has its key, or the
+        place in a group that drops it.
         """
         return self._do(self._noun.trigger(name))
 
