@@ -161,10 +161,12 @@ class Producer:
             return [_compared(answer, codec) for answer in made] if hides(codec) else made
         return [_compared(answer, job.codec) for answer, job in zip(made, jobs, strict=True)]
 
-    async def _look_at(self, kind: str, asked: Options) -> None:
-        """It is said if nobody has a handler for the kind; not in the transaction of a caller."""
+    async def _look_at(self, kind: str, asked: Options, *, is_all: bool = True) -> None:
+        """It is said if nobody has a handler for the kind, or if that says more than was `asked`, which `is_all` that is said of the
+        job; not in the transaction of a caller.
+        """
         if kind not in self.handlers.by_kind and asked.connection is None:
-            await self.strange_kinds.look(self.storage, kind)
+            await self.strange_kinds.look(self.storage, kind, asked if is_all else None)
 
     async def _enqueue_batch(self, jobs: Iterable[NewJob], connection: Any) -> list[Enqueued]:
         listed = names.listed(jobs, "jobs")
@@ -176,7 +178,7 @@ class Producer:
         asked = Options.given({} if connection is UNSET else {"connection": connection})
         made = await self._sent(listed, asked)
         for kind in {job.kind for job in listed}:
-            await self._look_at(kind, asked)
+            await self._look_at(kind, asked, is_all=False)
         return made
 
     def _job(self, kind: str, payload: Payload | None, options: OptionValues, asked: Options) -> NewJob:

@@ -200,6 +200,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "A job of kind {kind} was enqueued, and neither a live worker nor a program has a handler for it; did you mean {nearest}?",
     ),
+    events.OptionsLeftOut: (
+        logging.WARNING,
+        "A job of kind {kind} was enqueued without what its handler says of {options}, since this program does not have it: "
+        "say it in the call",
+    ),
     events.QueueMade: (logging.INFO, "There was no queue {queue}, so it was made"),
     events.QueueResembles: (
         logging.WARNING,

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from forge_jobs import Forge, InvalidInput, State, UnfitPayload, Worker
-from forge_jobs.telemetry.events import KindResembles, KindUnheardOf
+from forge_jobs import Forge, InvalidInput, State, UnfitPayload, Unique, Worker
+from forge_jobs.telemetry.events import KindResembles, KindUnheardOf, OptionsLeftOut
 from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.running import working
@@ -93,6 +93,33 @@ async def test_a_kind_that_nobody_handles_is_said_while_others_are_known(
         "did you mean send_email?",
         "A job of kind frobnicate was enqueued, and neither a live worker nor a program has a handler for it: "
         "it waits for one",
+    ]
+
+
+async def test_what_the_handler_of_another_program_says_of_jobs_is_missed_once(
+    forge: Forge, database: Database, events: Events
+) -> None:
+    other = Forge(storage=database.storage())
+
+    @other.handler(group="serial", unique=Unique())
+    async def serial() -> None: ...
+
+    @other.handler(fair_by="customer")
+    async def fair(customer: str) -> None: ...
+
+    async with other:
+        await forge.enqueue("serial", group="a", key="k")
+        assert not events.of(OptionsLeftOut)
+        for _ in range(2):
+            await forge.enqueue("fair", {"customer": "ada"})
+    async with Forge(storage=database.storage()) as third:
+        third.telemetry.subscribe(events.append)
+        await third.enqueue("serial", group=())
+        await third.enqueue("fair", {"customer": "ada"}, tenant="ada")
+
+    assert events.of(OptionsLeftOut) == [
+        OptionsLeftOut("fair", ["tenant"]),
+        OptionsLeftOut("serial", ["unique"]),
     ]
 
 

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         HookWaits,
         KindResembles,
         KindUnheardOf,
+        OptionsLeftOut,
         SubscriberFailed,
     )
     from forge_jobs.telemetry.events.queues import (
@@ -158,6 +159,7 @@ __all__ = [
     "NodesMended",
     "OperationEnded",
     "OperationHeldUp",
+    "OptionsLeftOut",
     "OutageOutlived",
     "OutcomeRefused",
     "OutcomesDropped",

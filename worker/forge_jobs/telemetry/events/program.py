@@ -1,5 +1,6 @@
 """Events of any program that holds a Forge: what it enqueues, what it closes, and what listens to it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forge_jobs.model.job import Claim
@@ -55,6 +56,16 @@ class KindResembles(Event):
 
     kind: str
     nearest: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionsLeftOut(Event):
+    """A job of this kind was enqueued by name, without what its handler, which another program has, says of these options. Said
+    once by a Forge.
+    """
+
+    kind: str
+    options: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
