@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from forge_jobs.errors import StorageRefused
+from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.run import Outcome
-from forge_jobs.storage.postgres import schedule
+from forge_jobs.storage.postgres import fires, schedule
 from tests.storage.ear import Ear
 from tests.storage.factories import (
     claim,
@@ -374,4 +374,27 @@ async def test_a_cron_fires_although_somebody_has_its_group_locked(storage, data
         assert await state(storage, fired.id) is State.SCHEDULED
 
     await storage.schedule.make_pending()
+    assert await state(storage, fired.id) is State.BLOCKED
+
+
+async def test_a_leader_that_is_frozen_while_a_cron_fires_keeps_nobody_from_the_group(
+    storage, database, monkeypatch
+):
+    epoch = await leader(storage)
+    night = datetime(2030, 1, 1, 3, tzinfo=UTC)
+    await storage.crons.set(cron(next_fire_at=night, **ONE))
+    fire = fires.PostgresFires._fire
+
+    async def freezes(*given, **said):
+        made = await fire(*given, **said)
+        assert await state(storage, await enqueue(storage, **ONE)) is State.PENDING  # it waits for the group
+        return made
+
+    with monkeypatch.context() as frozen:
+        frozen.setattr(fires, "FROZEN", 0.1)
+        frozen.setattr(fires.PostgresFires, "_fire", freezes)
+        with pytest.raises(StorageUnavailable):
+            await storage.fires.fire(await storage.crons.get("nightly"), [night], None, epoch=epoch)
+
+    [fired] = await storage.fires.fire(await storage.crons.get("nightly"), [night], None, epoch=epoch)
     assert await state(storage, fired.id) is State.BLOCKED

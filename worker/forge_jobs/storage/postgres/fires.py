@@ -25,6 +25,13 @@ JOIN_WAIT = 0.5
 """Seconds for which others may have a group or a tenant locked; jobs of a fire that join it are scheduled for now then,
 and join when a worker makes them pending."""
 
+FROZEN = 5.0
+"""Seconds without a statement after which the server takes a fire back; whoever leads then fires again."""
+
+BOUND = (
+    "SELECT set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true)"
+)
+
 SEED = """
 UPDATE {schema}.cron SET next_fire_at = $2
 WHERE name = $1 AND next_fire_at IS NULL AND enabled AND {leads}
@@ -100,8 +107,10 @@ class PostgresFires:
     ) -> list[Enqueued]:
         latest = max(fires, default=None)
         async with self._database.transaction() as connection:
-            # A key that stays taken, or a group that stays locked, shall not keep the other crons.
-            await key_wait.bound(connection, JOIN_WAIT if joins else None)
+            # A key that stays taken, or a group that stays locked, shall not keep the other crons, nor a leader that is
+            # frozen the group.
+            wait = key_wait.as_setting(JOIN_WAIT if joins else key_wait.KEY_WAIT)
+            await connection.execute(BOUND, wait, key_wait.as_setting(FROZEN))
             record = await self._database.fetchrow(
                 MOVE_ON,
                 cron.name,
