@@ -15,6 +15,7 @@ meanwhile. So each is told of every lowering while it is on its way, and raises 
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from math import inf
 from typing import Any
 from weakref import WeakSet
 
@@ -27,11 +28,12 @@ MARGIN = 1_000
 """Microseconds, and as many jobs of a bulk: a full batch misses jobs that commit later than their
 neighbours by more than this."""
 
-TURNS = 20
-"""Of jobs of tenants, whose turns are not moments, a full batch misses those whose turns come so much before it ..."""
-
 LONGEST_ENQUEUE = 0.05
-"""... and before those of the last so many seconds: a job gets its turn when it is enqueued, and is seen at the commit."""
+"""Seconds. A job of a tenant gets its turn, after all that have come, when it is enqueued, and is seen at the commit. A full batch misses
+those that take longer than this from the one to the other."""
+
+TURNS = 20
+"""So far before it a first batch, of which nothing is known yet, misses none either."""
 
 LATE = timedelta(seconds=2)
 """How far a look goes back when the look before did not find all it asked for."""
@@ -61,9 +63,7 @@ class Hints:
 
     def __init__(self, clock: Callable[[], float] = uptime) -> None:
         self._clock = clock
-        self._batches: dict[
-            int, deque[tuple[float, int]]
-        ] = {}  # by priority, when and where the last ones began
+        self._came: dict[int, deque[tuple[float, int]]] = {}  # by priority, which turns had come, and when
         self._pos: dict[int, int] = {}  # by priority
         self._set_aside: dict[int, int] = {}  # what stood before the last lowering by a scout
         self._on_their_way = WeakSet[Outing]()  # until nobody asks any more
@@ -84,6 +84,7 @@ class Hints:
         """Nothing is known of the queue any more; what is on its way counts for nothing."""
         self._pos.clear()
         self._set_aside.clear()
+        self._came.clear()
         self._on_their_way.clear()
         self.is_full = False
 
@@ -105,7 +106,7 @@ class Hints:
             begins = last.pos - MARGIN
             if has_tenant(last.links):
                 first = next(claim.pos for claim in claims if claim.priority == priority)
-                begins = self._since_lately(priority, first) - TURNS
+                begins = min(first, self._had_come(priority, first, last.pos))
             self._raise(priority, look.up_to(priority, begins))
 
     def lower(self, priority: int, pos: int) -> None:
@@ -148,13 +149,13 @@ class Hints:
             for priority, pos in look.set_aside.items():
                 self._raise(priority, look.up_to(priority, pos))
 
-    def _since_lately(self, priority: int, first: int) -> int:
-        """Return where the first batch of the last LONGEST_ENQUEUE began; one that begins at `first` was taken just now."""
-        now, batches = self._clock(), self._batches.setdefault(priority, deque())
-        batches.append((now, first))
-        while batches[0][0] < now - LONGEST_ENQUEUE:
-            batches.popleft()
-        return min(pos for _, pos in batches)
+    def _had_come(self, priority: int, first: int, last: int) -> int:
+        """Return which turn had come LONGEST_ENQUEUE ago; those from `first` to `last` have come just now."""
+        now, came = self._clock(), self._came.setdefault(priority, deque([(-inf, first - TURNS)]))
+        came.append((now, last))
+        while came[1][0] < now - LONGEST_ENQUEUE:
+            came.popleft()
+        return came[0][1]
 
     def _raise(self, priority: int, pos: int) -> None:
         self._pos[priority] = max(pos, self._pos.get(priority, pos))
