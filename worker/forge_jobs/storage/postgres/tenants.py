@@ -51,7 +51,7 @@ WITH class AS MATERIALIZED (
     FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn) AS used
 ), ahead AS MATERIALIZED (
     SELECT turn.queue_id, turn.tenant,
-           sum(greatest(turn.until - class.comes * 1000, 0) * coalesce(tenant_weight.weight, 1) / {stride})::bigint AS jobs
+           sum(ceil(greatest(turn.until - class.comes * 1000, 0) * coalesce(tenant_weight.weight, 1) / {stride}))::bigint AS jobs
     FROM class
     JOIN {schema}.tenant_turn AS turn USING (queue_id, priority)
     LEFT JOIN {schema}.tenant_weight ON tenant_weight.queue_id = turn.queue_id AND tenant_weight.tenant = turn.tenant

@@ -699,8 +699,8 @@ CREATE TABLE "forge_jobs".ended_node (
 -- Tenants
 
 -- In a queue, and among its jobs of one priority, tenants take turns. The turn of a job is its `pos` in `ready`. A new job
--- gets the next turn of its tenant: one stride after the last one that the tenant was given, or after the one that comes
--- now, if that is later. So jobs of tenants with many are spread over the turns to come, and nobody waits for more than
+-- gets the next turn of its tenant: one stride after the last one that the tenant was given, or in the stride after the one
+-- that comes now, if that is later. So jobs of tenants with many are spread over the turns to come, and nobody waits for more than
 -- one of each other tenant's before the next one of its own.
 
 -- The weights that people have set. The stride of a tenant is that of a weight of 1, divided by its own.
@@ -1388,8 +1388,8 @@ END
 $$;
 
 -- The turn that comes now, among the jobs of one priority of a queue: the last one of which a job was claimed, or, if that
--- is later, the one before that of the first job that waits. Where none waits, the turns go on from the present moment, as
--- the places of jobs without tenants do.
+-- is later, what is just before the turn of the first job that waits. Where none waits, the turns go on from the present
+-- moment, as the places of jobs without tenants do.
 CREATE FUNCTION "forge_jobs".coming_turn(queue_id integer, priority smallint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     last bigint;
@@ -1400,7 +1400,7 @@ BEGIN
     SELECT ready.pos INTO foremost FROM "forge_jobs".ready
     WHERE ready.queue_id = coming_turn.queue_id AND ready.priority = coming_turn.priority AND ready.pos >= coalesce(last, 0)
     ORDER BY ready.pos LIMIT 1;
-    RETURN greatest(last, coalesce(foremost - 10, "forge_jobs".micros(now())));
+    RETURN greatest(last, coalesce(foremost - 1, "forge_jobs".micros(now())));
 END
 $$;
 
@@ -1442,6 +1442,7 @@ DECLARE
     ends bigint[] := '{}';
     at integer := 0;
     stride bigint;
+    early bigint;  -- how much before its end the tenant's part of a turn is
     given bigint;  -- where the last turn ends that the tenant was given
     first bigint;
     foremost bigint;  -- of those that are given
@@ -1467,7 +1468,7 @@ BEGIN
         comes := "forge_jobs".coming_turn(of_class.queue_id, of_class.priority);
         foremost := NULL;
         IF true = ANY (are_paused) THEN
-            SELECT least(comes, ready.pos - 10) INTO behind FROM "forge_jobs".ready
+            SELECT least(comes, ready.pos - 1) INTO behind FROM "forge_jobs".ready
             WHERE ready.queue_id = of_class.queue_id AND ready.priority = of_class.priority ORDER BY ready.pos LIMIT 1;
         END IF;
         FOR line IN
@@ -1482,16 +1483,19 @@ BEGIN
             stride := greatest(1, round(10000 / coalesce((
                 SELECT weight FROM "forge_jobs".tenant_weight
                 WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
+            -- Were very many tenants' first turns in one place, each claim would walk over all that was claimed of it. So a
+            -- turn has ten parts, and those that were enqueued together, and lie together, have the same one.
+            early := stride * (9 - (coalesce(line.jobs, line.paused))[1] / 10000 % 10) / 10;
             given := ends[at];
             IF line.paused IS NOT NULL THEN
-                first := greatest(coalesce(behind, comes) * 1000, given);
+                first := greatest(coalesce(behind, comes) * 1000 - early, given);
                 given := first + cardinality(line.paused) * stride;
                 foremost := least(foremost, (first + stride) / 1000);
                 RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
                              FROM unnest(line.paused) WITH ORDINALITY AS one (id, number);
             END IF;
             IF line.jobs IS NOT NULL THEN
-                first := greatest(comes * 1000, given);
+                first := greatest(comes * 1000 - early, given);
                 given := first + cardinality(line.jobs) * stride;
                 foremost := least(foremost, (first + stride) / 1000);
                 RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
