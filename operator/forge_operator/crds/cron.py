@@ -31,7 +31,7 @@ COLUMNS = (
         "Skipped",
         ".status.skipped",
         "integer",
-        description="Fire times that concurrencyPolicy Forbid skipped.",
+        description="Fire times that concurrencyPolicy Forbid, or a full group, skipped.",
         wide=True,
     ),
     condition_column(
@@ -66,7 +66,9 @@ def _status() -> Schema:
             "cronName": text("The cron's name in the database, once it is configured there."),
             "nextScheduleTime": timestamp("When the next job is enqueued."),
             "lastScheduleTime": timestamp("When a job was last enqueued."),
-            "skipped": whole("How many fire times were skipped because the previous job had not ended."),
+            "skipped": whole(
+                "How many fire times were skipped, because the previous job had not ended, or the group drops what it has no place for."
+            ),
             "lastSyncTime": timestamp("When the object's configuration was last written to the database."),
             "conditions": condition_list(conditions.OF_CRONS),
         },

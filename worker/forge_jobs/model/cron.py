@@ -53,7 +53,9 @@ class CronConfig:
     next_fire_at: datetime | None = None  # None: it is disabled, or not computed yet
     last_fire_at: datetime | None = None
     last_error: str | None = None  # why it does not fire
-    skipped: int = 0  # fires skipped because of `overlap`
+    skipped: int = (
+        0  # fires skipped because of `overlap`, of what another job holds, or of a group that drops them
+    )
     # what handlers declared, written by workers, as `cron_declarations` writes it
     declared: str | None = None  # last; None: no handler ever declared it
     declared_before: tuple[str, ...] = ()  # the digests of what was declared before that

@@ -65,7 +65,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "forge_rate_limit_emptied": ("Times that this process emptied the bucket.", ("scope",)),
     "forge_cron_fired": ("Jobs that this process enqueued for the cron.", ("cron",)),
     "forge_cron_skipped": (
-        "Fire times of the cron that this process skipped because its last job had not ended.",
+        "Fire times of the cron that this process skipped: its last job had not ended, another has its key, or its group drops it.",
         ("cron",),
     ),
     "forge_leader_elections": ("Times that this process became the leader.", ()),
