@@ -4,13 +4,13 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import NewJob
-from tests.storage.factories import claim, dead, done, failed, leader, patiently, worker
+from tests.storage.factories import claim, cron, dead, done, failed, leader, patiently, worker
 from tests.storage.invariants import check_invariants
 
 GROUPS = {
@@ -20,13 +20,25 @@ GROUPS = {
     "both": [Group("one", limit=1), Group("three", limit=3)],
     "other": [Group("two", limit=1), Group("three", limit=3)],
 }
+NIGHT = datetime(2030, 1, 1, 3, tzinfo=UTC)
 LIMITS = {"one": 1, "two": 1, "three": 3}
 ROUNDS, JOBS, TURNS = 10, 8, 5  # of each producer and of each worker in a round
 
 
-async def produce(storage, database, dice, turn):
+async def fire(storage, dice, epoch):
+    """Set a cron whose jobs are in some groups, and fire it; return how many jobs that made."""
+    name, groups = f"cron-{dice.random()}", encoded(GROUPS[dice.choice(list(GROUPS))])
+    await storage.crons.set(cron(name, kind="work", groups=groups, next_fire_at=NIGHT))
+    moments = [NIGHT + number * timedelta(days=1) for number in range(dice.randint(1, 4))]
+    return len(await storage.fires.fire(await storage.crons.get(name), moments, None, epoch=epoch))
+
+
+async def produce(storage, database, dice, turn, epoch):
     made = 0
     while made < JOBS:
+        if dice.random() < 0.2:
+            made += await fire(storage, dice, epoch)
+            continue
         jobs = [
             NewJob("work", groups=encoded(GROUPS[dice.choice(list(GROUPS))]), priority=dice.choice([0, 0, 1]))
             for _ in range(dice.randint(1, 4))
@@ -92,7 +104,7 @@ async def race(storage, another, database, seed):
         is_over = asyncio.Event()
         watching = asyncio.create_task(watch(storage, database, over, epoch, is_over))
         numbers = await asyncio.gather(
-            *(produce(mine, database, chance, turn) for mine, chance in producing),
+            *(produce(mine, database, chance, turn, epoch) for mine, chance in producing),
             *(work(mine, chance, me) for mine, chance, me in workers),
         )
         is_over.set()
