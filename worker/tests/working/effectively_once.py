@@ -1,16 +1,19 @@
 """A ledger under kill -9: jobs whose work and completion are one commit, run by workers that are killed all the time.
 
 `python -m tests.working.effectively_once 10000`, in `worker/`, does it with as many jobs, on a PostgreSQL of its own;
-with a database URL as second argument in an empty database of yours.
+with `sqlite` as second argument in a file, with a database URL in an empty PostgreSQL of yours.
 """
 
 import asyncio
+import contextlib
 import random
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,9 @@ from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.working.bookkeeping import MAKE_BOOK, POINTS
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
+
+Rows = Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
+"""Returns the rows of a statement, past the forge."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Report:
 async def kept(
     forge: Forge,
     workers: Fleet,
-    rows: Callable[[str], Awaitable[Sequence[Sequence[Any]]]],
+    rows: Rows,
     *,
     jobs: int,
     every: int,
@@ -97,29 +103,50 @@ async def _left(forge: Forge) -> int:
     return sum(counts.pending + counts.scheduled + counts.in_progress for counts in await forge.jobs.counts())
 
 
-async def main(jobs: int, url: str) -> None:
+@asynccontextmanager
+async def in_a_file(folder: Path) -> AsyncIterator[tuple[str, Rows]]:
+    """Give the URL of a SQLite file with a book, and what reads it."""
+    path = folder / "jobs.db"
+
+    def run(sql: str) -> Sequence[Sequence[Any]]:
+        with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            return connection.execute(sql).fetchall()
+
+    async def rows(sql: str) -> Sequence[Sequence[Any]]:
+        return await asyncio.to_thread(run, sql)
+
+    url = f"sqlite:///{path}"
+    async with Forge(url):  # so that the file is one of ours
+        for statement in MAKE_BOOK.split(";"):
+            await rows(statement)
+    yield url, rows
+
+
+@asynccontextmanager
+async def on_a_server(url: str) -> AsyncIterator[tuple[str, Rows]]:
+    """Give the URL of a PostgreSQL database with a book, and what reads it."""
     connection = await asyncpg.connect(url)
     await connection.execute(MAKE_BOOK)
-    with tempfile.TemporaryDirectory() as folder:
-        async with Forge(url) as forge, fleet(url, Ledger(Path(folder) / "ledger"), Path(folder)) as workers:
-            print(
-                await kept(
-                    forge,
-                    workers,
-                    connection.fetch,
-                    jobs=jobs,
-                    every=100,
-                    at_once=3,
-                    pause=0.1,
-                    kill_after=5.0,
-                )
-            )
+    yield url, connection.fetch
     await connection.close()
 
 
+async def main(jobs: int, place: Callable[[Path], AbstractAsyncContextManager[tuple[str, Rows]]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with place(folder) as (url, rows), Forge(url) as forge:
+            async with fleet(url, Ledger(folder / "ledger"), folder) as workers:
+                options: dict[str, Any] = {"every": 100, "at_once": 3, "pause": 0.1, "kill_after": 5.0}
+                print(await kept(forge, workers, rows, jobs=jobs, **options))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
-    else:
-        with LocalPostgres() as server:
-            asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, server.url()))
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    match sys.argv[2:]:
+        case ["sqlite"]:
+            asyncio.run(main(count, in_a_file))
+        case [url]:
+            asyncio.run(main(count, lambda folder: on_a_server(url)))
+        case _:
+            with LocalPostgres() as server:
+                asyncio.run(main(count, lambda folder: on_a_server(server.url())))
