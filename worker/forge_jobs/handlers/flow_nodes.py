@@ -1,6 +1,7 @@
 """Nodes of flows as they are stored: what a job is given at once, and what it gets when it begins."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -10,6 +11,7 @@ from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.flow_types import inputs_of
 from forge_jobs.model.flow import Edge, NewNode, OnDead, Role
+from forge_jobs.model.time_limit import Limit
 from forge_jobs.rules.words import count
 
 if TYPE_CHECKING:
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 
 OF_ITEMS = (Role.MAP, Role.FILTER_MAP, Role.FOLD)
 """Roles of nodes that get a list, and whose functions get its items."""
+
+
+LIMITS = frozenset({"start_by", "deadline"})
+"""Options that a node hands on to the jobs that it makes."""
+
+
+def as_said(limit: Limit | None) -> float | datetime | None:
+    """Return a time limit as the plan of a node has it."""
+    return limit.total_seconds() if isinstance(limit, timedelta) else limit
 
 
 def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]", *, feeds: bool) -> NewNode:
@@ -42,9 +53,12 @@ def built(node: "Node", start: Sequence[Any] | None, places: "Mapping[Node, int]
     payload: Any = arguments
     if start is None or plan.role in OF_ITEMS:  # more comes when it begins
         payload = Encoded(encode(arguments, handler.codec, of=handler.kind), handler.codec)
+    job = handler.forge.job(handler.kind, payload, **node.options)
+    if plan.role in (*OF_ITEMS, Role.REPEAT):
+        plan = replace(plan, **{name: as_said(getattr(job, name)) for name in LIMITS & node.options.keys()})
     return NewNode(
         node.name,
-        handler.forge.job(handler.kind, payload, **node.options),
+        job,
         plan,
         tuple(Edge(places[before], node.edges.get(before, before.on_dead)) for before in node.after),
         delay=node.delay,

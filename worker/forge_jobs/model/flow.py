@@ -79,6 +79,10 @@ class NodePlan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     iteration: int = 1  # of REPEAT: how often it is called with this one
     most: int | None = None  # of REPEAT: how often it is called at most; None: no limit
     every: float = 0.0  # of REPEAT: seconds between two calls
+    start_by: float | datetime | None = (
+        None  # of MAP, FOLD and REPEAT: the time limits of each job that it makes, where they are those
+    )
+    deadline: float | datetime | None = None  # of the node and not of its handler: a moment, or seconds
     number: int = 0  # of nodes that others made: which one it is
     feeds: bool = True  # others get what it returns, so that it is dead where that cannot be kept
     routes: dict[

@@ -223,8 +223,7 @@ class NodeRun:
 
     def _job(self, arguments: Mapping[str, Any]) -> NewJob:
         """Return a job like this one with these arguments. Raises InvalidPayload."""
-        job = self._forge.job(self._claim.kind, dict(arguments))
-        return self._alike(job)
+        return self._alike(self._limited(self._forge.job(self._claim.kind, dict(arguments))))
 
     def _raw_job(self, arguments: Mapping[str, Any] | None = None) -> NewJob:
         """Return a job like this one that gets more when it begins."""
@@ -232,8 +231,18 @@ class NodeRun:
         job = NewJob(claim.kind, self._encoded(dict(arguments or {})), claim.codec)
         if arguments is not None:  # its function is called
             said = self._handler.defaults
-            job = replace(job, start_by=said.start_by, deadline=said.deadline)
+            job = self._limited(replace(job, start_by=said.start_by, deadline=said.deadline))
         return self._alike(job)
+
+    def _limited(self, job: NewJob) -> NewJob:
+        """Return the job with the time limits that the node hands on, if it has any."""
+        said = {"start_by": self._node.plan.start_by, "deadline": self._node.plan.deadline}
+        limits = {
+            name: timedelta(seconds=limit) if isinstance(limit, float) else limit
+            for name, limit in said.items()
+            if limit is not None
+        }
+        return replace(job, **limits) if limits else job
 
     def _encoded(self, arguments: Mapping[str, Any]) -> bytes:
         return encode(arguments, self._claim.codec, limit=MOST_BYTES, of=self._claim.kind)

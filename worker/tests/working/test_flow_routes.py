@@ -1,5 +1,7 @@
 """What the routes of branches pass on, and what a node is told of its jobs before it begins."""
 
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,6 +112,45 @@ async def test_a_node_that_is_repeated_has_the_time_limits_of_its_handler_each_t
     assert later.run_at is not None and later.start_by is not None and later.deadline is not None
     assert (later.start_by - later.run_at).total_seconds() == 1800
     assert (later.deadline - later.run_at).total_seconds() == 3600
+
+
+@pytest.mark.parametrize("how", ["map", "fold", "repeat"])
+async def test_each_job_that_a_node_makes_has_the_deadline_that_was_said_of_the_node(
+    forge: Forge, how: str
+) -> None:
+    limits: list[timedelta] = []
+
+    @forge.handler(deadline=90)
+    async def poll(ctx: Context, number: int = 0, so_far: int = 0) -> int | None:
+        job = await forge.jobs.get(ctx.job_id)
+        assert job.deadline is not None
+        limits.append(job.deadline - job.created_at)
+        return 1 if how != "repeat" or len(limits) == 2 else None
+
+    said, flow = poll.options(deadline=3600), Flow("f")
+    chains: dict[str, Any] = {"map": flow.map, "fold": partial(flow.fold, initial=0), "repeat": flow.repeat}
+    await chains[how](said).start(*([] if how == "repeat" else [[1, 2]]))
+    await run(forge)
+
+    assert len(limits) == 2
+    assert min(limits) > timedelta(minutes=59)
+
+
+async def test_time_limits_that_are_said_of_a_node_hold_for_the_jobs_that_it_makes_later(
+    forge: Forge,
+) -> None:
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
+
+    @forge.handler(start_by=60)
+    async def poll() -> None:
+        return None
+
+    started = await Flow("f").repeat(poll.options(start_by=1800, deadline=end), every=7200).start()
+    await run(forge)
+
+    later = await forge.jobs.get((await forge.flows.nodes(started.id))[-1].job_id)
+    assert later.run_at is not None and later.start_by is not None
+    assert ((later.start_by - later.run_at).total_seconds(), later.deadline) == (1800, end)
 
 
 def test_a_node_adds_none_that_would_never_be_there_nor_an_answer_that_says_what_its_death_means(
