@@ -37,10 +37,13 @@ JOB_OPTIONS = (
     "tags",
 )
 
-INSTEAD = {"unique": "key"}
-"""What a cron may say in place of an option of a handler."""
-
-WORDS = {"unique": "uniqueness"}
+SAID_ELSEWHERE = {
+    "group": ("group", "group=..., or group=() for none"),
+    "tenant": ("tenant", "tenant=..., or tenant=None for none"),
+    "unique": ("uniqueness", "unique=... or key=..., or key=None for none"),
+    "key": ("key", "key=..., or key=None for none"),
+}
+"""What a handler says of an option that its kind's row does not have, and how a cron says it instead."""
 
 LIMITS = ("start_by", "deadline")
 """Of these options of a job only durations, since the cron fires again and again."""
@@ -134,12 +137,12 @@ def checked_cron(
 
 def _require_said(kind: str, values: CronValues, unpublished: Sequence[str]) -> None:
     """Raise InvalidInput when the cron says nothing of what only a handler that is elsewhere says of its jobs."""
-    for option in unpublished:
-        if not any(name in values for name in (option, INSTEAD.get(option, option))):
-            none = "()" if option == "group" else "None"
+    for option in SAID_ELSEWHERE.keys() & set(unpublished):  # those of a later release cannot be said here
+        instead = "key" if option == "unique" else option
+        if option not in values and instead not in values:
+            what, allowed = SAID_ELSEWHERE[option]
             raise InvalidInput(
-                f"The handler of {kind!r} says the {WORDS.get(option, option)} of its jobs, and this program does not have it; "
-                f"allowed is {option}=..., or {option}={none} for none."
+                f"The handler of {kind!r} says the {what} of its jobs, and this program does not have it; allowed is {allowed}."
             )
 
 
