@@ -298,6 +298,16 @@ def test_jobs_of_a_paused_queue_are_no_backlog_but_held() -> None:
     assert (found.backlog, found.held) == (0, 50)
 
 
+def test_a_pause_that_is_over_holds_nothing_though_nobody_has_ended_it() -> None:
+    ends = QueueConfig("mail", paused=True, paused_until=START)
+
+    found, _ = measure(
+        database(Counts("mail", pending=50), queues=(ends,)), ("mail",), scaling(), ScalerMemory(), 0.0
+    )
+
+    assert (found.backlog, found.held) == (50, 0)
+
+
 def test_jobs_of_a_paused_kind_are_no_backlog_but_held() -> None:
     found, _ = measure(
         database(

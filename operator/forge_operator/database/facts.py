@@ -123,10 +123,11 @@ class FactsReader:
         self._error = None
         try:
             forge = await self._link.forge()
+            now = await forge.storage.now()
             facts = Facts(
                 forge=forge,
                 started_at=started_at,
-                now=await forge.storage.now(),
+                now=now,
                 versions=await forge.versions.all(),
                 pinned=await forge.versions.pinned(),
                 workers=await forge.workers.list(),
@@ -136,7 +137,11 @@ class FactsReader:
                 tenant_weights=await forge.tenants.weights(),
                 handled=await forge.workers.handled(),
                 unhandled=by_queue(await forge.jobs.unhandled()),
-                paused_kinds={paused.kind for paused in await forge.kinds.paused()},
+                paused_kinds={
+                    paused.kind
+                    for paused in await forge.kinds.paused()
+                    if paused.until is None or now < paused.until
+                },
                 unpublished={kind.kind: kind.unpublished for kind in await forge.kinds.list()},
                 crons=tuple(await forge.crons.list()),
                 # After the workers: one that connects in between is set aside once more, never forgotten.

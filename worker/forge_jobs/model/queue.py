@@ -53,3 +53,7 @@ class QueueConfig:
     managed_by: str | None = None  # its owner, which alone may change it; None: anybody may
     cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
     throttles: int = 0  # throttles in a row
+
+    def is_paused(self, now: datetime) -> bool:
+        """Whether it is paused at this moment: a pause that is over stands there until the leader of the workers ends it."""
+        return self.paused and (self.paused_until is None or now < self.paused_until)

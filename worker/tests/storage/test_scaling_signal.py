@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 import yaml
 
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.links import PINNED
 from tests.storage.factories import (
     awaiting,
@@ -183,6 +184,38 @@ async def test_jobs_of_a_paused_kind_are_held_and_no_work(postgres, storage):
     assert await signal(postgres, "held") == 3
     assert await signal(postgres, "workload") == 2
     assert await signal(postgres, "unhandled") == 0
+
+
+@pytest.mark.parametrize("what", ["queue", "kind"])
+async def test_jobs_are_work_when_their_pause_is_over_though_nobody_is_there_to_end_it(
+    postgres, storage, what
+):
+    await enqueue_many(storage, 3)
+    end = await storage.now() + HOUR
+    if what == "queue":
+        await storage.queues.set("default", {"paused": True, "paused_until": end})
+    else:
+        await storage.kinds.pause("work", until=end, reason=None)
+    assert await signal(postgres, "(held, workload)") == (3, 0)
+
+    await postgres.clock.advance(hours=2)
+
+    assert await signal(postgres, "(held, workload)") == (0, 3)
+
+
+async def test_a_group_whose_pause_is_over_has_a_job_that_is_due_for_whoever_ends_it(postgres, storage):
+    end = await storage.now() + HOUR
+    await storage.groups.pause("team", until=end, reason=None)
+    await enqueue_many(storage, 3, groups=encoded([Group("team", 2)]))
+    assert await signal(postgres, "(blocked, due, workload)") == (3, 0, 0)
+    assert await storage.schedule.upcoming(timedelta(0)) == {}
+    [(jobs, first)] = (await storage.schedule.upcoming(2 * HOUR)).values()
+    assert (jobs, first) == (1, end)
+
+    await postgres.clock.advance(hours=2)
+
+    assert await signal(postgres, "(blocked, due, workload)") == (3, 1, 1)
+    assert [queue for queue in await storage.schedule.upcoming(timedelta(0))] == ["default"]
 
 
 @pytest.mark.parametrize("serving", [True, False])

@@ -63,7 +63,12 @@ def measure(
         for queue_counts in database.counts
         if queue_counts.queue in served
     ]
-    queues = {queue.name: queue for queue in database.queues if queue.name in served}
+    # A pause whose time is over counts for nothing: without pods nobody leads who would end it.
+    queues = {
+        queue.name: replace(queue, paused=queue.is_paused(database.now))
+        for queue in database.queues
+        if queue.name in served
+    }
     pending, in_progress = (
         sum(queue_counts.pending for queue_counts in counts),
         sum(queue_counts.in_progress for queue_counts in counts),

@@ -132,6 +132,11 @@ CROSS JOIN LATERAL (
              WHERE waiting.queue_id = queue.id AND waiting.until <= now() + make_interval(secs => $1)
              ORDER BY waiting.until LIMIT {limit})
             UNION ALL
+            (SELECT blocked.job_id, paused_group.until
+             FROM {schema}.paused_group JOIN {schema}.job_group USING (name)
+             JOIN {schema}.blocked ON blocked.group_id = job_group.id AND blocked.queue_id = queue.id
+             WHERE paused_group.until <= now() + make_interval(secs => $1) ORDER BY paused_group.until LIMIT 1)
+            UNION ALL
             SELECT waits.job_id, now() FROM (
                 SELECT waiting.job_id, waiting.for_job FROM {schema}.waiting
                 WHERE waiting.queue_id = queue.id AND waiting.for_job IS NOT NULL LIMIT 10000) AS waits
@@ -140,7 +145,7 @@ CROSS JOIN LATERAL (
         WHERE CASE
             WHEN handled.kinds IS NOT NULL
             THEN (SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id) = ANY (handled.kinds)
-            ELSE NOT EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = (
+            ELSE NOT EXISTS (SELECT FROM {schema}.paused_kind WHERE coalesce(until > now(), true) AND paused_kind.kind = (
                 SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id)) END
         ORDER BY first.run_at LIMIT {limit}) AS counted
 ) AS due

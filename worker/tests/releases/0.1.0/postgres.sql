@@ -2935,7 +2935,7 @@ FROM serving
 CROSS JOIN LATERAL unnest(serving.queues) AS served (name)
 JOIN "forge_jobs".queue ON queue.name = served.name
 LEFT JOIN LATERAL unnest(serving.kinds) AS handler (kind)
-    ON NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = handler.kind)
+    ON NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true) AND paused_kind.kind = handler.kind)
 WHERE NOT EXISTS (SELECT FROM untold WHERE untold.queues IS NULL)
   AND NOT EXISTS (SELECT FROM untold CROSS JOIN LATERAL unnest(untold.queues) AS theirs (name)
                   WHERE theirs.name = queue.name)
@@ -2954,7 +2954,7 @@ FROM "forge_jobs".queue
 LEFT JOIN "forge_jobs".handled ON handled.queue_id = queue.id
 CROSS JOIN LATERAL (
     SELECT kind, count(*) FILTER (WHERE is_pending) AS pending, count(*) FILTER (WHERE NOT is_pending) AS due,
-           EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = each.kind) AS paused
+           EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true) AND paused_kind.kind = each.kind) AS paused
     FROM (
         SELECT (SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id) AS kind, first.is_pending
         FROM (
@@ -2962,7 +2962,7 @@ CROSS JOIN LATERAL (
              WHERE ready.queue_id = queue.id
              ORDER BY ready.priority, ready.pos
              LIMIT CASE
-                 WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 0
+                 WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true)) THEN 0
                  WHEN NOT EXISTS (
                      SELECT FROM (
                          SELECT ready.job_id FROM "forge_jobs".ready
@@ -2971,16 +2971,16 @@ CROSS JOIN LATERAL (
                      WHERE CASE
                          WHEN handled.kinds IS NOT NULL
                          THEN (SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id) = ANY (handled.kinds)
-                         ELSE NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = (
+                         ELSE NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true) AND paused_kind.kind = (
                              SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id)) END
                  ) THEN 100000
-                 WHEN EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 10000
+                 WHEN EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true)) THEN 10000
                  ELSE 100 END)
             UNION ALL
             (SELECT scheduled.job_id, false FROM "forge_jobs".scheduled
              WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now()
              ORDER BY scheduled.run_at
-             LIMIT CASE WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 0 ELSE 1000 END)
+             LIMIT CASE WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true)) THEN 0 ELSE 1000 END)
         ) AS first
     ) AS each
     GROUP BY kind
@@ -2990,13 +2990,13 @@ WHERE (waiting.paused OR waiting.kind <> ALL (handled.kinds))
 
 -- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. Blocked
 -- jobs are no work: nobody can run them before those that have the places of their groups. Nor are those that wait for a signal. While there are no workers,
--- nobody makes due jobs pending, ends waits whose time is over or that were for jobs that have ended, fires crons or sets the
--- first fire time of a new cron, so whatever is due counts as work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
+-- nobody makes due jobs pending, ends waits whose time is over or that were for jobs that have ended, ends pauses, fires crons or sets the
+-- first fire time of a new cron, so whatever is due counts as work too: of a group whose pause is over one job. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
 -- that nobody has a handler for do not count as work; they have a column of their own.
 CREATE VIEW "forge_jobs".work AS
 SELECT queue.id AS queue_id, depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.waiting, depth.in_progress,
        due.jobs AS due, workable.jobs AS workable, coalesce(vain.paused, 0) AS paused_jobs,
-       coalesce(vain.unhandled, 0) AS unhandled, queue.paused AS is_paused, queue.concurrency,
+       coalesce(vain.unhandled, 0) AS unhandled, queue.paused AND coalesce(queue.paused_until > now(), true) AS is_paused, queue.concurrency,
        coalesce(greatest(("forge_jobs".micros(now()) - depth.oldest_since) / 1000000.0, 0), 0)::double precision
            AS oldest_pending_age_seconds
 FROM "forge_jobs".depth
@@ -3012,6 +3012,11 @@ CROSS JOIN LATERAL (
                     (SELECT waiting.job_id FROM "forge_jobs".waiting
                      WHERE waiting.queue_id = queue.id AND waiting.until <= now() ORDER BY waiting.until LIMIT 1000)
                     UNION ALL
+                    (SELECT blocked.job_id
+                     FROM "forge_jobs".paused_group JOIN "forge_jobs".job_group USING (name)
+                     JOIN "forge_jobs".blocked ON blocked.group_id = job_group.id AND blocked.queue_id = queue.id
+                     WHERE paused_group.until <= now() LIMIT 1)
+                    UNION ALL
                     SELECT waits.job_id FROM (
                         SELECT waiting.job_id, waiting.for_job FROM "forge_jobs".waiting
                         WHERE waiting.queue_id = queue.id AND waiting.for_job IS NOT NULL LIMIT 10000) AS waits
@@ -3020,14 +3025,14 @@ CROSS JOIN LATERAL (
                 WHERE CASE
                     WHEN handled.kinds IS NOT NULL
                     THEN (SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id) = ANY (handled.kinds)
-                    ELSE NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = (
+                    ELSE NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true) AND paused_kind.kind = (
                         SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id)) END
                 LIMIT 1000) AS counted)
          + (SELECT count(*) FROM "forge_jobs".cron
             WHERE cron.queue_id = queue.id AND cron.enabled
               AND coalesce(cron.next_fire_at, '-infinity') <= now()
               AND coalesce(cron.kind = ANY (handled.kinds), NOT EXISTS (
-                  SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = cron.kind))) AS jobs
+                  SELECT FROM "forge_jobs".paused_kind WHERE coalesce(until > now(), true) AND paused_kind.kind = cron.kind))) AS jobs
 ) AS due
 LEFT JOIN (
     SELECT queue_id, sum(pending)::bigint AS pending, sum(pending) FILTER (WHERE paused)::bigint AS paused,
