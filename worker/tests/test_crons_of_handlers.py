@@ -9,7 +9,9 @@ import pytest
 
 from forge_jobs import Cron, Forge, Group, InvalidInput, KeyMode, State, UnfitPayload, Unique
 from forge_jobs.client.document import document
+from forge_jobs.model.kind import Kind
 from forge_jobs.rules.cron_declarations import read, written
+from forge_jobs.telemetry import Event
 
 
 @pytest.fixture
@@ -232,3 +234,14 @@ async def test_a_cron_that_is_disabled_where_its_handler_is_not_known_keeps_its_
     async with Forge(forge.storage.url) as other:
         await other.crons.disable("a")
         assert (await other.crons.enable("a")).group == (Group("customer:1", 2),)
+
+
+async def test_what_a_handler_of_a_later_release_says_is_in_nobodys_way(forge: Forge) -> None:
+    await forge.storage.kinds.declare([Kind("later", unpublished=("mood",))], by="a test")
+
+    async with Forge(forge.storage.url) as other:
+        events: list[Event] = []
+        other.telemetry.subscribe(events.append)
+        await other.enqueue("later")
+        assert (await other.crons.set("a", "@daily", "later")).kind == "later"
+    assert events == []

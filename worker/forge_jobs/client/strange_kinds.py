@@ -47,12 +47,9 @@ class StrangeKinds:
     def _look_for_options(self, kind: str, unpublished: Sequence[str], asked: Options | None) -> None:
         if not unpublished or asked is None:
             return
-        said = {
-            "group": asked.group,
-            "tenant": asked.tenant or asked.group,
-            "unique": asked.unique or asked.key,
-        }
-        left_out = [option for option in unpublished if said.get(option, asked.key) is None]
+        tenant, unique = asked.tenant or asked.group, asked.unique or asked.key
+        said = {"group": asked.group, "tenant": tenant, "unique": unique, "key": asked.key}
+        left_out = [option for option in unpublished if option in said and said[option] is None]
         if left_out:
             from forge_jobs.telemetry.events import OptionsLeftOut
 
