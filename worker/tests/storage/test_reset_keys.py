@@ -1,6 +1,9 @@
 """One key of a rate limit is made full again by hand, and jobs that wait for its tokens get them first."""
 
 import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -9,7 +12,7 @@ from forge_jobs.errors import RateLimited, UnknownScope
 from forge_jobs.maintenance import permits
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Postponement, Reason, State
-from forge_jobs.model.permit import PermitRequest
+from forge_jobs.model.permit import Permit, PermitRequest
 from tests.storage.factories import ended, enqueue, running, worker
 
 NOW = timedelta(0)
@@ -171,6 +174,18 @@ async def test_jobs_whose_tokens_were_there_keep_them_and_do_not_hold_up_others(
     assert await waits(storage, "ann") == [0.5]
 
 
+async def test_a_promise_that_has_come_long_ago_makes_no_room_for_others(storage, clock):
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=await enqueue(storage)) == [0.5]
+    await clock.advance(seconds=10)
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=await enqueue(storage)) == [0.5]
+
+    await storage.permits.reset("api", "ann")
+
+    assert await waits(storage, *["ann"] * 5) == [0, 0, 0, 0, 0.5]
+
+
 async def test_nobody_waits_for_jobs_that_have_ended_behind_a_key_that_is_reset(storage):
     await waits(storage, *["ann"] * 5)
     buried = await ended(storage, await worker(storage), State.DEAD)
@@ -202,6 +217,10 @@ async def test_what_was_granted_before_a_reset_gives_nothing_back(storage, clock
 
 async def test_a_key_of_which_nothing_is_spent_is_full_and_an_unknown_limit_is_refused(storage):
     assert not await storage.permits.reset("api", "ann")
+    await storage.tokens.empty("api")
+    assert await storage.permits.hottest("api", limit=1) == [], "nothing is written of a key that is full"
+    await storage.limits.delete("api")
+    await storage.limits.set("api", capacity=5, refill=2.0)
     await waits(storage, "ann")
     assert await storage.permits.reset("api", "ann")
     assert not await storage.permits.reset("api", "ann")
@@ -232,3 +251,104 @@ async def test_many_who_spend_while_a_key_is_reset_get_two_buckets_at_most(stora
 
     at_once = sum(wait == [0] for spent in answers[:4] for wait in spent)
     assert at_once <= 5, answers
+
+
+@dataclass
+class Use:
+    """Tokens that somebody may use from a moment on, in seconds."""
+
+    at: float
+    cost: float
+    permit: Permit | None = None  # that may be settled
+
+
+class Ann:
+    """Spends tokens of one key, and knows what it may use since it was reset."""
+
+    def __init__(self, storage, clock):
+        self.storage, self.clock = storage, clock
+        self.now = self.reset_at = 0.0
+        self.uses, self.waiting, self.before = [], {}, []  # `waiting`: jobs, and when their moments come
+
+    async def spend(self, dice):
+        wanted = [
+            PermitRequest("api", "ann", dice.choice([0.5, 1, 2])) for _ in range(dice.choice([1, 2, 12]))
+        ]
+        for permit in await self.storage.permits.reserve(wanted):
+            self.uses.append(Use(self.now + permit.wait.total_seconds(), permit.cost, permit))
+
+    async def spend_soon(self, dice):
+        cost, within = dice.choice([0.5, 1, 2, 5]), timedelta(seconds=dice.choice([0, 1]))
+        with suppress(RateLimited):
+            permit = await self.storage.permits.reserve_within("api", "ann", cost, within)
+            self.uses.append(Use(self.now + permit.wait.total_seconds(), cost, permit))
+
+    async def begin_job(self, dice):
+        await self.ask(await enqueue(self.storage))
+
+    async def ask(self, job_id):
+        [permit] = await self.storage.permits.reserve([PermitRequest("api", "ann", job_id=job_id)])
+        self.waiting.pop(job_id, None)
+        if permit.wait:
+            self.waiting[job_id] = self.now + permit.wait.total_seconds()
+        else:
+            self.uses.append(Use(self.now, 1.0))
+
+    async def settle(self, dice):
+        if mine := [use for use in self.uses if use.permit is not None]:
+            use = dice.choice(mine)
+            unused = use.cost * dice.choice([0.5, 1])
+            await self.storage.permits.settle(use.permit, -unused)
+            use.cost, use.permit = use.cost - unused, None
+
+    async def settle_what_was_before(self, dice):
+        if self.before:
+            permit = self.before.pop(dice.randrange(len(self.before)))
+            await self.storage.permits.settle(permit, -permit.cost)
+
+    async def wait(self, dice):
+        seconds = dice.choice([0.1, 0.5, 2, 10])
+        self.now += seconds
+        await self.clock.advance(seconds=seconds)
+
+    async def reset(self, dice):
+        if await self.storage.permits.reset("api", "ann"):
+            self.before += [use.permit for use in self.uses if use.permit is not None]
+            self.uses, self.reset_at = [], self.now
+            line = sorted(self.waiting, key=self.waiting.__getitem__)
+            for job_id in line:
+                await self.ask(job_id)
+            moments = [self.waiting.get(job_id, self.now) for job_id in line]
+            assert moments == sorted(moments), "those that wait keep their order"
+            assert moments[:1] in ([], [self.now]), "the first of them runs"
+
+    async def check(self):
+        for job_id in [job_id for job_id, at in self.waiting.items() if at <= self.now + 1e-6]:
+            await self.ask(job_id)
+        spent = 0.0
+        for use in sorted(
+            [*self.uses, *(Use(at, 1.0) for at in self.waiting.values())], key=lambda use: use.at
+        ):
+            spent += use.cost
+            assert spent <= 5 + 2 * (use.at - self.reset_at) + 1e-3
+
+
+WEIGHTS = {
+    Ann.spend: 4,
+    Ann.spend_soon: 3,
+    Ann.begin_job: 5,
+    Ann.settle: 4,
+    Ann.settle_what_was_before: 2,
+    Ann.wait: 4,
+    Ann.reset: 1.2,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_since_a_reset_no_more_tokens_go_out_than_a_bucket_holds_and_flow_in(storage, clock, seed):
+    ann, dice = Ann(storage, clock), random.Random(seed)
+
+    for _ in range(80):
+        [step] = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        await step(ann, dice)
+        await ann.check()

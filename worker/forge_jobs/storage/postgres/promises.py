@@ -119,13 +119,20 @@ async def _move(database: PostgresDatabase, scope: str, key: str | None, after: 
 
 async def reset(database: PostgresDatabase, scope: str, key: str, by: str | None) -> bool:
     """See `Permits.reset`."""
-    async with database.transaction() as connection:
-        locked: list[Any] = await database.fetch(LOCK, scope, key, connection=connection)
-        if not locked:
-            raise await unknown_scope(database, scope)
-        is_spent: bool = locked[0][0]
-        if is_spent:
+    try:
+        async with database.transaction() as connection:
+            locked: list[Any] = await database.fetch(LOCK, scope, key, connection=connection)
+            if not locked:
+                raise await unknown_scope(database, scope)
+            if not locked[0][0]:
+                raise _IsFull
             await database.execute(RESET, scope, key, connection=connection)
             note = f"key {key!r}"
             await interventions.note_of(database, connection, [f"limit {scope}"], Deed.RESET, by, note)
-    return is_spent
+    except _IsFull:
+        return False
+    return True
+
+
+class _IsFull(Exception):
+    """Raised to leave no row of a key that was only looked at."""

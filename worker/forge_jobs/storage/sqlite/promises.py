@@ -118,19 +118,19 @@ def _reset(transaction: Transaction, flow: Bucket, scope: str, key: str) -> None
     )
     # Jobs that wait for tokens get them out of the full bucket, one after another as before. Those for whom they were there
     # already have them, and none of these come back when they are settled.
-    last = flow.flowed
+    stands_at = flow.flowed
     promised = "SELECT job_id, take, cost, full_at FROM permit WHERE scope = ? AND key = ? ORDER BY full_at, job_id, take"
     for job_id, take, cost, full_at in transaction.rows(promised, (scope, key)):
-        last = min(full_at, last + cost if flow.wait(full_at) else last)
+        stands_at += cost if flow.wait(full_at) else 0.0
         transaction.execute(
             "UPDATE permit SET full_at = ? WHERE job_id = ? AND scope = ? AND key = ? AND take = ?",
-            (last, job_id, scope, key, take),
+            (min(full_at, stands_at), job_id, scope, key, take),
         )
     moment = "max(?, coalesce(reset_at, 0), coalesce(emptied_at + 1, 0))"
     transaction.execute(
         f"UPDATE rate_limit SET reset_at = {moment}, void_to = -1 WHERE scope = ?", (transaction.now, scope)
     )
-    buckets.write(transaction, scope, key, last)
+    buckets.write(transaction, scope, key, stands_at)
     transaction.execute(
         "UPDATE rate_key SET free_to = 0, reset_at = (SELECT reset_at FROM rate_limit WHERE scope = ?1) WHERE scope = ?1 AND key = ?2",
         (scope, key),
