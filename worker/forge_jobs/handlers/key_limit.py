@@ -10,6 +10,8 @@ from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.rules import names
 from forge_jobs.rules.cost import checked_cost
 
+KEYS = str, int, UUID
+
 
 @dataclass(frozen=True, slots=True)
 class KeyLimit:
@@ -46,7 +48,7 @@ class KeyLimit:
 
     def tokens_for(self, key: object, cost: float | None = None) -> tuple[str, str, float]:
         """Return the scope, the key and the cost (None: the limit's own, a number) of a job with this key. Raises InvalidInput."""
-        if not isinstance(key, str | int | UUID):
+        if not isinstance(key, KEYS):
             raise InvalidInput(
                 f"The key of rate limit {self.scope!r} is {key!r}, allowed is text, a whole number or a UUID."
             )

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+AT_ONCE = timedelta(0)
+
 
 class PermitRequest(msgspec.Struct, frozen=True, gc=False):
     """Somebody wants to spend `cost` tokens of a key.
@@ -40,6 +42,15 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
     def granted_at(self) -> datetime:
         """The moment of the answer."""
         return self.at - self.wait
+
+
+class Spent(NamedTuple):
+    """What became of requests for tokens at once."""
+
+    at: datetime
+    full_at: Sequence[
+        float | None
+    ]  # as `full_at` of a permit, of each request; None: nothing was spent for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ from forge_jobs.worker.served_queue import ServedQueue
 
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 1000  # jobs
+SHARE_LEFT = 0.5  # of those, with which more are claimed
+MOST_EARLY, SHARE_EARLY = (
+    1500,
+    2 / 3,
+)  # the same where jobs have to pay between their claim and their beginning
 SHARES = 3  # queues, of as many as there may be, that what is claimed ahead comes from
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 WEIGHT = 0.05  # of one job in the mean
@@ -42,6 +47,7 @@ class Hand:
         self.hungry = hungry
         self.low = 0  # so few wait that more should be claimed
         self._count = count
+        self._most_ahead, self._share_left = MOST_AHEAD, SHARE_LEFT
         self.extra = ExtraSlots(slots)
         self._written = record
         self.record: Record = self._free_and_record if slots else record
@@ -52,6 +58,10 @@ class Hand:
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
         self._mean: float | None = None  # seconds that a job takes
         self._loop = asyncio.get_running_loop()
+
+    def allow_time(self) -> None:
+        """Jobs are claimed earlier, since some need time between their claim and their beginning."""
+        self._most_ahead, self._share_left = MOST_EARLY, SHARE_EARLY
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self._reading) + len(self.running) + self.extra.kept
@@ -71,7 +81,9 @@ class Hand:
         """How many jobs to claim ahead of those that run, by how long a job takes and how fast jobs are taken."""
         if self._mean is None or self._mean > LONG_JOB:
             return 0
-        return int(min(MOST_AHEAD, self._count * AHEAD / max(self._mean, 1e-6), self._pace.within(AHEAD)))
+        return int(
+            min(self._most_ahead, self._count * AHEAD / max(self._mean, 1e-6), self._pace.within(AHEAD))
+        )
 
     @property
     def worth_a_claim(self) -> int:
@@ -81,7 +93,7 @@ class Hand:
     def wanted(self) -> int:
         """How many more jobs should be claimed now; 0 when they would be too few for a statement."""
         ahead = self.ahead
-        self.low = ahead // 2
+        self.low = int(ahead * self._share_left)
         if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does
             return 0
         return max(0, self._count + ahead - len(self))

@@ -19,44 +19,17 @@ import msgspec
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
-from forge_jobs.model.permit import Granted, Permit, PermitRequest, Taken
+from forge_jobs.model.permit import AT_ONCE, Granted, Permit, PermitRequest, Taken
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
+from forge_jobs.worker.prepaid import Answer, Prepaid
 
 MOST_AT_ONCE = 1000  # requests of one statement
-AT_ONCE = timedelta(0)
 RETRY = 1.0  # seconds, when the database cannot be asked
 LONGEST_ANSWER = (
     2.0  # seconds for which outcomes wait until it is known what a job that has not begun was granted
 )
-
-
-class Answer(msgspec.Struct, eq=False):
-    """What becomes of one request. It is told together with those of other requests."""
-
-    request: PermitRequest
-    told: asyncio.Event
-    outcome: Permit | BaseException | None = None  # None: nobody knows yet
-
-    @property
-    def granted(self) -> Permit | None:
-        """The tokens may be used now with this permit. What comes later is kept for the job by the database already."""
-        outcome = self.outcome
-        return outcome if type(outcome) is Permit and outcome.wait <= self.request.patience else None
-
-    async def permit(self) -> Permit:
-        """Return what was answered, as soon as it is, or raise it."""
-        while self.outcome is None:
-            await self.told.wait()
-        if isinstance(self.outcome, Permit):
-            return self.outcome
-        raise self.outcome
-
-    def drop(self) -> None:
-        """Nobody wants to hear it. It is not asked for if it was not yet."""
-        if self.outcome is None:
-            self.outcome = asyncio.CancelledError()
 
 
 @dataclass(slots=True)
@@ -104,23 +77,48 @@ class KeyTokens:
     def __init__(self, permits: Permits, telemetry: Telemetry) -> None:
         self._permits = permits
         self._telemetry = telemetry
-        self._gathered: deque[Gathering] = deque()  # what is to be asked, in this order
+        self._gathered: deque[Gathering | Prepaid] = deque()  # what is to be asked, in this order
         self._asking: asyncio.Task[None] | None = None
         self.advances: dict[int, Advance] = {}
         """What was asked for jobs that have not used it, by job."""
+        self.prepaid: dict[int, Prepaid] = {}
+        """Where it was asked for many jobs at once that have not used it, by job."""
+
+    def take_ahead_for_all(self, scope: str, cost: float, keys: dict[int, str]) -> None:
+        """As `take_ahead` for many jobs, for each of which `cost` tokens of a key are asked for."""
+        prepaid = Prepaid(scope, cost, keys)
+        self.prepaid.update(dict.fromkeys(keys, prepaid))
+        self._gathered.append(prepaid)
+        self._begin_asking()
 
     def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
         """The job, which was claimed and will soon begin, has its tokens asked for."""
         wanted = _requests(tokens, AT_ONCE, job_id, None)
         self.advances[job_id] = Advance(tokens, [self._ask_for(request) for request in wanted])
 
+    async def pays(self, job_id: int) -> bool:
+        """As `has_paid`, as soon as what was asked for the job is answered."""
+        if self.has_paid(job_id):
+            return True
+        if prepaid := self.prepaid.get(job_id):
+            await prepaid.told.wait()
+        if advance := self.advances.get(job_id):
+            await advance.answered()
+        return self.has_paid(job_id)
+
     def has_paid(self, job_id: int) -> bool:
         """Whether the job, which begins now, has got all that was asked for it: then it needs to ask for nothing."""
+        if (prepaid := self.prepaid.get(job_id)) is not None:
+            if prepaid.spent is None:
+                return False
+            del self.prepaid[job_id]
+            return True
         advance = self.advances.get(job_id)
         if advance is None:
             return False
         for answer in advance.answers:
-            if answer.granted is None:
+            outcome = answer.outcome
+            if type(outcome) is not Permit or outcome.wait > answer.request.patience:
                 return False
         del self.advances[job_id]
         return True
@@ -132,7 +130,7 @@ class KeyTokens:
         May be called again, until they are forgotten. Raises StorageUnavailable.
         """
         granted: list[Granted] = []
-        left = {job_id: self.advances[job_id] for job_id in job_ids if job_id in self.advances}
+        left = {job_id: advance for job_id in job_ids if (advance := self._advance(job_id))}
         with suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_ANSWER):
                 for advance in left.values():
@@ -145,8 +143,17 @@ class KeyTokens:
     def forget(self, job_ids: Iterable[int]) -> None:
         """These jobs are no longer this process's."""
         for job_id in job_ids:
+            self.prepaid.pop(job_id, None)
             if advance := self.advances.pop(job_id, None):
                 advance.drop()
+
+    def _advance(self, job_id: int) -> Advance | None:
+        """Return what was asked for the job, which has not used it; None: nothing was."""
+        if prepaid := self.prepaid.pop(job_id, None):
+            answer = prepaid.answer(job_id)
+            asked = answer.request
+            self.advances[job_id] = Advance([(asked.scope, asked.key, asked.cost)], [answer])
+        return self.advances.get(job_id)
 
     async def take(
         self,
@@ -161,7 +168,8 @@ class KeyTokens:
         AwaitsTurn when some come later: then all are kept for the job, the taken ones as well, so that
         it pays none of them twice.
         """
-        answers = await self._answered_before(job_id, tokens) if self.advances else None
+        is_ahead = self.advances or self.prepaid
+        answers = await self._answered_before(job_id, tokens) if is_ahead else None
         if answers is None:
             answers = [self._ask_for(request) for request in _requests(tokens, patience, job_id, taken)]
         try:
@@ -192,7 +200,7 @@ class KeyTokens:
         """Return what was asked for the job, if it is what it asks for, and keep it for the job otherwise. Until that is
         answered it has not begun.
         """
-        advance = self.advances.get(job_id)
+        advance = self._advance(job_id)
         if advance is None:
             return None
         await advance.answered()
@@ -214,6 +222,8 @@ class KeyTokens:
 
     def void(self, scope: str) -> None:
         """The buckets of the rate limit were emptied: for jobs that have not begun their tokens are asked for anew."""
+        for job_id in [job_id for job_id, prepaid in self.prepaid.items() if prepaid.scope == scope]:
+            self._advance(job_id)
         for advance in self.advances.values():
             advance.answers = [
                 self._anew(answer) if answer.request.scope == scope else answer for answer in advance.answers
@@ -224,36 +234,80 @@ class KeyTokens:
         return self._ask_for(answer.request)
 
     def _ask_for(self, request: PermitRequest) -> Answer:
-        gathered = self._gathered
-        if not gathered or len(gathered[-1].answers) >= MOST_AT_ONCE:
-            gathered.append(Gathering())
-            if self._asking is None or self._asking.done():
-                # In no job's context: it asks for all of them.
-                self._asking = OwnTask(
-                    self._ask(), self._telemetry, name="tokens of keys", context=Variables()
-                )
-        last = gathered[-1]
+        last = self._gathering()
         answer = Answer(request, last.told)
         last.answers.append(answer)
         return answer
 
+    def _gathering(self) -> Gathering:
+        """Return the requests that are asked for last, of which there may be more."""
+        last = self._gathered[-1] if self._gathered else None
+        if not isinstance(last, Gathering) or len(last.answers) >= MOST_AT_ONCE:
+            last = Gathering()
+            self._gathered.append(last)
+            self._begin_asking()
+        return last
+
+    def _begin_asking(self) -> None:
+        if self._asking is None or self._asking.done():
+            # In no job's context: it asks for all of them.
+            self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
+
     async def close(self) -> None:
         """Nobody is answered any more."""
-        self.forget(list(self.advances))
+        self.forget([*self.prepaid, *self.advances])
         if self._asking is not None:
             self._asking.cancel()
         for gathering in self._gathered:
-            gathering.tell()
+            _tell(gathering)
         self._gathered.clear()
 
     async def _ask(self) -> None:
         while self._gathered:
             gathering = self._gathered.popleft()
             try:
-                if asked := [answer for answer in gathering.answers if answer.outcome is None]:
+                if isinstance(gathering, Prepaid):
+                    await self._spend(gathering)
+                elif asked := [answer for answer in gathering.answers if answer.outcome is None]:
                     await self._answer(asked)
             finally:
-                gathering.tell()
+                _tell(gathering)
+
+    async def _spend(self, prepaid: Prepaid) -> None:
+        """The jobs that cannot have their tokens now are promised them by `reserve`, or hear why not."""
+        keys = prepaid.keys
+        if not (jobs := [job_id for job_id in keys if self._wants(job_id, prepaid)]):
+            return
+        try:
+            spent = await self._permits.spend(
+                prepaid.scope, prepaid.cost, [keys[job_id] for job_id in jobs], jobs
+            )
+        except Exception as error:
+            for job_id in jobs:
+                if self._wants(job_id, prepaid):
+                    self._advance(job_id)
+                    answer = prepaid.answer(job_id)
+                    answer.outcome = _as_decision(error, answer.request)
+            return
+        prepaid.has_heard(jobs, spent)
+        if len(prepaid.full_at) == len(jobs):
+            return
+        for job_id, full_at in zip(jobs, spent.full_at, strict=True):
+            if full_at is None and self._wants(job_id, prepaid):
+                self._advance(job_id)
+                self._ask_again(prepaid.answer(job_id))
+
+    def _wants(self, job_id: int, prepaid: Prepaid) -> bool:
+        """Whether the job waits for the answer to what was asked for it and others."""
+        if self.prepaid.get(job_id) is prepaid:
+            return True
+        answer = prepaid.answers.get(job_id)
+        return answer is not None and answer.outcome is None
+
+    def _ask_again(self, answer: Answer) -> None:
+        gathering = self._gathering()
+        gathering.answers.append(answer)
+        answer.told = gathering.told
 
     async def _answer(self, asked: list[Answer]) -> None:
         try:
@@ -272,6 +326,17 @@ class KeyTokens:
                 answer.outcome = permit
 
 
+def _tell(gathering: Gathering | Prepaid) -> None:
+    """Who waits for an answer has it, or is told that there will be none, or where it comes."""
+    if isinstance(gathering, Gathering):
+        gathering.tell()
+    else:
+        for answer in gathering.answers.values():
+            if answer.told is gathering.told:
+                answer.drop()
+        gathering.told.set()
+
+
 def _requests(
     tokens: Sequence[tuple[str, str, float]],
     patience: timedelta,
@@ -279,6 +344,9 @@ def _requests(
     taken: Taken | None,
 ) -> list[PermitRequest]:
     """Return what a job asks for that has taken the `taken`."""
+    if taken is None and len(tokens) == 1:
+        [(scope, key, cost)] = tokens
+        return [PermitRequest(scope, key, cost, job_id, 1, patience)]
     wanted: list[PermitRequest] = []
     for scope, key, cost in tokens:
         take = 1 if taken is None else 1 + taken.times(scope, key)

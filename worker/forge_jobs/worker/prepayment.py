@@ -5,7 +5,7 @@ A job that is claimed with many others would otherwise ask when it begins, with 
 
 from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -13,8 +13,12 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.model.job import Claim
+from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.tokens import LeasedTokens
 
+TOGETHER = 10  # jobs that are worth a call of their own
+UNREADABLE = msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidInput
+MOST = 10**18
 PLAIN = Any, str, int, NoneType
 
 
@@ -23,22 +27,37 @@ class Prepayment:
     Neither where an argument may look different in the payload: it would pay for another key.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler[Any, Any]], tokens: LeasedTokens) -> None:
+    def __init__(self, handlers: Mapping[str, Handler[Any, Any]], tokens: LeasedTokens, hand: Hand) -> None:
         self._tokens = tokens
         self._prices = {
             kind: _Price(handler.limits, handler.arguments.defaults)
             for kind, handler in handlers.items()
             if handler.limits and all(_is_plain(limit, handler.arguments.hints) for limit in handler.limits)
         }
+        if self._prices:
+            hand.allow_time()
 
     def pay(self, claims: Sequence[Claim]) -> None:
         """The tokens of these jobs, which are about to wait in the hand, are asked for."""
         if not self._prices:
             return
+        together: dict[_Price, dict[int, str]] = {}
         for claim in claims:
             price = self._prices.get(claim.kind)
-            if price is not None and (tokens := price.of(claim)):
-                self._tokens.take_ahead(claim.job_id, tokens)
+            if price is None:
+                continue
+            if price.only is None:
+                if tokens := price.of(claim):
+                    self._tokens.take_ahead(claim.job_id, tokens)
+            elif (key := price.key_of(claim)) is not None:
+                together.setdefault(price, {})[claim.job_id] = key
+        for price, keys in together.items():
+            scope, cost = cast("tuple[str, float]", price.only)
+            if len(keys) >= TOGETHER:
+                self._tokens.take_ahead_for_all(scope, cost, keys)
+            else:
+                for job_id, key in keys.items():
+                    self._tokens.take_ahead(job_id, [(scope, key, cost)])
 
 
 def _is_plain(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:
@@ -60,13 +79,14 @@ class _Price:
             "json": msgspec.json.Decoder(keys).decode,
             "msgpack": msgspec.msgpack.Decoder(keys).decode,
         }
+        self._name = by[0][1]
+        only = limits[0] if len(limits) == 1 else None
+        self.only = None if only is None else (only.scope, cast(float, only.cost))
+        """The scope and the cost, where there is one limit."""
 
     def of(self, claim: Claim) -> list[tuple[str, str, float]]:
         """Return the tokens (scope, key, cost); none where they cannot be told, which the job itself will say."""
-        decode = self._decoders.get(claim.codec)
-        if (
-            decode is None or claim.payload is None or claim.node is not None
-        ):  # a node gets more than its payload
+        if (decode := self._decoder(claim)) is None:
             return []
         try:
             read = decode(claim.payload)
@@ -74,5 +94,26 @@ class _Price:
                 limit.tokens_for(default if (value := getattr(read, name)) is msgspec.UNSET else value)
                 for limit, name, default in self._parts
             ]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidInput):
+        except UNREADABLE:
             return []
+
+    def key_of(self, claim: Claim) -> str | None:
+        """Return the key for the only limit; None where it cannot be told."""
+        if (decode := self._decoder(claim)) is None:
+            return None
+        try:
+            key = getattr(decode(claim.payload), self._name)
+            if (
+                type(key) is int and -MOST < key < MOST
+            ):  # nearly as often as text, and nothing is to be looked at
+                return str(key)
+            [(limit, _, default)] = self._parts
+            return limit.tokens_for(default if key is msgspec.UNSET else key)[1]
+        except UNREADABLE:
+            return None
+
+    def _decoder(self, claim: Claim) -> Any:
+        """Return what reads the keys from the job's payload; None: nothing does."""
+        if claim.payload is None or claim.node is not None:  # a node gets more than its payload
+            return None
+        return self._decoders.get(claim.codec)

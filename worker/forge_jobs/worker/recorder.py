@@ -166,7 +166,7 @@ class Recorder:
         try:
             if any([verdict.throttled is not None for verdict in batch]):
                 await self._cooldowns.begin(batch)
-            if self._tokens is not None and self._tokens.advances:
+            if self._tokens is not None and (self._tokens.advances or self._tokens.prepaid):
                 await self._keep_tokens(self._tokens, batch)
             parts = batches.parts(batch)
             while parts:

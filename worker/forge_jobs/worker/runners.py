@@ -291,7 +291,7 @@ class Runners:
             if node is not None and not node.is_called:
                 result = node.result
             elif handler.placement is IN_LOOP and (
-                not handler.takes_context or (handler.pays_ahead and self._tokens.has_paid(claim.job_id))
+                not handler.takes_context or (handler.pays_ahead and await self._tokens.pays(claim.job_id))
             ):
                 result = await handler.bare(**arguments)
             else:

@@ -215,7 +215,7 @@ class Session:
             eras=eras,
             clock_offset=offset,
             stirred=self._stirred,
-            prepay=Prepayment(self._forge.handlers, self._tokens).pay,
+            prepay=Prepayment(self._forge.handlers, self._tokens, hand).pay,
             on_empty=on_empty,
         )
         self._beats = Heartbeat(

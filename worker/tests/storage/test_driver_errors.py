@@ -135,6 +135,10 @@ def known(on: Stage) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
         **{("queues", "name"): "default", ("removals", "name"): "default"},
         **{("removals.open", "queue"): QueueConfig("default", on.claim.queue_id)},
         ("corrections.end", "state"): State.DONE,
+        **{
+            ("permits.spend", "keys"): [str(key) for key in range(60)],
+            ("permits.spend", "job_ids"): range(1, 61),
+        },
         ("imports.forget", "tokens"): ["token"],
         ("imports.add", "jobs"): [ImportedJob(job(), 1)],
         ("versions", "state"): VersionState.DRAINING,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from forge_jobs.model.permit import AwaitedKey, Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import AwaitedKey, Granted, KeyUse, Permit, PermitRequest, Spent
 
 
 class Permits(Protocol):
@@ -21,6 +21,11 @@ class Permits(Protocol):
 
         Requests for one key get theirs in the order of `wanted`. Raises UnknownScope, and InvalidInput when a limit is
         never refilled or can never hold so many; then nothing is spent.
+        """
+
+    async def spend(self, scope: str, cost: float, keys: Sequence[str], job_ids: Sequence[int]) -> Spent:
+        """`cost` tokens of each key are spent, for the job at the same place, where it has them now. Nothing is spent for a job for
+        which a permit is kept, nor where `reserve` would raise. None is the answer also where nobody looked: `reserve` knows.
         """
 
     async def keep(self, granted: Sequence[Granted]) -> None:

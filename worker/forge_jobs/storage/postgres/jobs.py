@@ -35,9 +35,9 @@ from forge_jobs.storage.postgres import (
     steps,
     tags,
 )
+from forge_jobs.storage.postgres.buckets import FILLED
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.job_filter import argument
-from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, Noted, move
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
 from forge_jobs.storage.postgres.schedule import join

@@ -1,8 +1,8 @@
 """Permits that were kept for jobs which have ended, in PostgreSQL: the last ones of their keys are given back."""
 
 from forge_jobs.model.permit import LeftPermit, tails
+from forge_jobs.storage.postgres.buckets import FLOWED
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.limits import FLOWED
 
 LAST_JOB = 2**63 - 1
 
@@ -19,13 +19,19 @@ LEFT = """
 SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.cost, permit.full_at, rate_key.full_at AS stands_at,
        rate_limit.refill * 0.000002 AS nearly
 FROM {schema}.permit JOIN {schema}.rate_key USING (scope, key) JOIN {schema}.rate_limit USING (scope)
-WHERE permit.job_id = ANY ($1::bigint[]) AND permit.full_at > rate_limit.void_to
+WHERE permit.job_id = ANY ($1::bigint[]) AND permit.full_at > rate_limit.void_to AND NOT rate_limit.is_logged
   AND permit.full_at - rate_limit.capacity - {flowed} >= rate_limit.refill * 0.000002
   AND coalesce(rate_limit.changed_at <= now() - interval '1 day', true)
   AND (EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = permit.job_id)
        OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = permit.job_id))
-FOR UPDATE OF permit, rate_key SKIP LOCKED
+FOR KEY SHARE OF rate_limit SKIP LOCKED FOR UPDATE OF permit, rate_key SKIP LOCKED
 """.replace("{flowed}", FLOWED)
+
+# What was spent since a permit was given has to be in the row of its key.
+END_LOGS = """
+SELECT {schema}.end_log(scope) FROM {schema}.rate_limit
+WHERE is_logged AND scope IN (SELECT scope FROM {schema}.permit WHERE job_id = ANY ($1::bigint[]))
+"""
 
 GIVE_BACK = """
 WITH back AS (
@@ -43,6 +49,7 @@ async def give_back(database: PostgresDatabase, before: int, limit: int) -> tupl
     """See `Permits.give_back`, of jobs with ids less than `before`; return before which the next call looks, and whether there may be more."""
     ids = await database.fetchval(PAGE, before, limit) or []
     if ids:
+        await database.execute(END_LOGS, ids)
         async with database.transaction() as connection:
             left = await database.fetch(LEFT, ids, connection=connection)
             if found := tails(LeftPermit(**one) for one in left):

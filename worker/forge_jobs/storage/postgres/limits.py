@@ -2,23 +2,16 @@
 
 from typing import Any
 
-from forge_jobs.errors import UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.rate_limit import LATELY, RateLimit, numbers
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import interventions
+from forge_jobs.storage.postgres.buckets import FILLED, FLOWED, unknown_scope
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
-
-# While the clock is behind, since it was set back, no tokens are added.
-FILLED = """least(rate_limit.capacity, rate_limit.tokens
-        + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.refilled_at)))"""
-
-# How many tokens have flowed towards each key.
-FLOWED = """(rate_limit.flowed
-        + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.flowed_at)::double precision))"""
+from forge_jobs.storage.postgres.spend_log import end_log
 
 # Where keys are full from with another capacity.
 EMPTIED = """CASE WHEN rate_limit.emptied > {flowed} THEN rate_limit.emptied + excluded.capacity - rate_limit.capacity
@@ -117,6 +110,7 @@ class PostgresLimits:
     ) -> RateLimit:
         refusals.check_limit(scope, capacity, refill)
         async with writing(self._database, epoch) as connection:
+            await end_log(self._database, scope, connection=connection)
             record = await self._database.fetchrow(
                 SET, scope, capacity, refill, managed_by, connection=connection
             )
@@ -162,12 +156,6 @@ class PostgresLimits:
             "SELECT managed_by FROM {schema}.rate_limit WHERE scope = $1", scope
         )
         return owner
-
-
-async def unknown_scope(database: PostgresDatabase, scope: str) -> UnknownScope:
-    """Return the error that names the rate limits there are."""
-    known = await database.fetch("SELECT scope FROM {schema}.rate_limit")
-    return UnknownScope(scope, [record["scope"] for record in known])
 
 
 def _rate_limit(record: Any) -> RateLimit:

@@ -7,17 +7,14 @@ from datetime import timedelta
 from typing import cast
 
 from forge_jobs.errors import ForgeError, RateLimited
-from forge_jobs.model.permit import SETTLED, AwaitedKey, Granted, KeyUse, Permit, PermitRequest
+from forge_jobs.model.permit import SETTLED, AwaitedKey, Granted, KeyUse, Permit, PermitRequest, Spent
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import left_permits, promises
-from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, WAIT
+from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, IN_ROWS, WAIT, unknown_scope
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.limits import unknown_scope
-
-MANY = 10  # requests that are worth a statement of their own for those that can be met at once
-SEPARATOR = "\x1f"
-AT_ONCE = timedelta(0)
+from forge_jobs.storage.postgres.spend_log import end_log, fold_logs
+from forge_jobs.storage.postgres.spends import Spends
 
 # All requests for one key take one update of its row; the sums say which of them comes when. The rows are
 # taken in one order, so that two such statements do not deadlock. A full join is never made by comparing each request with
@@ -27,7 +24,7 @@ RESERVE = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::integer[])
         WITH ORDINALITY AS given (job_id, scope, key, cost, patience, take, number)
-), bucket AS MATERIALIZED ({bucket} WHERE scope = ANY ($2)
+), bucket AS MATERIALIZED ({bucket} WHERE scope = ANY ($2) {in_rows}
 ), refused AS MATERIALIZED (
     SELECT number FROM given LEFT JOIN bucket USING (scope)
     WHERE NOT coalesce(refill > 0 AND cost <= capacity, false)
@@ -75,39 +72,10 @@ ORDER BY number
 """
 RESERVE = (
     RESERVE.replace("{bucket}", BUCKET)
+    .replace("{in_rows}", IN_ROWS)
     .replace("{full_from}", FULL_FROM)
     .replace("{wait_of_kept}", WAIT.replace("{full_at}", "permit.full_at"))
     .replace("{wait_of_new}", WAIT.replace("{full_at}", "numbered.full_at"))
-)
-
-# What is wanted of keys that have it now is spent, and nothing is where one of the requests will be refused, or a job has a
-# permit that was kept. Nearly all of what workers ask for as they claim is of this sort, and most of what RESERVE costs is
-# finding out who comes when. Texts instead of arrays, of which the driver looks at every item.
-SPEND = """
-WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $4::double precision <= capacity
-), keeping AS MATERIALIZED (
-    SELECT DISTINCT job_id FROM {schema}.permit WHERE job_id = ANY (string_to_array($5, ',')::bigint[])
-), kept AS MATERIALIZED (
-    SELECT coalesce((string_to_array($6, ',')::integer[])[job.number], job.number) AS number
-    FROM unnest(string_to_array($5, ',')::bigint[]) WITH ORDINALITY AS job (job_id, number) JOIN keeping USING (job_id)
-), spent AS (
-    INSERT INTO {schema}.rate_key (scope, key, full_at)
-    SELECT bucket.scope, given.key, full_from + coalesce(given.cost, ($3::double precision[])[1])
-    FROM unnest(string_to_array($2, chr({separator})), $3::double precision[]) WITH ORDINALITY AS given (key, cost, number)
-    CROSS JOIN bucket
-    WHERE number <> ALL (ARRAY(SELECT number FROM kept))
-      AND full_from + coalesce(given.cost, ($3::double precision[])[1]) - capacity - flowed < refill * 0.000002
-    ON CONFLICT (scope, key) DO UPDATE
-    SET full_at = {spent} + excluded.full_at
-    WHERE {spent} + excluded.full_at < (SELECT capacity + flowed + refill * 0.000002 FROM bucket)
-    RETURNING key, full_at
-)
-SELECT now() AS at, array_agg(full_at) AS full_at, CASE WHEN count(*) < $7 THEN array_agg(key) END AS keys FROM spent
-"""
-SPENT = """greatest(rate_key.full_at - (SELECT full_from FROM bucket),
-        CASE WHEN rate_key.reset_at > (SELECT emptied_at FROM bucket) THEN (SELECT flowed - full_from FROM bucket) ELSE 0 END)"""
-SPEND = (
-    SPEND.replace("{bucket}", BUCKET).replace("{separator}", str(ord(SEPARATOR))).replace("{spent}", SPENT)
 )
 
 # One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile. Where the job waits for another
@@ -128,7 +96,7 @@ SET cost = excluded.cost, full_at = greatest(permit.full_at, excluded.full_at),
 # Tokens that were given back are taken first, where all that is wanted is there at once with them. The number of such a permit
 # says that its tokens lie where they flow past first, which is never behind where they are.
 RESERVE_WITHIN = """
-WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $3::double precision <= capacity
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $3::double precision <= capacity {in_rows}
 ), found AS MATERIALIZED (
     SELECT full_at, free_to, reset_at FROM {schema}.rate_key WHERE (scope, key) = ($1, $2) FOR UPDATE
 ), stands AS (
@@ -153,6 +121,7 @@ SELECT EXISTS (SELECT FROM spent) AS is_spent, now() + wait AS at, wait, number 
 """
 RESERVE_WITHIN = (
     RESERVE_WITHIN.replace("{bucket}", BUCKET)
+    .replace("{in_rows}", IN_ROWS)
     .replace("{full_from}", FULL_FROM)
     .replace("{wait_of_rest}", WAIT.replace("{full_at}", "(full_at + $3 - free)"))
     .replace("{wait}", WAIT.replace("{full_at}", "(full_at + $3)"))
@@ -163,7 +132,7 @@ RESERVE_WITHIN = (
 # what was given out before somebody made the key full is forgotten, and not there once more.
 SETTLE = (
     """
-WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND ($4 <= 0 OR refill > 0)
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND ($4 <= 0 OR refill > 0) {in_rows}
 ), first AS (
     INSERT INTO {schema}.settled_permit (id, until)
     SELECT $5::bigint, now() + $6::interval + {wait} FROM bucket WHERE $5::bigint IS NOT NULL
@@ -183,6 +152,7 @@ WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND ($4 <= 0 OR refill > 
 )
 SELECT EXISTS (SELECT FROM counting) FROM bucket
 """.replace("{bucket}", BUCKET)
+    .replace("{in_rows}", IN_ROWS)
     .replace("{full_from}", FULL_FROM)
     .replace(
         "{wait}",
@@ -194,16 +164,24 @@ SELECT EXISTS (SELECT FROM counting) FROM bucket
 
 HOTTEST = """
 WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
+), stands AS (
+    SELECT key, full_at, free_to, reset_at FROM {schema}.rate_key WHERE scope = $1
+    UNION ALL
+    SELECT logged.key, logged.full_at, 0, NULL
+    FROM {schema}.spend_log AS log CROSS JOIN LATERAL unnest(string_to_array(log.keys, chr(31)), log.full_at) AS logged (key, full_at)
+    WHERE scope = $1
+), rate_key AS (
+    SELECT key, max(full_at) AS full_at, max(free_to) AS free_to, max(reset_at) AS reset_at FROM stands GROUP BY key
 ), used AS (
     SELECT key, refill, greatest(full_at, {full_from}) - flowed - greatest(0, free_to - {full_from}) AS spent
-    FROM {schema}.rate_key JOIN bucket USING (scope) WHERE scope = $1
+    FROM rate_key CROSS JOIN bucket
 )
 SELECT key, spent,
        CASE WHEN refill > 0 THEN now() + make_interval(secs => least(spent / refill, 31536000000)) END AS free_at
 FROM used WHERE spent > refill * 0.000002 ORDER BY spent DESC, key LIMIT $2
 """.replace("{bucket}", BUCKET).replace("{full_from}", FULL_FROM)
 
-KNOWN = "SELECT capacity, refill FROM {schema}.rate_limit WHERE scope = $1"
+KNOWN = "SELECT capacity, refill, is_logged FROM {schema}.rate_limit WHERE scope = $1"
 
 # A job waits for a permit if it is scheduled for the moment that this was for.
 AWAITED = """
@@ -259,15 +237,11 @@ class PostgresPermits:
         self._database = database
         self._swept_to = FIRST_KEY
         self._given_back_to = left_permits.LAST_JOB
-        self._is_scarce = False  # most of what was wanted last could not be met at once
+        self._spends = Spends(database)
 
     async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
-        if len(wanted) < MANY or self._is_scarce:
-            self._is_scarce = False
-            return await self._reserve(wanted)
-        permits = await self._spend(wanted)
+        permits = await self._spends.of(wanted)
         rest = [number for number, permit in enumerate(permits) if permit is None]
-        self._is_scarce = 2 * len(rest) > len(wanted)
         if rest:
             try:
                 later = await self._reserve([wanted[number] for number in rest])
@@ -283,66 +257,28 @@ class PostgresPermits:
         return cast(list[Permit], permits)
 
     @tried_again
-    async def _spend(self, wanted: Sequence[PermitRequest]) -> list[Permit | None]:
-        """What is wanted of keys that have it now is spent; return the permits for that, and None for the others."""
-        permits: list[Permit | None] = [None] * len(wanted)
-        by_key = sorted(range(len(wanted)), key=[request.key for request in wanted].__getitem__)
-        keys, costs = list[str](), list[float]()
-        jobs, places = list[str](), list[str]()
-        for number in by_key:
-            request = wanted[number]
-            if keys and keys[-1] == request.key:
-                costs[-1] += request.cost
-            else:
-                keys.append(request.key)
-                costs.append(request.cost)
-            if request.job_id is not None:
-                jobs.append(str(request.job_id))
-                places.append(str(len(keys)))
-        together = SEPARATOR.join(keys)
-        if together.count(SEPARATOR) >= len(keys) or len({request.scope for request in wanted}) > 1:
-            return permits
-        [record] = await self._database.fetch(
-            SPEND,
-            wanted[0].scope,
-            together,
-            costs[:1] if len(set(costs)) == 1 else costs,
-            max([request.cost for request in wanted]),
-            ",".join(jobs),
-            None if len(keys) == len(jobs) == len(wanted) else ",".join(places),
-            len(keys),
-        )
-        if record["full_at"] is None:
-            return permits
-        at, stands = record["at"], dict(zip(record["keys"] or keys, record["full_at"], strict=True))
-        for number in reversed(by_key):
-            scope, key, cost = (request := wanted[number]).scope, request.key, request.cost
-            if (full_at := stands.get(key)) is not None:
-                permits[number] = Permit(scope, key, cost, at, AT_ONCE, full_at)
-                stands[key] = full_at - cost
-        return permits
-
-    @tried_again
     async def _reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
-        while True:
-            records = await self._database.fetch(
-                RESERVE,
-                [request.job_id for request in wanted],
-                [request.scope for request in wanted],
-                [request.key for request in wanted],
-                [request.cost for request in wanted],
-                [request.patience for request in wanted],
-                [request.take for request in wanted],
-            )
-            refused = [wanted[record["number"] - 1] for record in records if record["at"] is None]
-            if not refused:
-                break
-            for request in refused:
-                await self._refuse(request.scope, request.cost)
+        records = await self._database.fetch(
+            RESERVE,
+            [request.job_id for request in wanted],
+            [request.scope for request in wanted],
+            [request.key for request in wanted],
+            [request.cost for request in wanted],
+            [request.patience for request in wanted],
+            [request.take for request in wanted],
+        )
+        refused = [wanted[record["number"] - 1] for record in records if record["at"] is None]
+        if refused:
+            for scope, cost in dict.fromkeys((request.scope, request.cost) for request in refused):
+                await self._refuse(scope, cost)
+            return await self.reserve(wanted)
         return [
             Permit(request.scope, request.key, request.cost, record["at"], record["wait"], record["full_at"])
             for request, record in zip(wanted, records, strict=True)
         ]
+
+    async def spend(self, scope: str, cost: float, keys: Sequence[str], job_ids: Sequence[int]) -> Spent:
+        return await self._spends.spend(scope, [cost] * len(keys), keys, job_ids)
 
     @tried_again
     async def keep(self, granted: Sequence[Granted]) -> None:
@@ -411,6 +347,7 @@ class PostgresPermits:
 
     @tried_again
     async def sweep(self, *, limit: int) -> bool:
+        await fold_logs(self._database)
         permits: int = await self._database.fetchval(SWEEP_PERMITS, limit)
         keys: int
         [(keys, *last)] = await self._database.fetch(SWEEP_KEYS, *self._swept_to, limit)
@@ -422,5 +359,8 @@ class PostgresPermits:
         known = await self._database.fetchrow(KNOWN, scope)
         if known is None:
             raise await unknown_scope(self._database, scope)
-        if not (known["refill"] > 0 and cost <= known["capacity"]):
+        if known["is_logged"]:
+            if not self._spends.found_log(scope):
+                await end_log(self._database, scope)
+        elif not (known["refill"] > 0 and cost <= known["capacity"]):
             raise refusals.no_permit(scope, cost, known["capacity"], known["refill"])

@@ -6,10 +6,10 @@ from typing import Any
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.rate_limit import LATELY
 from forge_jobs.storage.postgres import interventions
-from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, WAIT
+from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, WAIT, unknown_scope
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.limits import unknown_scope
+from forge_jobs.storage.postgres.spend_log import end_log
 
 TOGETHER = 1000
 """Jobs whose permits are moved in one statement."""
@@ -121,6 +121,7 @@ async def reset(database: PostgresDatabase, scope: str, key: str, by: str | None
     """See `Permits.reset`."""
     try:
         async with database.transaction() as connection:
+            await end_log(database, scope, connection=connection)
             locked: list[Any] = await database.fetch(LOCK, scope, key, connection=connection)
             if not locked:
                 raise await unknown_scope(database, scope)

@@ -3,8 +3,9 @@
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.rate_limit import NEARLY, Lease
 from forge_jobs.storage.postgres import interventions
+from forge_jobs.storage.postgres.buckets import FILLED, FLOWED, unknown_scope
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.limits import FILLED, FLOWED, unknown_scope
+from forge_jobs.storage.postgres.spend_log import end_log
 
 # The row is locked before it is read, so that each takes from what the one before it has left.
 # NEARLY: tokens that have refilled to 0.9999999999 are one token.
@@ -72,6 +73,7 @@ class PostgresTokens:
 
     async def empty(self, scope: str, *, by: str | None = None) -> int:
         async with self._database.transaction() as connection:
+            await end_log(self._database, scope, connection=connection)
             generation: int | None = await self._database.fetchval(EMPTY, scope, connection=connection)
             subjects = [] if generation is None else [f"limit {scope}"]
             await interventions.note_of(self._database, connection, subjects, Deed.EMPTIED, by)

@@ -17,6 +17,7 @@ from forge_jobs.model.permit import (
     LeftPermit,
     Permit,
     PermitRequest,
+    Spent,
     Tails,
     tails,
 )
@@ -56,6 +57,17 @@ class SqlitePermits:
             return [_reserved(transaction, request) for request in wanted]
 
         return await self._database.write(reserve)
+
+    async def spend(self, scope: str, cost: float, keys: Sequence[str], job_ids: Sequence[int]) -> Spent:
+        def spend(transaction: Transaction) -> Spent:
+            limit = transaction.row("SELECT capacity, refill FROM rate_limit WHERE scope = ?", (scope,))
+            if limit is None or not limit[1] or cost > limit[0]:
+                return Spent(moment(transaction.now), [None] * len(keys))
+            wanted = zip(keys, job_ids, strict=True)
+            reached = [_spent(transaction, scope, key, cost, job_id) for key, job_id in wanted]
+            return Spent(moment(transaction.now), reached)
+
+        return await self._database.write(spend)
 
     async def keep(self, granted: Sequence[Granted]) -> None:
         def keep(transaction: Transaction) -> None:
@@ -239,6 +251,16 @@ def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
         )
         _keep(transaction, request, full_at, transaction.now + wait + DAY)
     return _permit(transaction, scope, key, cost, wait, full_at)
+
+
+def _spent(transaction: Transaction, scope: str, key: str, cost: float, job_id: int) -> float | None:
+    """The tokens are spent for the job if the key has them now; return where its bucket stands then."""
+    flow = buckets.bucket(transaction, scope, key)
+    full_at = buckets.full_at_of(transaction, flow, scope, key) + cost
+    if flow.wait(full_at) or transaction.row("SELECT 1 FROM permit WHERE job_id = ?", (job_id,)):
+        return None
+    buckets.write(transaction, scope, key, full_at)
+    return full_at
 
 
 def _keep(transaction: Transaction, request: PermitRequest, full_at: float, until: int) -> None:

@@ -533,7 +533,10 @@ CREATE TABLE {schema}.rate_limit (
     emptied     double precision NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
     void_to     double precision NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
     changed_at  timestamptz,  -- when its capacity or refill changed the last time
-    reset_at    timestamptz  -- when one of its keys was made full by hand the last time
+    reset_at    timestamptz,  -- when one of its keys was made full by hand the last time
+    -- What is spent of its keys is in `spend_log`; `rate_key` does not have it yet.
+    is_logged   boolean NOT NULL DEFAULT false,
+    unlogged_at timestamptz
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -546,6 +549,53 @@ CREATE TABLE {schema}.rate_key (
     reset_at    timestamptz,  -- when it was made full by hand: nothing is for it that was emptied, or given out, before
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
+
+-- What whole claims have spent of the keys of a rate limit, each in one row behind that of the one before: whoever writes
+-- a row has read all before it. A worker that has them in its memory decides by itself which of its jobs have their tokens,
+-- and the row that it writes is refused if another one stands there already.
+CREATE TABLE {schema}.spend_log (
+    scope   text NOT NULL REFERENCES {schema}.rate_limit ON DELETE CASCADE,
+    number  bigint GENERATED ALWAYS AS IDENTITY,
+    behind  bigint NOT NULL,  -- the stamp of the row before
+    stamp   bigint NOT NULL,
+    keys    text NOT NULL,  -- separated by U+001F
+    full_at double precision[] NOT NULL,  -- of each key, as in `rate_key`
+    written_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (scope, number),
+    UNIQUE (scope, behind)
+);
+-- They are short-lived, and numbers and names of keys hardly become smaller.
+ALTER TABLE {schema}.spend_log ALTER keys SET STORAGE EXTERNAL, ALTER full_at SET STORAGE EXTERNAL;
+
+-- What stands in the log before this number has gone into the rows of the keys.
+CREATE FUNCTION {schema}.fold_spends(of_scope text, before bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM {schema}.rate_limit WHERE scope = of_scope FOR KEY SHARE;  -- whoever ends the log waits
+    WITH old AS MATERIALIZED (
+        SELECT number FROM {schema}.spend_log WHERE scope = of_scope AND number < before ORDER BY number FOR UPDATE
+    ), gone AS (
+        DELETE FROM {schema}.spend_log
+        WHERE scope = of_scope AND number = ANY (ARRAY(SELECT number FROM old))
+        RETURNING keys, full_at
+    )
+    INSERT INTO {schema}.rate_key (scope, key, full_at)
+    SELECT of_scope, spent.key COLLATE "C" AS key, max(spent.full_at)
+    FROM gone CROSS JOIN LATERAL unnest(string_to_array(gone.keys, chr(31)), gone.full_at) AS spent (key, full_at)
+    GROUP BY spent.key ORDER BY key
+    ON CONFLICT (scope, key) DO UPDATE SET full_at = greatest(rate_key.full_at, excluded.full_at);
+END
+$$;
+
+-- The keys of a rate limit are in their rows, and nothing is written into the log before somebody begins it anew.
+CREATE FUNCTION {schema}.end_log(of_scope text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM {schema}.rate_limit WHERE scope = of_scope AND is_logged FOR UPDATE;  -- nobody writes behind what is read now
+    IF FOUND THEN
+        PERFORM {schema}.fold_spends(of_scope, 9223372036854775807);
+        UPDATE {schema}.rate_limit SET is_logged = false, unlogged_at = clock_timestamp() WHERE scope = of_scope;
+    END IF;
+END
+$$;
 
 -- Permits to spend tokens of a key from a moment on, for jobs that wait for one of them. Who asks for the same once more
 -- gets what was kept for it.
@@ -3092,7 +3142,7 @@ BEGIN
         'flow_edge', 'flow_node', 'group_front', 'handed_in', 'idle', 'intervention', 'job', 'job_group', 'job_key',
         'job_tag', 'key_state', 'kind', 'leader', 'migration', 'minute_statistic', 'occupant', 'operation',
         'operator', 'paused_group', 'paused_kind', 'permit', 'pin', 'progress', 'queue', 'rate_key', 'rate_limit',
-        'ready', 'revision', 'saved_state', 'scheduled', 'settled_permit', 'signal', 'slot', 'step', 'tally',
+        'ready', 'revision', 'saved_state', 'scheduled', 'settled_permit', 'signal', 'slot', 'spend_log', 'step', 'tally',
         'tenant_clock', 'tenant_turn', 'tenant_weight', 'time_limit', 'unique_hold', 'unsettled', 'waiting', 'worker',
         'worker_label', 'worker_version'
     ] LOOP

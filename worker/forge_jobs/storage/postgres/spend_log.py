@@ -1,0 +1,258 @@
+"""The spend log of a rate limit in PostgreSQL: what a whole claim spends of its keys is one row.
+
+A worker keeps in its memory where the buckets of the keys stand that it has met, and reads what others have written. So
+it decides by itself, and writes what it has decided behind the last row that it knows. Where another one was faster, the
+row is refused, and it reads and decides anew.
+
+It decides for a moment that is just over by the database's clock. Whatever the moments of the rows are, and in
+whatever order: a row leaves a bucket at most as far ahead as its capacity at the row's moment, and never less far than
+the row before did plus what it has spent. So between any two moments no more is spent than the capacity and what
+flows meanwhile.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from forge_jobs.model.permit import Spent
+from forge_jobs.storage.home import Turn
+from forge_jobs.storage.postgres.buckets import FLOWED
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+
+SEPARATOR = "\x1f"
+TRIES = 4  # while others write; then the log is ended, and whoever has other keys is not in the way
+REST = 30.0  # seconds for which the keys stay in their rows after a log was ended
+LONG, LONGEST = 500, 1000  # rows that are not folded into those of the keys
+MOST_KEYS = 200_000  # whose buckets are remembered
+LATE = 1.0  # seconds between the moment for which tokens are spent and that at which it is written, at most
+
+BEGIN = """
+WITH free AS (
+    SELECT scope FROM {schema}.rate_limit
+    WHERE scope = $1 AND NOT is_logged AND refill > 0 AND coalesce(unlogged_at < now() - make_interval(secs => $2), true)
+      AND emptied <= {flowed}  -- else some keys are full and others not, though nothing is spent of them
+    FOR UPDATE SKIP LOCKED  -- nobody spends of the rows of its keys then
+), begun AS (
+    UPDATE {schema}.rate_limit SET is_logged = true FROM free WHERE rate_limit.scope = free.scope RETURNING rate_limit.scope
+)
+INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) SELECT scope, $3, $4, '', ARRAY[]::double precision[] FROM begun
+""".replace("{flowed}", FLOWED)
+
+# The limit, what was logged since, and the rows of keys, as of one moment.
+READ = """
+WITH bucket AS MATERIALIZED (
+    SELECT capacity, refill, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 AND is_logged
+)
+SELECT 'limit' AS of, now() AS at, NULL::bigint AS number, NULL::bigint AS behind, NULL::bigint AS stamp, NULL AS keys,
+       ARRAY[capacity, refill, flowed] AS full_at FROM bucket
+UNION ALL (
+    SELECT 'rows', now(), NULL, NULL, NULL, coalesce(string_agg(key, chr(31)), ''), coalesce(array_agg(full_at), ARRAY[]::double precision[])
+    FROM {schema}.rate_key WHERE scope = $1 AND key = ANY (string_to_array($3, chr(31))))
+UNION ALL (
+    SELECT 'log', now(), number, behind, stamp, keys, full_at FROM {schema}.spend_log WHERE scope = $1 AND number > $2 ORDER BY number)
+""".replace("{flowed}", FLOWED)
+
+# Where a job has a permit that was kept for it, it must not pay anew.
+WRITE = """
+WITH bucket AS MATERIALIZED (
+    SELECT refill, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 AND is_logged FOR KEY SHARE
+), last AS MATERIALIZED (
+    SELECT log.stamp FROM bucket CROSS JOIN {schema}.spend_log AS log
+    WHERE log.scope = $1 AND log.number = $2 AND log.stamp = $3 AND flowed BETWEEN $4 AND $4 + refill * $5
+      AND CASE WHEN EXISTS (SELECT FROM {schema}.permit WHERE scope = $1)
+               THEN NOT EXISTS (SELECT FROM {schema}.permit WHERE job_id = ANY (string_to_array($6, ',')::bigint[])) ELSE true END
+    FOR KEY SHARE OF log
+), written AS (
+    INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) SELECT $1, stamp, $7, $8, $9 FROM last
+    ON CONFLICT (scope, behind) DO NOTHING
+    RETURNING number
+)
+SELECT now() AS at, flowed, (SELECT number FROM written) AS number FROM bucket
+""".replace("{flowed}", FLOWED)
+
+END = "SELECT {schema}.end_log($1)"
+
+FOLD = "SELECT {schema}.fold_spends($1, $2)"
+
+# Few rows stay, so that a key that is used all the time has its own row written seldom.
+FOLD_ALL = """
+SELECT CASE WHEN log.written_at < now() - make_interval(secs => $1) THEN {schema}.end_log(scope)
+            WHEN log.rows > $2 THEN {schema}.fold_spends(scope, log.number) END
+FROM {schema}.rate_limit
+CROSS JOIN LATERAL (SELECT count(*) AS rows, max(number) AS number, max(written_at) AS written_at
+                    FROM {schema}.spend_log WHERE spend_log.scope = rate_limit.scope) AS log
+WHERE is_logged
+"""
+
+
+async def end_log(database: PostgresDatabase, scope: str, *, connection: Any = None) -> None:
+    """What was spent of the keys of the rate limit is in their rows, which nobody else changes before the end of a transaction."""
+    await database.execute(END, scope, connection=connection)
+
+
+async def fold_logs(database: PostgresDatabase) -> None:
+    """What is in long logs, but for the last row, is in the rows of the keys; logs that nobody writes are ended."""
+    await database.execute(FOLD_ALL, REST, LONG)
+
+
+class Decided(NamedTuple):
+    """What is to be written of a claim."""
+
+    reached: list[
+        float | None
+    ]  # where the bucket of its key stands with each request; None: the tokens are not there
+    stands: dict[str, float]  # where the buckets stand of which something is spent
+    flowed: float  # tokens, at the moment for which that is so
+
+
+class SpendLog:
+    """What one process knows of the log of a rate limit."""
+
+    def __init__(self, database: PostgresDatabase, scope: str) -> None:
+        self._database = database
+        self._scope = scope
+        self._turn = Turn()  # one spends at a time
+        self._moment: datetime  # for which tokens were spent the last time, by the database's clock
+        self._begin_at = 0.0  # monotonic: from then on a log may be begun
+        self._forget()
+
+    def _forget(self) -> None:
+        self.is_known = False  # there is a log
+        self._is_current = False  # there is no row that was not read, as far as is known
+        self._stands: dict[str, float] = {}  # where the buckets of keys stand, as `full_at` of their rows
+        self._number = self._stamp = 0  # of the last row
+        self._first = 0  # the number of the first row that may not be folded
+        self._capacity = self._refill = self._flowed = 0.0
+        self._answered = 0.0  # monotonic: `_flowed` was so a moment before
+
+    async def spend(
+        self, costs: Sequence[float], keys: Sequence[str], job_ids: Sequence[int | None]
+    ) -> Spent | None:
+        """What is wanted of keys that have it now is spent. None: there is no log, or it cannot tell; then nothing is."""
+        async with self._turn.of_loop():
+            if not self.is_known and time.monotonic() < self._begin_at:
+                return None
+            try:
+                spent = await self._spend(costs, keys, job_ids)
+            except BaseException:  # what was written is not known
+                self._forget()
+                raise
+            if spent is None:
+                self._forget()
+                self._begin_at = time.monotonic() + REST
+            return spent
+
+    async def _spend(
+        self, costs: Sequence[float], keys: Sequence[str], job_ids: Sequence[int | None]
+    ) -> Spent | None:
+        most = max(costs)
+        is_separate = SEPARATOR.join(keys).count(SEPARATOR) < len(keys)
+        for _ in range(TRIES if is_separate else 0):
+            if not self._is_current and not await self._read(keys):
+                return None
+            if most > self._capacity:
+                break
+            try:
+                decided = self._decide(costs, keys)
+            except KeyError:  # it was not met before
+                self._is_current = False
+                continue
+            if not decided.stands:
+                return Spent(self._moment, decided.reached)
+            if await self._write(decided, job_ids):
+                return Spent(self._moment, decided.reached)
+        await end_log(self._database, self._scope)
+        return None
+
+    def _decide(self, costs: Sequence[float], keys: Sequence[str]) -> Decided:
+        # A little less than have flowed since then by our clock: what is spent for a moment in the past is not spent too early.
+        flowed = self._flowed + self._refill * max(0.0, 0.999 * (time.monotonic() - self._answered) - 0.001)
+        end = flowed + self._capacity + self._refill * 0.000002
+        stands, spent = self._stands, dict[str, float]()
+        reached: list[float | None] = []
+        later = set[str]()  # keys that have too little for one: nobody gets in before it
+        for key, cost in zip(keys, costs, strict=True):
+            stand = spent.get(key) or stands[key]
+            full_at = (stand if stand > flowed else flowed) + cost
+            if full_at < end and not (later and key in later):
+                spent[key] = full_at
+                reached.append(full_at)
+            else:
+                later.add(key)
+                reached.append(None)
+        return Decided(reached, spent, flowed)
+
+    async def _write(self, decided: Decided, job_ids: Sequence[int | None]) -> bool:
+        """Write a row; return whether it was not refused."""
+        stamp = secrets.randbits(63)
+        record = await self._database.fetchrow(
+            WRITE,
+            self._scope,
+            self._number,
+            self._stamp,
+            decided.flowed,
+            LATE,
+            ",".join([str(job_id) for job_id in job_ids if job_id is not None]),
+            stamp,
+            SEPARATOR.join(decided.stands),
+            list(decided.stands.values()),
+        )
+        self._is_current = False
+        if record is None:
+            return False
+        self._flowed, self._answered = record["flowed"], time.monotonic()
+        self._moment = record["at"] - timedelta(seconds=(self._flowed - decided.flowed) / self._refill)
+        if record["number"] is None:
+            return False
+        self._stands.update(decided.stands)
+        self._number, self._stamp, self._is_current = record["number"], stamp, True
+        if self._number - self._first > LONGEST:
+            await self._fold()
+        return True
+
+    async def _fold(self) -> None:
+        """What was logged before the last row that is known is in the rows of the keys."""
+        await self._database.execute(FOLD, self._scope, self._number)
+        self._first = self._number
+
+    async def _read(self, wanted: Sequence[str]) -> bool:
+        """Read what is not known of the log and of these keys, or begin a log. False: there is none, and none may begin now."""
+        keys = set(wanted)
+        if len(self._stands) > MOST_KEYS:
+            await self._fold()
+            self._forget()
+        if await self._read_on(keys - self._stands.keys()):
+            return True
+        self._forget()
+        if await self._read_on(keys):
+            return True
+        await self._database.execute(BEGIN, self._scope, REST, secrets.randbits(63), secrets.randbits(63))
+        return await self._read_on(keys)
+
+    async def _read_on(self, unknown: set[str]) -> bool:
+        """Read what was logged since, and where the unknown keys stand. False: there is no log, or it does not go on from what is known."""
+        parts: dict[str, list[Any]] = {"limit": [], "rows": [], "log": []}
+        for record in await self._database.fetch(READ, self._scope, self._number, SEPARATOR.join(unknown)):
+            parts[record["of"]].append(record)
+        limit, rows, logged = parts.values()
+        if not limit or not (self._number or logged):
+            return False
+        stamp = self._stamp
+        for record in logged:
+            if stamp and record["behind"] != stamp:
+                return False
+            stamp = record["stamp"]
+        self._capacity, self._refill, self._flowed = limit[0]["full_at"]
+        self._moment, self._answered = limit[0]["at"], time.monotonic()
+        stands = self._stands
+        stands.update(dict.fromkeys(unknown, 0.0))
+        for record in rows + logged:
+            if record["keys"]:
+                stands.update(zip(record["keys"].split(SEPARATOR), record["full_at"], strict=True))
+        if logged:
+            self._number, self._stamp = logged[-1]["number"], stamp
+            self._first = self._first or logged[0]["number"]
+        self.is_known = self._is_current = True
+        return True

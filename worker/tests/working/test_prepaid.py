@@ -1,0 +1,206 @@
+"""Jobs of one claim that pay the same limit by key ask with one call, and each is still as one that asked by itself."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from forge_jobs import Context, Forge, KeyLimit, State
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.model.decision import AwaitsTurn, Throttled
+from forge_jobs.model.permit import Spent, Taken
+from forge_jobs.worker.key_tokens import KeyTokens
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+LONG = 10 * 365 * 86_400  # seconds in which next to nothing flows back
+JOBS = {job_id: f"key {job_id}" for job_id in range(1, 61)}
+AT_ONCE = timedelta(0)
+
+
+@pytest.fixture(autouse=True)
+async def api(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=1, per=LONG)
+
+
+@pytest.fixture
+def tokens(forge: Forge) -> KeyTokens:
+    return KeyTokens(forge.storage.permits, forge.telemetry)
+
+
+@pytest.fixture
+def spending(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set when a call has come to the database; and to be set for it to go on."""
+    spend, has_come, goes_on = forge.storage.permits.spend, asyncio.Event(), asyncio.Event()
+
+    async def slow(*given: Any) -> Spent:
+        has_come.set()
+        await goes_on.wait()
+        return await spend(*given)
+
+    monkeypatch.setattr(forge.storage.permits, "spend", slow)
+    return has_come, goes_on
+
+
+async def take(tokens: KeyTokens, job_id: int) -> None:
+    await tokens.take([("api", JOBS[job_id], 1.0)], AT_ONCE, job_id, Taken())
+
+
+async def spent(forge: Forge) -> dict[str, int]:
+    """Return how many tokens of each key are spent or promised."""
+    return {use.key: round(use.spent) for use in await forge.limits.hottest("api", limit=1000)}
+
+
+async def test_all_have_paid_as_soon_as_it_is_answered(forge: Forge, tokens: KeyTokens) -> None:
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+
+    assert not tokens.has_paid(1)
+    assert await tokens.pays(1)
+    assert all(tokens.has_paid(job_id) for job_id in range(2, 61))
+    assert not tokens.has_paid(1), "it has used them"
+    assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
+
+
+async def test_those_that_come_later_are_promised_their_moments(forge: Forge, tokens: KeyTokens) -> None:
+    await forge.limits.reserve("api", JOBS[7])
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+
+    assert not await tokens.pays(7)
+    with pytest.raises(AwaitsTurn):
+        await take(tokens, 7)
+    assert await tokens.pays(8)
+    assert await spent(forge) == {**dict.fromkeys(JOBS.values(), 1), JOBS[7]: 2}
+
+
+async def test_a_handler_that_asks_by_itself_gets_what_was_asked_for_its_job(
+    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    taking = asyncio.create_task(take(tokens, 3))
+    await has_come.wait()
+    goes_on.set()
+
+    await taking
+    await take(tokens, 4)
+    assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_job_that_does_not_begin_here_finds_its_tokens_elsewhere(
+    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event], is_answered: bool
+) -> None:
+    has_come, goes_on = spending
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    await has_come.wait()
+    if is_answered:
+        goes_on.set()
+        await tokens.pays(60)
+    keeping = asyncio.create_task(tokens.keep([1, 2]))
+    await asyncio.sleep(0)
+    goes_on.set()
+    await keeping
+    tokens.forget([1, 2])
+
+    for job_id in (1, 2):
+        await take(KeyTokens(forge.storage.permits, forge.telemetry), job_id)
+    assert await tokens.pays(3)
+    assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
+
+
+async def test_nothing_is_asked_for_jobs_that_are_gone_before(
+    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    first, second = dict(list(JOBS.items())[:30]), dict(list(JOBS.items())[30:])
+    tokens.take_ahead_for_all("api", 1.0, first)
+    tokens.take_ahead_for_all("api", 1.0, second)
+    await has_come.wait()
+    tokens.forget(list(second)[:10])
+    goes_on.set()
+
+    assert await tokens.pays(60)
+    assert await spent(forge) == dict.fromkeys([*first.values(), *list(second.values())[10:]], 1)
+
+
+async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(
+    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    await has_come.wait()
+    goes_on.set()
+    assert await tokens.pays(1)
+    await forge.limits.empty("api")
+    tokens.void("api")
+
+    for job_id in (2, 60):
+        with pytest.raises(AwaitsTurn):
+            await take(tokens, job_id)
+
+
+async def test_an_outage_throttles_each_job(
+    forge: Forge, tokens: KeyTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*given: Any) -> Spent:
+        raise StorageUnavailable("it is away")
+
+    monkeypatch.setattr(forge.storage.permits, "spend", away)
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+
+    assert not await tokens.pays(1)
+    for job_id in (1, 60):
+        with pytest.raises(Throttled, match="away"):
+            await take(tokens, job_id)
+
+
+async def test_nobody_waits_for_ever_when_the_worker_closes(
+    tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, _ = spending
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    taking = asyncio.create_task(take(tokens, 3))
+    await has_come.wait()
+
+    await tokens.close()
+
+    async with asyncio.timeout(20):
+        await asyncio.wait([taking])
+    assert not await tokens.pays(4)
+
+
+@pytest.mark.parametrize("wants_context", [True, False])
+async def test_jobs_of_a_worker_run_when_their_keys_have_tokens_and_none_pays_twice(
+    forge: Forge, wants_context: bool
+) -> None:
+    ran: list[int] = []
+    limit = KeyLimit("api", by="user")
+    if wants_context:
+
+        @forge.handler(kind="call", limits=limit)
+        async def call_with_context(ctx: Context, user: int) -> None:
+            ran.append(user)
+
+    else:
+
+        @forge.handler(kind="call", limits=limit)
+        async def call(user: int) -> None:
+            ran.append(user)
+
+    await forge.enqueue_many("call", [{"user": number % 300} for number in range(330)])
+    async with working(forge, concurrency=50):
+        await eventually(lambda: _are_scheduled(forge, 30))
+        await eventually(lambda: _are_done(forge, 300))
+
+    assert sorted(ran) == list(range(300))
+    assert await spent(forge) == {str(user): 2 if user < 30 else 1 for user in range(300)}
+
+
+async def _are_scheduled(forge: Forge, count: int) -> bool:
+    return len(await forge.jobs.list(state=State.SCHEDULED, limit=100)) == count
+
+
+async def _are_done(forge: Forge, count: int) -> bool:
+    [counts] = await forge.jobs.counts()
+    return counts.done == count
