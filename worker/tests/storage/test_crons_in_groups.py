@@ -87,6 +87,13 @@ async def test_a_fire_that_its_group_drops_is_skipped_and_counted(storage, fire)
     assert (counts.pending, counts.blocked, counts.dead) == (1, 0, 0)
 
 
+async def test_of_very_many_missed_fires_those_that_their_group_drops_are_skipped(storage, fire):
+    [made] = await fire(201, groups=encoded([Group("ada", overflow="drop_newest")]))
+
+    assert [job.id for job in await storage.jobs.find()] == [made]
+    assert (await storage.crons.get("nightly")).skipped == 200
+
+
 async def test_a_fire_may_cancel_what_is_before_it_in_its_group(storage, fire):
     me = await worker(storage, kinds=("bill", "report"))
     await enqueue(storage, "bill", groups=encoded([Group("ada")]))

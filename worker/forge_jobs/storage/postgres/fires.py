@@ -17,7 +17,7 @@ from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.crons import COLUMNS, cron_config
-from forge_jobs.storage.postgres.enqueue import enqueue_many
+from forge_jobs.storage.postgres.enqueue import SMALL_BATCH, enqueue_many
 from forge_jobs.storage.postgres.groups import settle_all
 from forge_jobs.storage.postgres.leadership import LEADS
 
@@ -135,8 +135,10 @@ class PostgresFires:
     ) -> list[Enqueued]:
         records = await self._database.fetch(NOT_FIRED, cron_id, list(fires), connection=connection)
         moments = [record["fire_at"] for record in records]
-        jobs = [cron.job()] * len(moments)
-        answers = await enqueue_many(self._database, jobs, connection, is_short=joins)
+        jobs, answers = [cron.job()] * len(moments), list[Enqueued]()
+        for start in range(0, len(jobs), SMALL_BATCH):  # of more at once none is let into a group here
+            batch = jobs[start : start + SMALL_BATCH]
+            answers += await enqueue_many(self._database, batch, connection, is_short=joins)
         fired = {moment: job for moment, job in zip(moments, answers, strict=True) if not job.duplicate}
         await self._database.execute(
             FIRED,
