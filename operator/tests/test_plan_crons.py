@@ -121,6 +121,7 @@ def test_a_cron_has_the_group_or_the_tenant_that_its_object_says(
         (SPEC, ("unique",), " Its jobs do not have what the handler of 'report' says of unique: let a job"),
         (GROUPED, ("group",), ""),
         (FAIR, ("tenant",), ""),
+        (GROUPED, ("tenant",), ""),
     ],
 )
 def test_a_cron_tells_what_its_handler_says_of_jobs_and_the_object_does_not(

@@ -160,7 +160,8 @@ def all_well(name: str, spec: CronSpec, database: CronDatabase) -> dict[Conditio
 
 def not_carried(spec: CronSpec, database: CronDatabase) -> str:
     """Return a sentence about what the handler says of its jobs, and those of the cron do not have; empty if there is nothing."""
-    said = {"group": spec.job.group, "tenant": spec.job.tenant}
+    group, tenant = spec.job.group, spec.job.tenant
+    said = {"group": group, "tenant": group if tenant is None else tenant}  # no job of a group has a tenant
     missing = [option for option in database.unpublished if said.get(option) is None]
     if not missing:
         return ""
