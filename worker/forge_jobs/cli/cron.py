@@ -18,7 +18,7 @@ from forge_jobs.forge import Forge
 from forge_jobs.handlers.cron_options import MOST_MISSED, CronValues
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
 from forge_jobs.model.group import MOST_PLACES, Overflow
-from forge_jobs.model.job import KEY_MODES, KeyMode
+from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.rules.cron_times import parse
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
@@ -195,9 +195,7 @@ async def set_cron(
         wanted["key"] = key or None
     if key_mode is not None:
         wanted["key_mode"] = key_mode
-    if group == "":
-        wanted["group"] = ()
-    elif said := values.group(group, group_limit, overflow):
+    if (said := values.group(group, group_limit, overflow)) is not None:
         wanted["group"] = said
     if tenant is not None:
         wanted["tenant"] = tenant or None
@@ -261,13 +259,22 @@ async def trigger(call: Call, name: Name) -> Report:
     """Enqueue one job of a cron now; its schedule does not change."""
     async with opened(call) as forge:
         job = await forge.crons.trigger(name)
+        is_held = job.duplicate and (await forge.crons.get(name)).hold is not None
+    return Report(document(job), [_triggered(job, is_held=is_held)])
+
+
+def _triggered(job: Enqueued, *, is_held: bool) -> str:
+    if job.dropped and not job.duplicate:
+        return f"The group of the cron has no place for job {job.id}, which is dead."
     if job.dropped:
-        return Report(
-            document(job), [f"The group of the cron has no place, job {job.id} has it; no other is enqueued."]
-        )
+        return f"The group of the cron has no place, job {job.id} has it; no other is enqueued."
+    if is_held:
+        return f"Job {job.id} is enough for the time within which its jobs are unique; no other is enqueued."
     if job.duplicate:
-        return Report(document(job), [f"Job {job.id} has not ended; no other is enqueued."])
-    return Report(document(job), [f"Job {job.id} is enqueued."])
+        return f"Job {job.id} has not ended; no other is enqueued."
+    if job.replaced:
+        return f"Job {job.id}, which waits, is replaced; no other is enqueued."
+    return f"Job {job.id} is enqueued."
 
 
 @command(group, "delete")

@@ -169,7 +169,7 @@ async def enqueue(
         str | None,
         Option(
             metavar="TEXT",
-            help="Its group: of the jobs of a group only so many run at once, one unless it is said.",
+            help="Its group: of the jobs of a group only so many run at once, one unless it is said. '': none.",
         ),
     ] = None,
     group_limit: Annotated[
@@ -243,7 +243,7 @@ async def enqueue(
         options["key_mode"] = key_mode
     if unique := _unique(unique_by, unique_within, debounce, max_wait, edge, on_conflict, latest):
         options["unique"] = unique
-    if said := values.group(group, group_limit, overflow):
+    if (said := values.group(group, group_limit, overflow)) is not None:
         options["group"] = said
     if tenant is not None:
         options["tenant"] = tenant
@@ -316,7 +316,8 @@ def _one(job: Enqueued, *, is_unique: bool) -> Report:
 
 def _note(job: Enqueued, *, is_unique: bool) -> str:
     if job.dropped:
-        return " (dropped: the group has no place; this job has it)"
+        whose = "; this job has it" if job.duplicate else " for it, and it is dead"
+        return f" (dropped: the group has no place{whose})"
     other = ", with another payload" if job.payload_differs else ""
     if job.duplicate:
         why = "one is enough for now" if is_unique else "a job with this key has not ended"

@@ -142,13 +142,17 @@ def group_limit(text: str, name: str = "--group-limit") -> int | None:
     )
 
 
-def group(name: str | None, limit: int | None, overflow: str | None) -> Group | None:
-    """Return the group that --group, --group-limit and --overflow say; None: they are not given. Raises InvalidInput."""
-    if name is not None:
+def group(name: str | None, limit: int | None, overflow: str | None) -> Group | tuple[()] | None:
+    """Return the group that --group, --group-limit and --overflow say, () for no group; None: they are not given.
+
+    Raises InvalidInput.
+    """
+    if name:
         return Group(name, limit, overflow or Overflow.WAIT)
     if limit is not None or overflow is not None:
-        raise InvalidInput("--group-limit or --overflow is given and --group is not, allowed is both.")
-    return None
+        given = "is not" if name is None else "is ''"
+        raise InvalidInput(f"--group-limit or --overflow is given and --group {given}, allowed is both.")
+    return None if name is None else ()
 
 
 def timeout(text: str, name: str = "--timeout") -> timedelta | None:

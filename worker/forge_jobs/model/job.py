@@ -215,7 +215,8 @@ class Enqueued(msgspec.Struct, Generic[R], frozen=True, gc=False):
     replaced: bool = False  # this job had the key and waited; it is now what was asked for
     supersedes: int | None = None  # the job that runs and had the key before; it is never tried again
     payload_differs: bool | None = False  # the job that had the key had another payload; None: not known
-    dropped: bool = False  # a group had no place for it and drops what is too much: this job has the place
+    # a group had no place for it and drops what is too much: this job has the place if it is a duplicate, else it is dead
+    dropped: bool = False
 
     @property
     def is_new(self) -> bool:
