@@ -64,6 +64,25 @@ async def test_what_the_cron_says_counts_instead(forge: Forge) -> None:
     assert of_cron.group == (Group("c:1"),)
 
 
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("bill", "group"), ("report", "tenant"), ("refresh", "key"), ("refresh", "unique"), ("watch", "key")],
+)
+async def test_a_cron_that_says_none_has_none_whoever_sets_it(forge: Forge, kind: str, option: str) -> None:
+    none: dict[str, Any] = {option: None}
+    mine = await forge.crons.set(
+        "a", "@daily", kind, payload={"customer": 1} if kind != "watch" else {}, **none
+    )
+
+    assert (mine.group, mine.tenant, mine.key) == ((), None, None)
+
+
+async def test_a_kind_whose_tenants_take_turns_may_have_a_cron_in_a_group(forge: Forge) -> None:
+    cron = await forge.crons.set("a", "@daily", "report", payload={"customer": 1}, tenant=None, group="g")
+
+    assert (cron.group, cron.tenant) == ((Group("g"),), None)
+
+
 async def test_a_kind_without_a_handler_here_has_what_the_cron_says(forge: Forge) -> None:
     grouped = await forge.crons.set("a", "@daily", "elsewhere", group="serial")
     fair = await forge.crons.set("b", "@daily", "elsewhere", tenant="ada")
@@ -195,10 +214,10 @@ async def test_a_cron_set_without_an_event_loop_has_the_group_of_its_handler(for
 
 
 SAID_ELSEWHERE = {
-    "bill": ("group", "group of its jobs, and this program does not have it; allowed is group=..., or group=() for none"),
-    "report": ("tenant", "tenant=..., or tenant=None for none"),
+    "bill": ("group", "group of its jobs, and this program does not have it; allowed is group=..., or group=() (--group '') for none"),
+    "report": ("tenant", "tenant=..., or tenant=None (--tenant '') for none"),
     "refresh": ("unique", "the uniqueness of its jobs"),
-    "watch": ("key", "key=..., or key=None for none"),
+    "watch": ("key", "key=..., or key=None (--key '') for none"),
 }  # fmt: skip
 
 
@@ -221,6 +240,15 @@ async def test_what_only_the_handler_of_another_program_says_is_not_left_out_in_
         cron = await other.crons.set("a", "@daily", kind, payload={"customer": 1}, **none)
         assert (cron.group, cron.tenant, cron.key) == ((), None, None)
         await other.crons.load(f"@daily {kind} ?key=k&group=&tenant=", owner="file")
+
+
+async def test_of_all_that_is_left_out_the_group_is_told_first(forge: Forge) -> None:
+    said = ("tenant", "key", "unique", "group")
+    await forge.storage.kinds.declare([Kind("all", unpublished=said)], by="a test")
+
+    async with Forge(forge.storage.url) as other:
+        with pytest.raises(InvalidInput, match="says the group"):
+            await other.crons.set("a", "@daily", "all")
 
 
 async def test_a_key_says_what_is_unique_where_the_handler_is_elsewhere(forge: Forge) -> None:

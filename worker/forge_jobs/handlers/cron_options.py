@@ -38,10 +38,10 @@ JOB_OPTIONS = (
 )
 
 SAID_ELSEWHERE = {
-    "group": ("group", "group=..., or group=() for none"),
-    "tenant": ("tenant", "tenant=..., or tenant=None for none"),
-    "unique": ("uniqueness", "unique=... or key=..., or key=None for none"),
-    "key": ("key", "key=..., or key=None for none"),
+    "group": ("group", "group=..., or group=() (--group '') for none"),
+    "tenant": ("tenant", "tenant=..., or tenant=None (--tenant '') for none"),
+    "unique": ("uniqueness", "unique=... or key=..., or key=None (--key '') for none"),
+    "key": ("key", "key=..., or key=None (--key '') for none"),
 }
 """What a handler says of an option that its kind's row does not have, and how a cron says it instead."""
 
@@ -104,7 +104,8 @@ def checked_cron(
     limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
     missed = choice(values.get("missed", Missed.LATEST), "missed", Missed)
     overlap = yes_or_no(values.get("overlap", True), "overlap")
-    request = requested_of_cron(kind, handler, Options.given(options), codec, payload)  # type: ignore[arg-type]
+    none = {option for option, value in options.items() if value is None}
+    request = requested_of_cron(kind, handler, Options.given(options), codec, payload, none=none)  # type: ignore[arg-type]
     _check_keys(request, overlap=overlap)
     job = request.job(payload)
     return CronConfig(
@@ -137,10 +138,9 @@ def checked_cron(
 
 def _require_said(kind: str, values: CronValues, unpublished: Sequence[str]) -> None:
     """Raise InvalidInput when the cron says nothing of what only a handler that is elsewhere says of its jobs."""
-    for option in SAID_ELSEWHERE.keys() & set(unpublished):  # those of a later release cannot be said here
+    for option, (what, allowed) in SAID_ELSEWHERE.items():  # others, of a later release, cannot be said here
         instead = "key" if option == "unique" else option
-        if option not in values and instead not in values:
-            what, allowed = SAID_ELSEWHERE[option]
+        if option in unpublished and option not in values and instead not in values:
             raise InvalidInput(
                 f"The handler of {kind!r} says the {what} of its jobs, and this program does not have it; allowed is {allowed}."
             )
@@ -151,7 +151,7 @@ def _check_keys(request: Request, *, overlap: bool) -> None:
     key = "key" if request.unique is None else "unique"
     if not overlap and (request.unique is not None or request.pattern.key is not None):
         raise InvalidInput(
-            f"overlap is false and {key} is given, allowed is one of them: jobs with a {key} do not overlap."
+            f"overlap is false and {key} is given, allowed is one of them: its jobs do not overlap then."
         )
     if request.unique is not None and request.unique.trails:
         raise InvalidInput(

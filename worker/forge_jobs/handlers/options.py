@@ -1,6 +1,6 @@
 """The options of a job: what may be set besides its kind and payload."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -184,6 +184,16 @@ class Options:
     def unpublished(self) -> "Options":
         """The options of a handler that the row of its kind does not have: only a program with the handler knows them."""
         return Options(key=self.key, unique=self.unique, group=self.group, tags=self.tags)
+
+    def without(self, names: Set[str]) -> "Options":
+        """Return the same without these of `group`, `key` and `unique`; the last two are one, since either makes jobs unique."""
+        is_unique = not names & {"key", "unique"}
+        return replace(
+            self,
+            group=None if "group" in names else self.group,
+            key=self.key if is_unique else None,
+            unique=self.unique if is_unique else None,
+        )
 
     def unpublished_names(self, *, is_fair: bool) -> tuple[str, ...]:
         """Return which of these decide what runs at once, for a handler that `is_fair` or not, and so must not be forgotten."""

@@ -1,7 +1,7 @@
 """What a program asks for when it enqueues: a job but for its payload, and how that is made of arguments."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -81,14 +81,23 @@ def requested(
 
 
 def requested_of_cron(
-    kind: str, handler: "Handler[Any, Any] | None", options: Options, codec: str, like: Payload
+    kind: str,
+    handler: "Handler[Any, Any] | None",
+    options: Options,
+    codec: str,
+    like: Payload,
+    *,
+    none: Set[str],
 ) -> Request:
     """Return what a cron with these options asks for again and again; what the row of its kind says is left to that.
 
-    Its jobs have what a call says by itself: they are as one with this handler, or none, makes them. Raises InvalidInput.
+    Its jobs have what a call says by itself: they are as one with this handler, or none, makes them, but for the options of which
+    the cron says that they have `none`. Raises InvalidInput.
     """
-    merged = options if handler is None else _merged(handler, options, handler.defaults.unpublished)
-    return _request(kind, handler, merged, codec, MAX_PAYLOAD, like, declared=False)
+    if handler is not None:
+        options = _merged(handler, options, handler.defaults.unpublished.without(none))
+    request = _request(kind, handler, options, codec, MAX_PAYLOAD, like, declared=False)
+    return dataclasses.replace(request, fairness=None) if "tenant" in none else request
 
 
 def _merged(handler: "Handler[Any, Any]", options: Options, defaults: Options) -> Options:

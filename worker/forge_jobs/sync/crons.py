@@ -35,7 +35,7 @@ class SyncCrons(SyncNoun[Crons]):
         """The cron has this configuration and no other, and fires from now on; return it.
 
         Its jobs are as those that this program enqueues: what the handler that it has of `kind` says of their groups, tenant, tags
-        and what makes them unique is worked out now, of the arguments, where it is not given here.
+        and what makes them unique is worked out now, of the arguments, where it is not given here; None means none.
         `expression` has five fields, six with seconds first, or is @daily or another alias. Raises
         InvalidCron when it or the time zone cannot be understood, InvalidInput, also when only the handler of another program
         knows what is to be said of its jobs,
