@@ -1,4 +1,4 @@
-"""Numbers and durations in sentences."""
+"""Numbers, durations and what others wrote, in sentences."""
 
 
 def count(number: int, noun: str, verbs: tuple[str, str] | None = None) -> str:
@@ -10,3 +10,8 @@ def count(number: int, noun: str, verbs: tuple[str, str] | None = None) -> str:
 def seconds(length: float) -> str:
     """Return a duration in words."""
     return f"{length:.0f} s" if length >= 10 else f"{length:.2g} s"
+
+
+def printable(text: str) -> str:
+    """Return a text as the database keeps it: with spaces for characters that nobody sees, like those that join parts of an emoji."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs import QueueConfig, RateLimit
+from forge_jobs.client.queues import checked_changes
 from forge_operator.plan import actions as act
 from forge_operator.plan.queue import plan_gone
 from tests.world import START, World, workers
@@ -70,6 +71,18 @@ def test_a_pause_that_the_leader_of_the_workers_has_ended_stays_ended() -> None:
     world.time = (datetime(2026, 1, 1, 1, tzinfo=UTC) - START).total_seconds()
     world.queues["mail"] = replace(world.queues["mail"], paused=False, paused_until=None)
 
+    assert writes(world) == []
+
+
+def test_a_reason_with_characters_that_nobody_sees_is_one_that_the_database_keeps() -> None:
+    world = configured(
+        paused=True,
+        pausedWhy="\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER} deploys,\N{NO-BREAK SPACE}soon",
+    )
+
+    reason = world.queues["mail"].pause_reason
+    assert checked_changes({"paused": True, "pause_reason": reason})["pause_reason"] == reason
+    assert reason == "\N{WOMAN} \N{PERSONAL COMPUTER} deploys, soon"
     assert writes(world) == []
 
 

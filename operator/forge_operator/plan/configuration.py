@@ -20,6 +20,7 @@ from forge_operator.plan.actions import (
 )
 from forge_operator.specs import QueueSpec
 from forge_operator.state.observed import DatabaseState, QueueObject
+from forge_operator.words import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def wanted_changes(name: str, spec: QueueSpec, now: datetime) -> dict[str, Any]:
         "concurrency": spec.concurrency.limit,
         "paused": is_paused,
         "paused_until": spec.paused_until if is_paused else None,
-        "pause_reason": spec.paused_why if is_paused else None,
+        "pause_reason": printable(spec.paused_why) if is_paused and spec.paused_why else None,
         "backoff_enabled": spec.backoff.enabled,
         "backoff_base": spec.backoff.base,
         "backoff_max": spec.backoff.max,

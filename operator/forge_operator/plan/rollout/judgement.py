@@ -14,6 +14,7 @@ from forge_operator.plan.rollout.case import Case, since_its_share
 from forge_operator.plan.rollout.doubts import doubts
 from forge_operator.plan.rollout.faults import crashing, failing, hanging, slow, unready
 from forge_operator.specs import RolloutStrategy, WorkersSpec
+from forge_operator.words import printable
 
 LONGEST_SENTENCE = 500
 """Characters of a judgement's sentence: the database keeps it, and what containers say of themselves may be of any kind."""
@@ -72,6 +73,5 @@ def judge(
 
 def goes_back(sentence: str, before: Version) -> Judgement:
     """Return the judgement that the rollout is aborted, in a sentence that the database can keep."""
-    plain = "".join(character if character.isprintable() else " " for character in sentence)
     end = f"; version {before.version} serves again."
-    return Judgement(Word.GOES_BACK, plain[: LONGEST_SENTENCE - len(end)] + end)
+    return Judgement(Word.GOES_BACK, printable(sentence)[: LONGEST_SENTENCE - len(end)] + end)
