@@ -55,6 +55,19 @@ async def test_it_does_so_however_far_the_others_have_come(storage):
     assert "one" in await tenants_in_order(storage, me, limit=2)
 
 
+async def test_newcomers_do_not_pass_again_and_again_a_job_that_waits(storage):
+    me = await worker(storage)
+    await enqueue_many(storage, 10, tenant="many")
+    for number in range(10):
+        await enqueue(storage, tenant=f"newcomer {number}")
+    served = []
+    for number in range(10, 60):  # one comes for each that is served
+        served += await tenants_in_order(storage, me, limit=1)
+        await enqueue(storage, tenant=f"newcomer {number}")
+
+    assert served.count("many") >= 4
+
+
 async def test_tenants_with_as_many_jobs_take_turns(storage):
     me = await worker(storage)
     for tenant in "abc":

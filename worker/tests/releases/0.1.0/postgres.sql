@@ -1492,7 +1492,7 @@ DECLARE
     ends bigint[] := '{}';
     at integer := 0;
     stride bigint;
-    early bigint;  -- how much before its end the tenant's part of a turn is
+    part bigint;  -- where in each of its strides the tenant begins
     given bigint;  -- where the last turn ends that the tenant was given
     first bigint;
     foremost bigint;  -- of those that are given
@@ -1534,18 +1534,22 @@ BEGIN
                 SELECT weight FROM "forge_jobs".tenant_weight
                 WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
             -- Were very many tenants' first turns in one place, each claim would walk over all that was claimed of it. So a
-            -- turn has ten parts, and those that were enqueued together, and lie together, have the same one.
-            early := stride * (9 - (coalesce(line.jobs, line.paused))[1] / 10000 % 10) / 10;
+            -- stride has ten places at which tenants begin, the same in every stride: whoever comes later does not pass a job that
+            -- waits again and again. Those that were enqueued together, and lie together, have the same place; the next
+            -- ones have the one before it, which comes last.
+            part := stride * (9 - (coalesce(line.jobs, line.paused))[1] / 10000 % 10) / 10;
             given := ends[at];
             IF line.paused IS NOT NULL THEN
-                first := greatest(coalesce(behind, comes) * 1000 - early, given);
+                first := coalesce(behind, comes) * 1000;
+                first := greatest(first - (first - part) % stride, given);
                 given := first + cardinality(line.paused) * stride;
                 foremost := least(foremost, (first + stride) / 1000);
                 RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
                              FROM unnest(line.paused) WITH ORDINALITY AS one (id, number);
             END IF;
             IF line.jobs IS NOT NULL THEN
-                first := greatest(comes * 1000 - early, given);
+                first := comes * 1000;
+                first := greatest(first - (first - part) % stride, given);
                 given := first + cardinality(line.jobs) * stride;
                 foremost := least(foremost, (first + stride) / 1000);
                 RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
@@ -3302,8 +3306,8 @@ INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) O
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('17', '1767225600000001', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('18', '1767225600000002', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('19', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('20', '1767225600000000', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('22', '1767225600000010', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('20', '1767225600000009', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('22', '1767225600000019', '1', '0', '0', '1767225600000000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('29', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('31', '1767225601000000', '2', '0', '-5', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since) OVERRIDING SYSTEM VALUE VALUES ('32', '1767225601000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
@@ -3388,7 +3392,7 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired, waiting) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tenant_turn (queue_id, priority, tenant, number, until) OVERRIDING SYSTEM VALUE VALUES ('1', '0', 'ada', '1767225599000000001', '1767225600000010000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tenant_turn (queue_id, priority, tenant, number, until) OVERRIDING SYSTEM VALUE VALUES ('1', '0', 'ada', '1767225599000000001', '1767225600000019000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.time_limit (job_id, start_by, deadline, look_at) OVERRIDING SYSTEM VALUE VALUES ('29', NULL, '2026-01-02 00:00:00+00', '2026-01-02 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.time_limit (job_id, start_by, deadline, look_at) OVERRIDING SYSTEM VALUE VALUES ('30', NULL, '2026-01-02 00:00:00+00', '2026-01-02 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '15') ON CONFLICT DO NOTHING;

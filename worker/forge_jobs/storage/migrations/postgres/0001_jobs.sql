@@ -1481,7 +1481,7 @@ DECLARE
     ends bigint[] := '{}';
     at integer := 0;
     stride bigint;
-    early bigint;  -- how much before its end the tenant's part of a turn is
+    part bigint;  -- where in each of its strides the tenant begins
     given bigint;  -- where the last turn ends that the tenant was given
     first bigint;
     foremost bigint;  -- of those that are given
@@ -1523,18 +1523,22 @@ BEGIN
                 SELECT weight FROM {schema}.tenant_weight
                 WHERE tenant_weight.queue_id = of_class.queue_id AND tenant_weight.tenant = line.tenant), 1)));
             -- Were very many tenants' first turns in one place, each claim would walk over all that was claimed of it. So a
-            -- turn has ten parts, and those that were enqueued together, and lie together, have the same one.
-            early := stride * (9 - (coalesce(line.jobs, line.paused))[1] / 10000 % 10) / 10;
+            -- stride has ten places at which tenants begin, the same in every stride: whoever comes later does not pass a job that
+            -- waits again and again. Those that were enqueued together, and lie together, have the same place; the next
+            -- ones have the one before it, which comes last.
+            part := stride * (9 - (coalesce(line.jobs, line.paused))[1] / 10000 % 10) / 10;
             given := ends[at];
             IF line.paused IS NOT NULL THEN
-                first := greatest(coalesce(behind, comes) * 1000 - early, given);
+                first := coalesce(behind, comes) * 1000;
+                first := greatest(first - (first - part) % stride, given);
                 given := first + cardinality(line.paused) * stride;
                 foremost := least(foremost, (first + stride) / 1000);
                 RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
                              FROM unnest(line.paused) WITH ORDINALITY AS one (id, number);
             END IF;
             IF line.jobs IS NOT NULL THEN
-                first := greatest(comes * 1000 - early, given);
+                first := comes * 1000;
+                first := greatest(first - (first - part) % stride, given);
                 given := first + cardinality(line.jobs) * stride;
                 foremost := least(foremost, (first + stride) / 1000);
                 RETURN QUERY SELECT one.id, (first + one.number * stride) / 1000
