@@ -282,6 +282,9 @@ class KeyTokens:
             spent = await self._permits.spend(
                 prepaid.scope, prepaid.cost, [keys[job_id] for job_id in jobs], jobs
             )
+        except InvalidInput:  # it is the mistake of one of them
+            self._ask_next(prepaid, jobs)
+            return
         except Exception as error:
             for job_id in jobs:
                 if self._wants(job_id, prepaid):
@@ -290,12 +293,8 @@ class KeyTokens:
                     answer.outcome = _as_decision(error, answer.request)
             return
         prepaid.has_heard(jobs, spent)
-        if len(prepaid.full_at) == len(jobs):
-            return
-        for job_id, full_at in zip(jobs, spent.full_at, strict=True):
-            if full_at is None and self._wants(job_id, prepaid):
-                self._advance(job_id)
-                self._ask_again(prepaid.answer(job_id))
+        if len(prepaid.full_at) < len(jobs):
+            self._ask_next(prepaid, [job_id for job_id in jobs if job_id not in prepaid.full_at])
 
     def _wants(self, job_id: int, prepaid: Prepaid) -> bool:
         """Whether the job waits for the answer to what was asked for it and others."""
@@ -304,10 +303,18 @@ class KeyTokens:
         answer = prepaid.answers.get(job_id)
         return answer is not None and answer.outcome is None
 
-    def _ask_again(self, answer: Answer) -> None:
-        gathering = self._gathering()
-        gathering.answers.append(answer)
-        answer.told = gathering.told
+    def _ask_next(self, prepaid: Prepaid, jobs: Sequence[int]) -> None:
+        """These jobs are promised their tokens before any that were claimed after them have theirs."""
+        asked: list[Answer] = []
+        for job_id in jobs:
+            if self._wants(job_id, prepaid):
+                self._advance(job_id)
+                asked.append(prepaid.answer(job_id))
+        for start in reversed(range(0, len(asked), MOST_AT_ONCE)):
+            gathering = Gathering(asked[start : start + MOST_AT_ONCE])
+            for answer in gathering.answers:
+                answer.told = gathering.told
+            self._gathered.appendleft(gathering)
 
     async def _answer(self, asked: list[Answer]) -> None:
         try:

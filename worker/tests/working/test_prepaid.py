@@ -1,15 +1,16 @@
 """Jobs of one claim that pay the same limit by key ask with one call, and each is still as one that asked by itself."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from forge_jobs import Context, Forge, KeyLimit, State
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
-from forge_jobs.model.permit import Spent, Taken
+from forge_jobs.model.permit import Permit, PermitRequest, Spent, Taken
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -138,6 +139,55 @@ async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(
     for job_id in (2, 60):
         with pytest.raises(AwaitsTurn):
             await take(tokens, job_id)
+
+
+async def test_a_job_whose_tokens_come_later_is_promised_them_before_those_that_were_claimed_after_it(
+    forge: Forge, tokens: KeyTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    now = datetime.now(UTC)
+
+    async def none_now(scope: str, cost: float, keys: Sequence[str], job_ids: Sequence[int]) -> Spent:
+        asked.append(("now", len(keys)))
+        return Spent(now, [None] * len(keys))
+
+    async def at_some_time(wanted: Sequence[PermitRequest]) -> list[Permit]:
+        asked.append(("at some time", wanted[0].job_id or 0))
+        return [Permit(one.scope, one.key, one.cost, now, AT_ONCE, 1.0) for one in wanted]
+
+    monkeypatch.setattr(forge.storage.permits, "spend", none_now)
+    monkeypatch.setattr(forge.storage.permits, "reserve", at_some_time)
+    tokens.take_ahead_for_all("api", 1.0, {job_id: "ann" for job_id in range(1, 1502)})
+    tokens.take_ahead_for_all("api", 1.0, {2000: "ann"})
+
+    await tokens.pays(2000)
+
+    at_some_time_for = [("at some time", job_id) for job_id in (1, 1001, 2000)]
+    assert asked == [("now", 1501), *at_some_time_for[:2], ("now", 1), at_some_time_for[2]]
+
+
+async def test_a_key_that_the_database_refuses_harms_no_other_job(
+    forge: Forge, tokens: KeyTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    permits = forge.storage.permits
+    reserve = permits.reserve
+
+    async def refused(*given: Any) -> Spent:
+        raise StorageRefused("it cannot hold this text")
+
+    async def picky(wanted: Sequence[PermitRequest]) -> list[Permit]:
+        if any(request.job_id == 3 for request in wanted):
+            raise StorageRefused("it cannot hold this text")
+        return await reserve(wanted)
+
+    monkeypatch.setattr(permits, "spend", refused)
+    monkeypatch.setattr(permits, "reserve", picky)
+    tokens.take_ahead_for_all("api", 1.0, JOBS)
+
+    assert not await tokens.pays(3)
+    with pytest.raises(StorageRefused):
+        await take(tokens, 3)
+    assert [await tokens.pays(job_id) for job_id in JOBS if job_id != 3] == [True] * 59
 
 
 async def test_an_outage_throttles_each_job(
