@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from forge_jobs.model.permit import PermitRequest, Spent
-from forge_jobs.storage.postgres import spend_log
+from forge_jobs.storage.postgres import limits, promises, spend_log, tokens
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.permits import PostgresPermits
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.spend_log import SpendLog
+from forge_jobs.storage.postgres.tokens import PostgresTokens
 
 MANY = [f"key {number}" for number in range(60)]
 JOBS = range(1, 61)
@@ -272,3 +273,50 @@ async def test_a_limit_that_is_in_use_elsewhere_keeps_nobody_waiting(
 
     async with asyncio.timeout(20):
         assert granted(await beginning) == 60
+
+
+async def emptied(database: PostgresDatabase) -> None:
+    await PostgresTokens(database).empty("api")
+
+
+async def made_smaller(database: PostgresDatabase) -> None:
+    await PostgresLimits(database).set("api", capacity=2, refill=SLOW)
+
+
+async def dried_up(database: PostgresDatabase) -> None:
+    await PostgresLimits(database).set("api", capacity=5, refill=0)
+
+
+async def made_full(database: PostgresDatabase) -> None:
+    for key in MANY:
+        assert await PostgresPermits(database).reset("api", key)
+
+
+@pytest.mark.parametrize(
+    ("change", "then"), [(emptied, 0), (made_smaller, 60), (dried_up, 0), (made_full, 300)]
+)
+async def test_no_log_is_begun_while_a_limit_is_being_changed(
+    database: PostgresDatabase,
+    another: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[PostgresDatabase], Awaitable[None]],
+    then: int,
+) -> None:
+    """As if another worker were so quick that it spends between the two statements."""
+    worker, end_log = await another(), spend_log.end_log
+    for few in (MANY[:30], MANY[30:]):
+        await worker.reserve([PermitRequest("api", key, 0.5) for key in few])
+    assert not await is_logged(database)
+
+    async def and_others_spend(database: PostgresDatabase, scope: str, *, connection: object) -> None:
+        await end_log(database, scope, connection=connection)
+        if not turns:
+            turns.append(granted(await worker.spend("api", 0.5, MANY, JOBS)))
+
+    turns: list[int] = []
+    for module in (limits, promises, tokens):
+        monkeypatch.setattr(module, "end_log", and_others_spend)
+    await change(database)
+
+    assert turns == [60]
+    assert sum([granted(await worker.spend("api", 1.0, MANY, JOBS)) for _ in range(10)]) == then

@@ -88,7 +88,7 @@ WHERE is_logged
 
 
 async def end_log(database: PostgresDatabase, scope: str, *, connection: Any = None) -> None:
-    """What was spent of the keys of the rate limit is in their rows, which nobody else changes before the end of a transaction."""
+    """What was spent of the keys of the rate limit is in their rows, and nobody begins a log before the end of the transaction."""
     await database.execute(END, scope, connection=connection)
 
 

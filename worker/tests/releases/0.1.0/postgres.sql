@@ -597,9 +597,10 @@ BEGIN
 END
 $$;
 
--- The keys of a rate limit are in their rows, and nothing is written into the log before somebody begins it anew.
+-- The keys of a rate limit are in their rows, and nobody begins a log before the end of the transaction.
 CREATE FUNCTION "forge_jobs".end_log(of_scope text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM FROM "forge_jobs".rate_limit WHERE scope = of_scope FOR NO KEY UPDATE;  -- nobody begins a log, also where there is none
     PERFORM FROM "forge_jobs".rate_limit WHERE scope = of_scope AND is_logged FOR UPDATE;  -- nobody writes behind what is read now
     IF FOUND THEN
         PERFORM "forge_jobs".fold_spends(of_scope, 9223372036854775807);
