@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from forge_jobs.errors import StorageContended, StorageUnavailable
 from forge_jobs.model.permit import PermitRequest, Spent
 from forge_jobs.storage.postgres import limits, promises, spend_log, tokens
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -118,6 +119,17 @@ async def test_of_workers_that_write_at_once_each_has_read_what_the_others_wrote
     by_key = [sum(answer.full_at[place] is not None for answer in answers) for place in range(60)]
     assert max(by_key) <= 5
     assert await spent(permits) == {float(by_key[0])}
+
+
+async def test_requests_that_are_too_few_for_a_log_are_written_into_the_one_that_there_is(
+    database: PostgresDatabase, permits: PostgresPermits, another: Workers
+) -> None:
+    await permits.spend("api", 1.0, MANY, JOBS)
+
+    few = [PermitRequest("api", key, 1.0) for key in MANY[:30]]
+    assert not any(permit.wait for permit in await (await another()).reserve(few))
+
+    assert await is_logged(database)
 
 
 async def test_a_promise_for_later_ends_the_log_and_knows_what_was_spent(
@@ -320,3 +332,32 @@ async def test_no_log_is_begun_while_a_limit_is_being_changed(
 
     assert turns == [60]
     assert sum([granted(await worker.spend("api", 1.0, MANY, JOBS)) for _ in range(10)]) == then
+
+
+@pytest.mark.parametrize("error", [StorageContended, StorageUnavailable])
+async def test_a_log_that_cannot_be_folded_takes_no_tokens_from_who_has_spent_them(
+    permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    async def unfolded(self: SpendLog) -> None:
+        raise error("others are in the way")
+
+    monkeypatch.setattr(spend_log, "LONGEST", 1)
+    monkeypatch.setattr(SpendLog, "_fold", unfolded)
+
+    assert [granted(await permits.spend("api", 1.0, MANY, JOBS)) for _ in range(6)] == [60] * 5 + [0]
+
+
+async def test_who_is_in_a_deadlock_with_others_spends_a_moment_later(
+    database: PostgresDatabase, permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await permits.spend("api", 1.0, MANY, JOBS)
+    fetchrow, failures = database.fetchrow, [StorageContended("a deadlock")]
+
+    async def contended(*given: object) -> object:
+        if failures:
+            raise failures.pop()
+        return await fetchrow(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(database, "fetchrow", contended)
+
+    assert [granted(await permits.spend("api", 4.0, MANY, JOBS)) for _ in range(2)] == [60, 0]

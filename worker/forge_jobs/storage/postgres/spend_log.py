@@ -13,13 +13,16 @@ flows meanwhile.
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.permit import Spent
 from forge_jobs.storage.home import Turn
 from forge_jobs.storage.postgres.buckets import FLOWED
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
 
 SEPARATOR = "\x1f"
 TRIES = 4  # while others write; then the log is ended, and whoever has other keys is not in the way
@@ -127,6 +130,7 @@ class SpendLog:
         self._capacity = self._refill = self._flowed = 0.0
         self._answered = 0.0  # monotonic: `_flowed` was so a moment before
 
+    @tried_again
     async def spend(
         self, costs: Sequence[float], keys: Sequence[str], job_ids: Sequence[int | None]
     ) -> Spent | None:
@@ -209,7 +213,8 @@ class SpendLog:
         self._stands.update(decided.stands)
         self._number, self._stamp, self._is_current = record["number"], stamp, True
         if self._number - self._first > LONGEST:
-            await self._fold()
+            with suppress(ForgeError):  # the tokens are spent; the next row tries again
+                await self._fold()
         return True
 
     async def _fold(self) -> None:

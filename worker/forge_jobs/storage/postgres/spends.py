@@ -39,6 +39,7 @@ WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $4::do
     RETURNING key, full_at
 )
 SELECT now() AS at, array_agg(full_at) AS full_at, CASE WHEN count(*) < $7 THEN array_agg(key) END AS keys FROM spent
+HAVING EXISTS (SELECT FROM bucket)
 """
 SPENT = """greatest(rate_key.full_at - (SELECT full_from FROM bucket),
         CASE WHEN rate_key.reset_at > (SELECT emptied_at FROM bucket) THEN (SELECT flowed - full_from FROM bucket) ELSE 0 END)"""
@@ -118,7 +119,7 @@ class Spends:
         if together.count(SEPARATOR) >= len(all_keys):
             return None
         jobs = [number for number, job_id in enumerate(job_ids) if job_id is not None]
-        [record] = await self._database.fetch(
+        record = await self._database.fetchrow(
             SPEND,
             scope,
             together,
@@ -128,6 +129,8 @@ class Spends:
             ",".join([str(places[number]) for number in jobs]),
             len(all_keys),
         )
+        if record is None:  # the limit gives none, or has a log
+            return None
         reached: list[float | None] = [None] * len(keys)
         if record["full_at"] is not None:
             stands = dict(zip(record["keys"] or all_keys, record["full_at"], strict=True))

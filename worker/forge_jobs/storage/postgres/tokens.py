@@ -5,6 +5,7 @@ from forge_jobs.model.rate_limit import NEARLY, Lease
 from forge_jobs.storage.postgres import interventions
 from forge_jobs.storage.postgres.buckets import FILLED, FLOWED, unknown_scope
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.spend_log import end_log
 
 # The row is locked before it is read, so that each takes from what the one before it has left.
@@ -71,6 +72,7 @@ class PostgresTokens:
             GIVE_BACK, lease.scope, tokens, lease.generation, lease.full_at, lease.capacity
         )
 
+    @tried_again
     async def empty(self, scope: str, *, by: str | None = None) -> int:
         async with self._database.transaction() as connection:
             await end_log(self._database, scope, connection=connection)
