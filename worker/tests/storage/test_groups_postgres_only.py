@@ -362,6 +362,23 @@ async def test_the_fate_of_a_job_is_known_although_its_place_cannot_be_given_awa
     assert await storage.completions.fate(proof) is Fate.COMMITTED
 
 
+async def test_what_was_asked_for_is_done_although_what_other_groups_need_fails(
+    storage, database, monkeypatch
+):
+    epoch, night = await leader(storage), datetime(2030, 1, 1, 3, tzinfo=UTC)
+    replacing = job(key="k", key_mode=KeyMode.REPLACE)
+    await storage.jobs.enqueue(replacing)
+    await storage.crons.set(cron(next_fire_at=night, **ONE))
+    await database.run("INSERT INTO unsettled (group_id) VALUES (1)")
+    monkeypatch.setattr("forge_jobs.storage.postgres.groups.SETTLE", FAILS)
+
+    [fired] = await storage.fires.fire(await storage.crons.get("nightly"), [night], None, epoch=epoch)
+    replaced, _ = await storage.jobs.enqueue_many([replacing, job()])
+
+    assert await state(storage, fired.id) is State.PENDING
+    assert replaced.replaced
+
+
 async def test_a_cron_fires_although_somebody_has_its_group_locked(storage, database):
     epoch = await leader(storage)
     await enqueue(storage, **ONE)

@@ -18,7 +18,7 @@ from forge_jobs.storage.postgres import key_wait, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.copied import CopiedJobs, TargetQueue
-from forge_jobs.storage.postgres.groups import settle_all
+from forge_jobs.storage.postgres.groups import settle_in_passing
 from forge_jobs.storage.postgres.keys import is_lock_kept, put_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
@@ -107,8 +107,7 @@ async def enqueue_by_copy(
     try:
         answers = await (again(attempt) if connection is None else attempt())
         if connection is None and any(answer.replaced for answer in answers):
-            with suppress(StorageUnavailable):  # then a worker sees to it
-                await settle_all(database)
+            await settle_in_passing(database)
         if connection is None and (positions := pieces.let_in(jobs)):
             answers = await _joined(database, answers, positions)
         return answers

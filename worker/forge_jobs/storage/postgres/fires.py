@@ -5,11 +5,10 @@ second finds that `next_fire_at` is no longer what it was, and does nothing.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from forge_jobs.errors import StorageBusy, StorageUnavailable
+from forge_jobs.errors import StorageBusy
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
@@ -18,7 +17,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.crons import COLUMNS, cron_config
 from forge_jobs.storage.postgres.enqueue import SMALL_BATCH, enqueue_many
-from forge_jobs.storage.postgres.groups import settle_all
+from forge_jobs.storage.postgres.groups import settle_in_passing
 from forge_jobs.storage.postgres.leadership import LEADS
 
 JOIN_WAIT = 0.5
@@ -91,8 +90,7 @@ class PostgresFires:
                 raise
             fired = await self._fired(cron, fires, next_fire_at, epoch, joins=False)
         if job.groups is not None:
-            with suppress(StorageUnavailable):  # then a worker sees to it
-                await settle_all(self._database)
+            await settle_in_passing(self._database)
         return fired
 
     @tried_again

@@ -1,5 +1,6 @@
 """Groups in PostgreSQL. The functions of the schema decide who gets a place, under the lock of the group's row; see there."""
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import (
+    ForgeError,
     JobNotFound,
     KeyBusy,
     StorageBusy,
@@ -44,6 +46,9 @@ FROM {{schema}}.settle_next({AT_ONCE})
 """
 
 SETTLED = "DELETE FROM {schema}.unsettled WHERE job_id = $1"
+
+LONGEST_IN_PASSING = 1.0
+"""Seconds for which somebody who asked for something else may wait for what groups need."""
 
 GLANCE = 0.05
 """Seconds for which a job that is to be cancelled may be locked; then the next look finds it again."""
@@ -298,6 +303,16 @@ async def settle(database: PostgresDatabase, joined: asyncpg.Record | dict[str, 
 async def settle_all(database: PostgresDatabase) -> None:
     """What transactions that are committed have left to do for groups is done, but for what others have locked."""
     await _cancel(database, await hand_over(database))
+
+
+async def settle_in_passing(database: PostgresDatabase) -> None:
+    """As `settle_all`, by whoever has committed what was asked for, so that what fails here, or takes long, is no error of that.
+
+    A worker sees to it then, and says what is wrong.
+    """
+    with suppress(ForgeError, TimeoutError):
+        async with asyncio.timeout(LONGEST_IN_PASSING):
+            await settle_all(database)
 
 
 async def hand_over(database: PostgresDatabase) -> Sequence[int] | None:
