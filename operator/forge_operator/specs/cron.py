@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from forge_jobs import Group, Missed
+from forge_jobs import Group, Missed, Overflow
 from forge_jobs.model import LONGEST_TENANT, MOST_PLACES
 from forge_operator.specs.bounds import LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.fields import as_written, attempts, choice, flag, part, seconds, text, whole
@@ -64,8 +64,7 @@ class CronGroupSpec(Section):
     @property
     def said(self) -> Group:
         """The group in the library's words."""
-        words = {GroupOverflow.DROP_NEWEST: "drop_newest", GroupOverflow.CANCEL_RUNNING: "cancel_running"}
-        return Group(self.name, self.limit, words.get(self.overflow, "wait"))
+        return Group(self.name, self.limit, Overflow[self.overflow.name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

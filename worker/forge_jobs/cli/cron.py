@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from forge_jobs.cli import values
+from forge_jobs.cli import grouped, values
 from forge_jobs.cli.asking import DryRun
 from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.grouped import GroupLimit, WhenFull
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
 from forge_jobs.cli.output import Report
@@ -17,7 +18,6 @@ from forge_jobs.errors import InvalidCron
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.cron_options import MOST_MISSED, CronValues
 from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
-from forge_jobs.model.group import MOST_PLACES, Overflow
 from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.rules.cron_times import parse
@@ -121,18 +121,8 @@ async def set_cron(
             help="The group of its jobs: of the jobs of a group only so many run at once, one unless it is said. '': none.",
         ),
     ] = None,
-    group_limit: Annotated[
-        int | None,
-        Option(
-            metavar="N",
-            help="How many jobs of the group may be pending or in progress at once.",
-            parser=values.whole("--group-limit", least=1, most=MOST_PLACES),
-        ),
-    ] = None,
-    overflow: Annotated[
-        str | None,
-        Option(metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"),
-    ] = None,
+    group_limit: GroupLimit = None,
+    overflow: WhenFull = None,
     tenant: Annotated[
         str | None,
         Option(
@@ -195,7 +185,7 @@ async def set_cron(
         wanted["key"] = key or None
     if key_mode is not None:
         wanted["key_mode"] = key_mode
-    if (said := values.group(group, group_limit, overflow)) is not None:
+    if (said := grouped.said(group, group_limit, overflow)) is not None:
         wanted["group"] = said
     if tenant is not None:
         wanted["tenant"] = tenant or None

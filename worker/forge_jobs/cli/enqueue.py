@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, cast
 
-from forge_jobs.cli import values
+from forge_jobs.cli import grouped, values
 from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.grouped import GroupLimit, WhenFull
 from forge_jobs.cli.jobs import ended
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.options import Argument, CommandGroup, Option
@@ -15,7 +16,6 @@ from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.handlers.unique import CONFLICTS, EDGES, Unique
-from forge_jobs.model.group import MOST_PLACES, Overflow
 from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
@@ -172,18 +172,8 @@ async def enqueue(
             help="Its group: of the jobs of a group only so many run at once, one unless it is said. '': none.",
         ),
     ] = None,
-    group_limit: Annotated[
-        int | None,
-        Option(
-            metavar="N",
-            help="How many jobs of the group may be pending or in progress at once.",
-            parser=values.whole("--group-limit", least=1, most=MOST_PLACES),
-        ),
-    ] = None,
-    overflow: Annotated[
-        str | None,
-        Option(metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"),
-    ] = None,
+    group_limit: GroupLimit = None,
+    overflow: WhenFull = None,
     tenant: Annotated[
         str | None,
         Option(metavar="TEXT", help="On whose behalf it is: the tenants of a queue take turns."),
@@ -243,7 +233,7 @@ async def enqueue(
         options["key_mode"] = key_mode
     if unique := _unique(unique_by, unique_within, debounce, max_wait, edge, on_conflict, latest):
         options["unique"] = unique
-    if (said := values.group(group, group_limit, overflow)) is not None:
+    if (said := grouped.said(group, group_limit, overflow)) is not None:
         options["group"] = said
     if tenant is not None:
         options["tenant"] = tenant

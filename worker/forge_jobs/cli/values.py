@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.group import MOST_PLACES, Group, Overflow
+from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import FOREVER, KEY_MODES, KeyMode
 from forge_jobs.rules.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.rules.duration import in_words, parse_duration
@@ -140,19 +140,6 @@ def group_limit(text: str, name: str = "--group-limit") -> int | None:
     raise InvalidInput(
         f"{name} is {text!r}, allowed is a whole number from 1 to {MOST_PLACES:,}, or none for 1."
     )
-
-
-def group(name: str | None, limit: int | None, overflow: str | None) -> Group | tuple[()] | None:
-    """Return the group that --group, --group-limit and --overflow say, () for no group; None: they are not given.
-
-    Raises InvalidInput.
-    """
-    if name:
-        return Group(name, limit, overflow or Overflow.WAIT)
-    if limit is not None or overflow is not None:
-        given = "is not" if name is None else "is ''"
-        raise InvalidInput(f"--group-limit or --overflow is given and --group {given}, allowed is both.")
-    return None if name is None else ()
 
 
 def timeout(text: str, name: str = "--timeout") -> timedelta | None:
