@@ -2,10 +2,11 @@
 
 from benchmarks import child
 from benchmarks.bench import Bench, NotAllDone, Sample, rates
-from benchmarks.line import AtLeast, Line
+from benchmarks.line import AtLeast, AtMostTimes, Line
 
 KEYS_FACTOR = 10  # times the jobs of a run: a million
 HOT_SHARE = 10  # a tenth of the jobs: ten thousand
+# What was logged is in the rows of the keys, and the next spends may be logged.
 IN_ROWS = "SELECT forge_jobs.end_log(scope) FROM forge_jobs.rate_limit; UPDATE forge_jobs.rate_limit SET unlogged_at = NULL"
 SPENT = "SELECT sum(full_at) FROM forge_jobs.rate_key"
 ROWS = "SELECT count(*) FROM forge_jobs.rate_key"
@@ -33,6 +34,13 @@ def drain(bench: Bench, keys: int, hot: int, *, is_limited: bool) -> Sample:
     return sample
 
 
+def served(samples: list[Sample]) -> list[float]:
+    """Return how many microseconds of its processor the server took for a job; none where /proc does not tell."""
+    return [
+        1_000_000 * sample.server_cpu / sample.jobs for sample in samples if sample.server_cpu is not None
+    ]
+
+
 def swept(bench: Bench, keys: int, hot: int) -> list[float]:
     """Let all keys be used no more, and sweep; return how many milliseconds each look took."""
     with bench.server.fresh(filled(bench, keys, hot)) as url, bench.doing(f"sweeping {keys:,} keys"):
@@ -58,5 +66,13 @@ def measure(bench: Bench) -> list[Line]:
     return [
         Line(what, "jobs/s", ours, f"{few} in use", rates(samples[few]), AtLeast(0.85)),
         Line(what, "jobs/s", ours, without, rates(samples[without]), AtLeast(0.85)),
+        Line(
+            "server's time a job, limited by key",
+            "µs",
+            served(samples[many]),
+            without,
+            served(samples[without]),
+            AtMostTimes(1.15),
+        ),
         Line(f"look of the sweep, {many} used no more", "ms", swept(bench, keys, hot)),
     ]

@@ -31,8 +31,11 @@ class ProcessTokens(Protocol):
     def taken(self) -> "Taken":
         """Return what a run has taken that begins now: nothing."""
 
+    def has_paid(self, job_id: int) -> bool:
+        """Whether all tokens of keys that the job, which begins now, needs to begin were taken ahead; they are spent then."""
+
     async def pays(self, job_id: int) -> bool:
-        """Return whether all tokens of keys that the job, which begins now, needs to begin were taken ahead; they are spent then."""
+        """As `has_paid`, as soon as what was asked for the job is answered."""
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""

@@ -20,6 +20,7 @@ import msgspec
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
 from forge_jobs.model.permit import AT_ONCE, Granted, Permit, PermitRequest, Taken
+from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -98,8 +99,6 @@ class KeyTokens:
 
     async def pays(self, job_id: int) -> bool:
         """As `has_paid`, as soon as what was asked for the job is answered."""
-        if self.has_paid(job_id):
-            return True
         if prepaid := self.prepaid.get(job_id):
             await prepaid.told.wait()
         if advance := self.advances.get(job_id):
@@ -122,6 +121,19 @@ class KeyTokens:
                 return False
         del self.advances[job_id]
         return True
+
+    def unused(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Return those of jobs for which something was asked that they have not used."""
+        if not (self.advances or self.prepaid):
+            return []
+        job_ids = [verdict.run.claim.job_id for verdict in verdicts]
+        if self.advances.keys().isdisjoint(job_ids) and self.prepaid.keys().isdisjoint(job_ids):
+            return []
+        return [
+            verdict
+            for verdict, job_id in zip(verdicts, job_ids, strict=True)
+            if job_id in self.advances or job_id in self.prepaid
+        ]
 
     async def keep(self, job_ids: Iterable[int]) -> None:
         """Of these jobs, which do not go on here, those that were granted tokens and have not used them find them when they ask

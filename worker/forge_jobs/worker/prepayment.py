@@ -41,23 +41,25 @@ class Prepayment:
         """The tokens of these jobs, which are about to wait in the hand, are asked for."""
         if not self._prices:
             return
-        together: dict[_Price, dict[int, str]] = {}
+        by_kind: dict[str, list[Claim]] = {}
         for claim in claims:
-            price = self._prices.get(claim.kind)
-            if price is None:
-                continue
-            if price.only is None:
+            by_kind.setdefault(claim.kind, []).append(claim)
+        for kind, its in by_kind.items():
+            if (price := self._prices.get(kind)) is not None:
+                self._pay(price, its)
+
+    def _pay(self, price: "_Price", claims: Sequence[Claim]) -> None:
+        if price.only is None:
+            for claim in claims:
                 if tokens := price.of(claim):
                     self._tokens.take_ahead(claim.job_id, tokens)
-            elif (key := price.key_of(claim)) is not None:
-                together.setdefault(price, {})[claim.job_id] = key
-        for price, keys in together.items():
-            scope, cost = cast("tuple[str, float]", price.only)
-            if len(keys) >= TOGETHER:
-                self._tokens.take_ahead_for_all(scope, cost, keys)
-            else:
-                for job_id, key in keys.items():
-                    self._tokens.take_ahead(job_id, [(scope, key, cost)])
+            return
+        (scope, cost), keys = price.only, price.keys_of(claims)
+        if len(keys) >= TOGETHER:
+            self._tokens.take_ahead_for_all(scope, cost, keys)
+        else:
+            for job_id, key in keys.items():
+                self._tokens.take_ahead(job_id, [(scope, key, cost)])
 
 
 def _is_plain(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:
@@ -72,14 +74,18 @@ class _Price:
 
     def __init__(self, limits: Sequence[KeyLimit], defaults: Mapping[str, Any]) -> None:
         by = [(limit, limit.by) for limit in limits if isinstance(limit.by, str)]
-        self._parts = [(limit, name, defaults.get(name)) for limit, name in by]
-        fields: list[Any] = [(name, Any, msgspec.UNSET) for name in dict.fromkeys(name for _, name in by)]
-        keys = msgspec.defstruct("Keys", fields, gc=False)
+        fields = {name: f"key_{number}" for number, name in enumerate(dict.fromkeys(name for _, name in by))}
+        self._parts = [(limit, fields[name], defaults.get(name)) for limit, name in by]
+        keys = msgspec.defstruct(
+            "Keys",
+            [(field, Any, msgspec.UNSET) for field in fields.values()],
+            rename={field: name for name, field in fields.items()},
+            gc=False,
+        )
         self._decoders: Mapping[str, Any] = {
             "json": msgspec.json.Decoder(keys).decode,
             "msgpack": msgspec.msgpack.Decoder(keys).decode,
         }
-        self._name = by[0][1]
         only = limits[0] if len(limits) == 1 else None
         self.only = None if only is None else (only.scope, cast(float, only.cost))
         """The scope and the cost, where there is one limit."""
@@ -91,26 +97,27 @@ class _Price:
         try:
             read = decode(claim.payload)
             return [
-                limit.tokens_for(default if (value := getattr(read, name)) is msgspec.UNSET else value)
-                for limit, name, default in self._parts
+                limit.tokens_for(default if (value := getattr(read, field)) is msgspec.UNSET else value)
+                for limit, field, default in self._parts
             ]
         except UNREADABLE:
             return []
 
-    def key_of(self, claim: Claim) -> str | None:
-        """Return the key for the only limit; None where it cannot be told."""
-        if (decode := self._decoder(claim)) is None:
-            return None
-        try:
-            key = getattr(decode(claim.payload), self._name)
-            if (
-                type(key) is int and -MOST < key < MOST
-            ):  # nearly as often as text, and nothing is to be looked at
-                return str(key)
-            [(limit, _, default)] = self._parts
-            return limit.tokens_for(default if key is msgspec.UNSET else key)[1]
-        except UNREADABLE:
-            return None
+    def keys_of(self, claims: Sequence[Claim]) -> dict[int, str]:
+        """Return the keys for the only limit, by job, where they can be told."""
+        [(limit, _, default)] = self._parts
+        decoders, keys = self._decoders, dict[int, str]()
+        for claim in claims:
+            if claim.payload is None or claim.node is not None or claim.codec not in decoders:
+                continue
+            try:
+                key = decoders[claim.codec](claim.payload).key_0
+                if type(key) is not int or not -MOST < key < MOST:  # such a number is a key as it is
+                    key = limit.tokens_for(default if key is msgspec.UNSET else key)[1]
+                keys[claim.job_id] = str(key)
+            except UNREADABLE:
+                continue
+        return keys
 
     def _decoder(self, claim: Claim) -> Any:
         """Return what reads the keys from the job's payload; None: nothing does."""

@@ -166,8 +166,8 @@ class Recorder:
         try:
             if any([verdict.throttled is not None for verdict in batch]):
                 await self._cooldowns.begin(batch)
-            if self._tokens is not None and (self._tokens.advances or self._tokens.prepaid):
-                await self._keep_tokens(self._tokens, batch)
+            if self._tokens is not None and (unbegun := self._tokens.unused(batch)):
+                await self._keep_tokens(self._tokens, unbegun)
             parts = batches.parts(batch)
             while parts:
                 await self._write(parts[-1])
@@ -182,7 +182,7 @@ class Recorder:
             self._asked_at = None
 
     async def _keep_tokens(self, tokens: KeyTokens, batch: Sequence[Verdict]) -> None:
-        """What jobs were granted that did not begin is kept for them before anybody can claim them again."""
+        """What jobs were granted that have not used it is kept for them before anybody can claim them again."""
         go_on = [verdict.run.claim.job_id for verdict in batch if not isinstance(verdict.write, End)]
         while True:
             try:

@@ -82,16 +82,15 @@ class Runners:
         self._handlers = forge.handlers.by_kind
         self._calls = calls(forge, hand.running, self._outside)
         self._telemetry = forge.telemetry
-        self._tokens, self._reports = tokens, reports
+        self._tokens, self._has_paid, self._pays = tokens, tokens.has_paid, tokens.pays
+        self._reports, self._record = reports, hand.record
         self._completions = HandlerCompletions(forge.storage, forge.telemetry, reports)
-        self._record = hand.record
         self._recorder, self._unreadable = recorder, UnreadableJobs(forge.telemetry)
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
         self._processes = Children(self._telemetry, forge.settings.processes)
         self._ended = asyncio.Event()  # all handlers, once somebody waits for that
-        self._is_waited_for = False
-        self._closed = False
+        self._is_waited_for = self._closed = False
         self._context = copy_context()  # that every job begins with
         self._loop = asyncio.get_running_loop()
         self._owner = asyncio.current_task()  # when it is cancelled, everything that runs here is cancelled
@@ -291,7 +290,8 @@ class Runners:
             if node is not None and not node.is_called:
                 result = node.result
             elif handler.placement is IN_LOOP and (
-                not handler.takes_context or (handler.pays_ahead and await self._tokens.pays(claim.job_id))
+                not handler.takes_context
+                or (handler.pays_ahead and (self._has_paid(claim.job_id) or await self._pays(claim.job_id)))
             ):
                 result = await handler.bare(**arguments)
             else:

@@ -94,6 +94,7 @@ class LeasedTokens:
     def __init__(self, tokens: Tokens, permits: Permits, telemetry: Telemetry) -> None:
         self._tokens = tokens
         self.of_keys = KeyTokens(permits, telemetry)
+        self.has_paid = self.of_keys.has_paid
         self.pays = self.of_keys.pays
         self.taken = Taken
         self.take_ahead = self.of_keys.take_ahead
