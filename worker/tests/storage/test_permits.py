@@ -558,10 +558,11 @@ async def test_jobs_that_wait_for_tokens_are_counted_by_rate_limit(storage, cloc
     await clock.freeze()
     await storage.limits.set("slow", capacity=1, refill=0.01)
     await storage.limits.set("idle", capacity=1, refill=0.01)
-    await waits(storage, *["ann"] * 5, job_id=1)  # there at once
-    for job_id in (7, 8):
+    paid, *put_off = [await enqueue(storage, delay=timedelta(hours=1)) for _ in range(3)]
+    await waits(storage, *["ann"] * 5, job_id=paid)  # there at once
+    for job_id in put_off:
         await waits(storage, "ann", "bob", cost=5, job_id=job_id)
-    await storage.permits.reserve([PermitRequest("slow", "ann", job_id=job_id) for job_id in (7, 8)])
+    await storage.permits.reserve([PermitRequest("slow", "ann", job_id=job_id) for job_id in put_off])
 
     assert await storage.permits.waiting() == {"api": 2, "slow": 1}
 
@@ -569,6 +570,18 @@ async def test_jobs_that_wait_for_tokens_are_counted_by_rate_limit(storage, cloc
     assert await storage.permits.waiting() == {"api": 1, "slow": 1}
     await clock.advance(minutes=1)
     assert await storage.permits.waiting() == {"slow": 1}
+
+
+async def test_a_job_that_is_cancelled_waits_for_no_token_any_more(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    put_off = [await enqueue(storage, delay=timedelta(hours=1)) for _ in range(3)]
+    for job_id in put_off:
+        await waits(storage, "ann", job_id=job_id)
+
+    await storage.jobs.cancel(put_off[1])
+
+    assert await storage.permits.waiting() == {"api": 2}
 
 
 async def test_permits_that_come_later_now_are_kept_for_longer(storage, clock):

@@ -50,7 +50,9 @@ WAITING = """
 WITH bucket AS MATERIALIZED ({bucket})
 SELECT scope, count(DISTINCT job_id) AS jobs
 FROM {schema}.permit JOIN bucket USING (scope)
-WHERE full_at - capacity - flowed >= refill * 0.000002 GROUP BY scope ORDER BY scope
+WHERE full_at - capacity - flowed >= refill * 0.000002
+  AND EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = permit.job_id)  -- it may have been cancelled
+GROUP BY scope ORDER BY scope
 """.replace("{bucket}", BUCKET)
 
 # The limit first, as whoever empties or changes it does; then the key, for which whoever spends of it is waited for. What those have

@@ -21,7 +21,9 @@ WHERE rate_limit.reset_at > ?1 AND rate_key.reset_at > ?1 ORDER BY scope, key
 
 WAITING = f"""
 SELECT scope, count(DISTINCT job_id) FROM permit JOIN rate_limit USING (scope)
-WHERE full_at - capacity - ({FLOWED}) >= refill * {NEARLY}.0 / {SECOND} GROUP BY scope ORDER BY scope
+WHERE full_at - capacity - ({FLOWED}) >= refill * {NEARLY}.0 / {SECOND}
+  AND EXISTS (SELECT 1 FROM scheduled WHERE scheduled.job_id = permit.job_id)  -- it may have been cancelled
+GROUP BY scope ORDER BY scope
 """
 
 
