@@ -93,6 +93,24 @@ async def test_a_key_that_was_reset_is_emptied_with_its_limit(storage):
     assert await waits(storage, "ann", "eve", "bob") == [0.5, 0.5, 0.5]
 
 
+async def test_what_was_granted_before_a_limit_was_emptied_is_not_kept_since_another_key_was_reset(
+    storage, clock
+):
+    wanted = PermitRequest("api", "bob", job_id=7)
+    old = (wanted, *(await storage.permits.reserve([wanted])))
+    await clock.advance(seconds=0.25)
+    await storage.tokens.empty("api")
+    await storage.permits.reset("api", "ann")
+
+    await storage.permits.keep([old])
+    assert await waits(storage, "bob", job_id=7) == [0.5], "it is paid anew"
+
+    await clock.advance(seconds=0.5)
+    new = (wanted, *(await storage.permits.reserve([wanted])))
+    await storage.permits.keep([new])
+    assert await waits(storage, "bob", job_id=7) == [0]
+
+
 async def test_a_key_that_was_reset_is_as_full_as_it_is_when_its_emptied_limit_becomes_smaller(storage):
     await storage.limits.set("api", capacity=100, refill=2.0)
     await storage.tokens.empty("api")

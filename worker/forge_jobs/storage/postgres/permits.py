@@ -78,16 +78,16 @@ RESERVE = (
     .replace("{wait_of_new}", WAIT.replace("{full_at}", "numbered.full_at"))
 )
 
-# One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile. Where the job waits for another
-# one, it is kept as long as that.
+# One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile; since a key was reset, only the
+# moment tells that. Where the job waits for another one, it is kept as long as that.
 KEEP = """
 INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
-SELECT given.*, greatest(now() + interval '24 hours', (
+SELECT job_id, scope, key, take, cost, full_at, greatest(now() + interval '24 hours', (
     SELECT max(until) FROM {schema}.permit AS other WHERE other.job_id = given.job_id))
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::integer[], $5::double precision[], $6::double precision[])
-    AS given (job_id, scope, key, take, cost, full_at)
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::integer[], $5::double precision[], $6::double precision[], $7::timestamptz[])
+    AS given (job_id, scope, key, take, cost, full_at, granted_at)
 JOIN {schema}.rate_limit USING (scope)
-WHERE given.full_at > void_to
+WHERE given.full_at > void_to AND (void_to < 0 AND granted_at < emptied_at) IS NOT true
 ON CONFLICT (job_id, scope, key, take) DO UPDATE
 SET cost = excluded.cost, full_at = greatest(permit.full_at, excluded.full_at),
     until = greatest(permit.until, excluded.until)
@@ -291,6 +291,7 @@ class PostgresPermits:
             [request.take for request, _ in granted],
             [request.cost for request, _ in granted],
             [permit.full_at for _, permit in granted],
+            [permit.granted_at for _, permit in granted],
         )
 
     @tried_again

@@ -71,9 +71,17 @@ class SqlitePermits:
 
     async def keep(self, granted: Sequence[Granted]) -> None:
         def keep(transaction: Transaction) -> None:
-            void_to: dict[str, float] = dict(transaction.rows("SELECT scope, void_to FROM rate_limit"))
+            limits: dict[str, tuple[float, int]] = {
+                scope: (void_to, emptied_at or 0)
+                for scope, void_to, emptied_at in transaction.rows(
+                    "SELECT scope, void_to, emptied_at FROM rate_limit"
+                )
+            }
             for request, permit in granted:
-                if permit.full_at > void_to.get(request.scope, math.inf):
+                void_to, emptied_at = limits.get(request.scope, (math.inf, 0))
+                # since a key was reset, only the moment tells that it was for tokens that were emptied away
+                is_void = void_to < 0 and micros(permit.granted_at) < emptied_at
+                if permit.full_at > void_to and not is_void:
                     # where the job waits for another one, as long as that
                     other = transaction.value(
                         "SELECT max(until) FROM permit WHERE job_id = ?", (request.job_id,)
