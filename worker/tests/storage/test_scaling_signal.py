@@ -218,6 +218,21 @@ async def test_a_group_whose_pause_is_over_has_a_job_that_is_due_for_whoever_end
     assert [queue for queue in await storage.schedule.upcoming(timedelta(0))] == ["default"]
 
 
+async def test_each_group_whose_pause_is_over_has_one_though_a_job_of_another_cannot_begin(postgres, storage):
+    end = await storage.now() + HOUR
+    await storage.kinds.pause("report", until=None, reason=None)
+    for group, kind in (("first", "report"), ("team", "work"), ("other", "work")):
+        await storage.groups.pause(group, until=end, reason=None)
+        await enqueue_many(storage, 2, kind=kind, groups=encoded([Group(group)]))
+        end += timedelta(seconds=1)
+
+    await postgres.clock.advance(hours=2)
+
+    assert await signal(postgres, "(blocked, due, workload)") == (6, 2, 2)
+    [(jobs, _)] = (await storage.schedule.upcoming(timedelta(0))).values()
+    assert jobs == 2
+
+
 @pytest.mark.parametrize("serving", [True, False])
 async def test_jobs_of_a_paused_kind_are_no_work_wherever_they_stand_and_whoever_serves_them(
     postgres, storage, serving

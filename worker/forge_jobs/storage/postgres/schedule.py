@@ -132,10 +132,12 @@ CROSS JOIN LATERAL (
              WHERE waiting.queue_id = queue.id AND waiting.until <= now() + make_interval(secs => $1)
              ORDER BY waiting.until LIMIT {limit})
             UNION ALL
-            (SELECT blocked.job_id, paused_group.until
-             FROM {schema}.paused_group JOIN {schema}.job_group USING (name)
-             JOIN {schema}.blocked ON blocked.group_id = job_group.id AND blocked.queue_id = queue.id
-             WHERE paused_group.until <= now() + make_interval(secs => $1) ORDER BY paused_group.until LIMIT 1)
+            (SELECT head.job_id, paused_group.until FROM {schema}.paused_group JOIN {schema}.job_group USING (name)
+             CROSS JOIN LATERAL (
+                 SELECT blocked.job_id FROM {schema}.blocked
+                 WHERE blocked.group_id = job_group.id AND blocked.queue_id = queue.id
+                 ORDER BY blocked.priority, blocked.pos, blocked.job_id LIMIT 1) AS head
+             WHERE paused_group.until <= now() + make_interval(secs => $1) ORDER BY paused_group.until LIMIT {limit})
             UNION ALL
             SELECT waits.job_id, now() FROM (
                 SELECT waiting.job_id, waiting.for_job FROM {schema}.waiting

@@ -3035,7 +3035,7 @@ WHERE (waiting.paused OR waiting.kind <> ALL (handled.kinds))
 -- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. Blocked
 -- jobs are no work: nobody can run them before those that have the places of their groups. Nor are those that wait for a signal. While there are no workers,
 -- nobody makes due jobs pending, ends waits whose time is over or that were for jobs that have ended, ends pauses, fires crons or sets the
--- first fire time of a new cron, so whatever is due counts as work too: of a group whose pause is over one job. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
+-- first fire time of a new cron, so whatever is due counts as work too: of each group whose pause is over one job. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
 -- that nobody has a handler for do not count as work; they have a column of their own.
 CREATE VIEW {schema}.work AS
 SELECT queue.id AS queue_id, depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.waiting, depth.in_progress,
@@ -3056,10 +3056,12 @@ CROSS JOIN LATERAL (
                     (SELECT waiting.job_id FROM {schema}.waiting
                      WHERE waiting.queue_id = queue.id AND waiting.until <= now() ORDER BY waiting.until LIMIT 1000)
                     UNION ALL
-                    (SELECT blocked.job_id
-                     FROM {schema}.paused_group JOIN {schema}.job_group USING (name)
-                     JOIN {schema}.blocked ON blocked.group_id = job_group.id AND blocked.queue_id = queue.id
-                     WHERE paused_group.until <= now() LIMIT 1)
+                    (SELECT head.job_id FROM {schema}.paused_group JOIN {schema}.job_group USING (name)
+                     CROSS JOIN LATERAL (
+                         SELECT blocked.job_id FROM {schema}.blocked
+                         WHERE blocked.group_id = job_group.id AND blocked.queue_id = queue.id
+                         ORDER BY blocked.priority, blocked.pos, blocked.job_id LIMIT 1) AS head
+                     WHERE paused_group.until <= now() LIMIT 1000)
                     UNION ALL
                     SELECT waits.job_id FROM (
                         SELECT waiting.job_id, waiting.for_job FROM {schema}.waiting
