@@ -210,6 +210,18 @@ async def test_a_sweep_folds_a_log_and_ends_one_that_nobody_writes(
     assert await spent(permits) == {4.0}
 
 
+async def test_a_log_goes_on_while_no_permit_can_be_given_back(
+    database: PostgresDatabase, permits: PostgresPermits
+) -> None:
+    used = PermitRequest("api", MANY[0], 1.0, 700)
+    await permits.keep(list(zip([used], await permits.reserve([used]), strict=True)))
+    await permits.spend("api", 1.0, MANY, JOBS)
+
+    assert not await permits.give_back(limit=10)
+
+    assert await is_logged(database)
+
+
 async def test_folding_twice_at_once_loses_nothing(
     database: PostgresDatabase, permits: PostgresPermits
 ) -> None:

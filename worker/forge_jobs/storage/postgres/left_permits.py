@@ -14,24 +14,26 @@ SELECT array_agg(job_id) FROM (
 
 # One whose moment has come may be for tokens that the job has used, and is kept so that it does not pay for them again. Where the limit
 # was changed lately, the moment of now is not the one at which they were used.
+IS_LEFT = """permit.full_at > rate_limit.void_to AND permit.full_at - rate_limit.capacity - {flowed} >= rate_limit.refill * 0.000002
+  AND coalesce(rate_limit.changed_at <= now() - interval '1 day', true)
+  AND (EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = permit.job_id)
+       OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = permit.job_id))""".replace("{flowed}", FLOWED)
+
+# What was spent since a permit was given has to be in the row of its key.
+END_LOGS = """
+SELECT {schema}.end_log(scope) FROM {schema}.rate_limit
+WHERE is_logged AND EXISTS (
+    SELECT FROM {schema}.permit WHERE permit.scope = rate_limit.scope AND permit.job_id = ANY ($1::bigint[]) AND {is_left})
+""".replace("{is_left}", IS_LEFT)
+
 # Nobody is waited for: whoever uses one of them just then keeps it, and a key that is used just then is looked at again.
 LEFT = """
 SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.cost, permit.full_at, rate_key.full_at AS stands_at,
        rate_limit.refill * 0.000002 AS nearly
 FROM {schema}.permit JOIN {schema}.rate_key USING (scope, key) JOIN {schema}.rate_limit USING (scope)
-WHERE permit.job_id = ANY ($1::bigint[]) AND permit.full_at > rate_limit.void_to AND NOT rate_limit.is_logged
-  AND permit.full_at - rate_limit.capacity - {flowed} >= rate_limit.refill * 0.000002
-  AND coalesce(rate_limit.changed_at <= now() - interval '1 day', true)
-  AND (EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = permit.job_id)
-       OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = permit.job_id))
+WHERE permit.job_id = ANY ($1::bigint[]) AND NOT rate_limit.is_logged AND {is_left}
 FOR KEY SHARE OF rate_limit SKIP LOCKED FOR UPDATE OF permit, rate_key SKIP LOCKED
-""".replace("{flowed}", FLOWED)
-
-# What was spent since a permit was given has to be in the row of its key.
-END_LOGS = """
-SELECT {schema}.end_log(scope) FROM {schema}.rate_limit
-WHERE is_logged AND scope IN (SELECT scope FROM {schema}.permit WHERE job_id = ANY ($1::bigint[]))
-"""
+""".replace("{is_left}", IS_LEFT)
 
 GIVE_BACK = """
 WITH back AS (
