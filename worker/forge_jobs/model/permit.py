@@ -48,9 +48,8 @@ class Spent(NamedTuple):
     """What became of requests for tokens at once."""
 
     at: datetime
-    full_at: Sequence[
-        float | None
-    ]  # as `full_at` of a permit, of each request; None: nothing was spent for it
+    full_at: Sequence[float | None]
+    """As `full_at` of a permit, of each request; None: nothing was spent for it."""
 
 
 @dataclass(frozen=True, slots=True)

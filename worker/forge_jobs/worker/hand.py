@@ -20,10 +20,7 @@ from forge_jobs.worker.served_queue import ServedQueue
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 1000  # jobs
 SHARE_LEFT = 0.5  # of those, with which more are claimed
-MOST_EARLY, SHARE_EARLY = (
-    1500,
-    2 / 3,
-)  # the same where jobs have to pay between their claim and their beginning
+MOST_EARLY, SHARE_EARLY = 1500, 2 / 3  # the same where jobs pay after their claim, before they begin
 SHARES = 3  # queues, of as many as there may be, that what is claimed ahead comes from
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 WEIGHT = 0.05  # of one job in the mean

@@ -28,9 +28,7 @@ from forge_jobs.worker.prepaid import Answer, Prepaid
 
 MOST_AT_ONCE = 1000  # requests of one statement
 RETRY = 1.0  # seconds, when the database cannot be asked
-LONGEST_ANSWER = (
-    2.0  # seconds for which outcomes wait until it is known what a job that has not begun was granted
-)
+LONGEST_ANSWER = 2.0  # seconds for which outcomes wait to learn what jobs that have not begun were granted
 
 
 @dataclass(slots=True)

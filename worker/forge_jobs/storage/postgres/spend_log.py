@@ -1,13 +1,13 @@
 """The spend log of a rate limit in PostgreSQL: what a whole claim spends of its keys is one row.
 
-A worker keeps in its memory where the buckets of the keys stand that it has met, and reads what others have written. So
-it decides by itself, and writes what it has decided behind the last row that it knows. Where another one was faster, the
-row is refused, and it reads and decides anew.
+A worker remembers where the buckets of the keys that it has met stand, and reads what others have written. So it decides
+by itself, and writes what it has decided behind the last row that it knows. If another worker was faster, the row is
+refused, and it reads on and decides anew.
 
-It decides for a moment that is just over by the database's clock. Whatever the moments of the rows are, and in
-whatever order: a row leaves a bucket at most as far ahead as its capacity at the row's moment, and never less far than
-the row before did plus what it has spent. So between any two moments no more is spent than the capacity and what
-flows meanwhile.
+It decides for a moment that has just passed by the database's clock. The moments of the rows need not be in their order:
+each row leaves a bucket at most its capacity ahead of what had flowed by the row's moment, and at least as far as the row
+before left it, plus what the row spends. So between any two moments no more is spent than the capacity and what flows
+meanwhile.
 """
 
 import secrets
@@ -25,9 +25,9 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
 SEPARATOR = "\x1f"
-TRIES = 4  # while others write; then the log is ended, and whoever has other keys is not in the way
-REST = 30.0  # seconds for which the keys stay in their rows after a log was ended
-LONG, LONGEST = 500, 1000  # rows that are not folded into those of the keys
+TRIES = 4  # while others write; then the log is ended, and only who spends of the same keys is in the way
+REST = 30.0  # seconds after the end of a log before another one is begun
+LONG, LONGEST = 500, 1000  # rows that a log may have before a sweep, or whoever writes it, folds it
 MOST_KEYS = 200_000  # whose buckets are remembered
 LATE = 1.0  # seconds between the moment for which tokens are spent and that at which it is written, at most
 
@@ -35,8 +35,8 @@ BEGIN = """
 WITH free AS (
     SELECT scope FROM {schema}.rate_limit
     WHERE scope = $1 AND NOT is_logged AND refill > 0 AND coalesce(unlogged_at < now() - make_interval(secs => $2), true)
-      AND emptied <= {flowed}  -- else some keys are full and others not, though nothing is spent of them
-    FOR UPDATE SKIP LOCKED  -- nobody spends of the rows of its keys then
+      AND emptied <= {flowed}  -- else a key of which nothing was spent may not be full
+    FOR UPDATE SKIP LOCKED  -- nobody is spending of the rows of its keys
 ), begun AS (
     UPDATE {schema}.rate_limit SET is_logged = true FROM free WHERE rate_limit.scope = free.scope RETURNING rate_limit.scope
 )
@@ -57,7 +57,7 @@ UNION ALL (
     SELECT 'log', now(), number, behind, stamp, keys, full_at FROM {schema}.spend_log WHERE scope = $1 AND number > $2 ORDER BY number)
 """.replace("{flowed}", FLOWED)
 
-# Where a job has a permit that was kept for it, it must not pay anew.
+# Nothing is written where a permit was kept for one of the jobs, which must not pay anew.
 WRITE = """
 WITH bucket AS MATERIALIZED (
     SELECT refill, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 AND is_logged FOR KEY SHARE
@@ -79,7 +79,7 @@ END = "SELECT {schema}.end_log($1)"
 
 FOLD = "SELECT {schema}.fold_spends($1, $2)"
 
-# Few rows stay, so that a key that is used all the time has its own row written seldom.
+# A log is folded only when it is long, so that the row of a key that is used all the time is seldom written.
 FOLD_ALL = """
 SELECT CASE WHEN log.written_at < now() - make_interval(secs => $1) THEN {schema}.end_log(scope)
             WHEN log.rows > $2 THEN {schema}.fold_spends(scope, log.number) END
@@ -96,18 +96,21 @@ async def end_log(database: PostgresDatabase, scope: str, *, connection: Any = N
 
 
 async def fold_logs(database: PostgresDatabase) -> None:
-    """What is in long logs, but for the last row, is in the rows of the keys; logs that nobody writes are ended."""
+    """Long logs are in the rows of the keys, but for their last rows; logs that nobody writes any more are ended."""
     await database.execute(FOLD_ALL, REST, LONG)
 
 
 class Decided(NamedTuple):
     """What is to be written of a claim."""
 
-    reached: list[
-        float | None
-    ]  # where the bucket of its key stands with each request; None: the tokens are not there
-    stands: dict[str, float]  # where the buckets stand of which something is spent
-    flowed: float  # tokens, at the moment for which that is so
+    reached: list[float | None]
+    """Where the bucket of its key stands after each request; None: it has not got the tokens."""
+
+    stands: dict[str, float]
+    """Where the buckets stand afterwards, of the keys of which something is spent."""
+
+    flowed: float
+    """The tokens that have flowed by the moment for which this was decided."""
 
 
 class SpendLog:
@@ -171,12 +174,12 @@ class SpendLog:
         return None
 
     def _decide(self, costs: Sequence[float], keys: Sequence[str]) -> Decided:
-        # A little less than have flowed since then by our clock: what is spent for a moment in the past is not spent too early.
+        # A little less than has flowed by our clock: spending for a moment in the past is never too early.
         flowed = self._flowed + self._refill * max(0.0, 0.999 * (time.monotonic() - self._answered) - 0.001)
         end = flowed + self._capacity + self._refill * 0.000002
         stands, spent = self._stands, dict[str, float]()
         reached: list[float | None] = []
-        later = set[str]()  # keys that have too little for one: nobody gets in before it
+        later = set[str]()  # keys that had too little for a request: nobody gets in before it
         for key, cost in zip(keys, costs, strict=True):
             stand = spent.get(key) or stands[key]
             full_at = (stand if stand > flowed else flowed) + cost
