@@ -69,11 +69,11 @@ async def _fire(
     storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: LeaderEpoch
 ) -> datetime:
     fires, next_fire_at = cron_times.due(config, now)
-    enqueued = await storage.fires.fire(config, fires, next_fire_at, epoch=epoch)
-    if fires:
-        new = sum(not job.duplicate for job in enqueued)
+    answers = await storage.fires.fire(config, fires, next_fire_at, epoch=epoch)
+    if answers:  # else there was nothing to fire, or somebody else has done it
+        skipped = sum(answer.duplicate for answer in answers)
         late = (now - fires[-1]).total_seconds()
-        telemetry.emit(CronFired(config.name, fires, new, len(fires) - new, late))
+        telemetry.emit(CronFired(config.name, fires, len(answers) - skipped, skipped, late))
     return next_fire_at
 
 

@@ -96,7 +96,8 @@ async def fire(storage: Storage, name: str, epoch: str) -> int:
     cron = await storage.crons.get(name)
     fires = [] if cron.next_fire_at is None else [cron.next_fire_at]
     later: datetime | None = None
-    return len(await storage.fires.fire(cron, fires, later, epoch=int(epoch)))
+    answers = await storage.fires.fire(cron, fires, later, epoch=int(epoch))
+    return sum(not answer.duplicate for answer in answers)
 
 
 ACTIONS = {

@@ -97,8 +97,9 @@ async def test_a_fire_whose_key_another_job_has_is_skipped_and_counted(storage, 
     await storage.crons.set(replace(nightly, key="report"))
     await storage.jobs.enqueue(job("report", key="report"))
 
-    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
+    [answer] = await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
 
+    assert answer.duplicate
     assert (await storage.crons.get("nightly")).skipped == 1
 
 
@@ -106,7 +107,8 @@ async def test_fires_within_a_time_that_is_said_are_skipped_and_counted(storage,
     await clock.freeze()
     await storage.crons.set(replace(nightly, hold=HOLD))
 
-    [first] = await storage.fires.fire(nightly, [NIGHT, NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch)
+    first, skipped = await storage.fires.fire(nightly, [NIGHT, NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch)
+    assert (skipped.id, skipped.duplicate) == (first.id, True)
     await clock.advance(hours=1)
     [second] = await storage.fires.fire(
         await storage.crons.get("nightly"), [NIGHT + 2 * DAY], NIGHT + 3 * DAY, epoch=epoch

@@ -28,7 +28,7 @@ async def fire(storage, epoch):
         present = await storage.crons.get("nightly")
         moments = [NIGHT + number * DAY for number in range(times)]
         made = await storage.fires.fire(present, moments, NIGHT + times * DAY, epoch=epoch)
-        return [job.id for job in made]
+        return [job.id for job in made if not job.duplicate]
 
     return fire
 

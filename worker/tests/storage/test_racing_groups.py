@@ -30,7 +30,8 @@ async def fire(storage, dice, epoch):
     name, groups = f"cron-{dice.random()}", encoded(GROUPS[dice.choice(list(GROUPS))])
     await storage.crons.set(cron(name, kind="work", groups=groups, next_fire_at=NIGHT))
     moments = [NIGHT + number * timedelta(days=1) for number in range(dice.randint(1, 4))]
-    return len(await storage.fires.fire(await storage.crons.get(name), moments, None, epoch=epoch))
+    answers = await storage.fires.fire(await storage.crons.get(name), moments, None, epoch=epoch)
+    return sum(not answer.duplicate for answer in answers)
 
 
 async def produce(storage, database, dice, turn, epoch):

@@ -26,12 +26,13 @@ class Fires(Protocol):
         *,
         epoch: LeaderEpoch,
     ) -> list[Enqueued]:
-        """One job for each of `fires` is enqueued and the cron moved on to `next_fire_at`, together.
+        """One job for each of `fires` is enqueued and the cron moved on to `next_fire_at`, together; return the answers.
 
         Nothing happens (and nothing is returned) when schedule or `next_fire_at` of `cron` are no
         longer what the row says, or `epoch` no longer leads. A fire time that has a job already gets no
         second one, and `last_error` is cleared. Without `overlap`, fires are counted as skipped while a job of the cron lives; and
-        so are those whose key or hold another job has, and those that a group drops. Jobs join their groups, and take their turns.
+        so are those whose key or hold another job has, and those that a group drops: their answers are duplicates. Jobs join their
+        groups, and take their turns.
         """
 
     async def note_error(self, name: str, error: str | None, *, epoch: LeaderEpoch) -> None:

@@ -146,4 +146,4 @@ class PostgresFires:
             len(moments) - len(fired),
             connection=connection,
         )
-        return list(fired.values())
+        return answers

@@ -68,18 +68,17 @@ def _fire(
         return []
     job = get(transaction, cron.name).job()
     answers: list[Enqueued] = []
-    skipped = 0
     for fire_at in sorted(map(micros, fires)):
         if transaction.row("SELECT 1 FROM fire WHERE cron_id = ? AND fire_at = ?", (cron_id, fire_at)):
             continue
         [enqueued] = enqueue(transaction, [job])
-        if enqueued.duplicate:
-            skipped += 1
-            continue
-        transaction.execute(
-            "INSERT INTO fire (cron_id, fire_at, job_id) VALUES (?, ?, ?)", (cron_id, fire_at, enqueued.id)
-        )
         answers.append(enqueued)
+        if not enqueued.duplicate:
+            transaction.execute(
+                "INSERT INTO fire (cron_id, fire_at, job_id) VALUES (?, ?, ?)",
+                (cron_id, fire_at, enqueued.id),
+            )
+    skipped = sum(answer.duplicate for answer in answers)
     transaction.execute(
         """
         UPDATE cron
