@@ -549,6 +549,7 @@ CREATE TABLE {schema}.rate_key (
     reset_at    timestamptz,  -- when it was made full by hand: nothing is for it that was emptied, or given out, before
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
+CREATE INDEX rate_key_reset ON {schema}.rate_key (reset_at) WHERE reset_at IS NOT NULL;
 
 -- What whole claims have spent of the keys of a rate limit, each in one row behind that of the one before: whoever writes
 -- a row has read all before it. A worker that has them in its memory decides by itself which of its jobs have their tokens,
