@@ -475,8 +475,9 @@ async def test_the_leader_tells_how_many_jobs_wait_for_tokens_and_no_label_names
     metrics, awaited = Metrics(telemetry), AwaitedTokens(storage.permits, telemetry)
     for scope in ("slack", "model"):
         await storage.limits.set(scope, capacity=1, refill=0.001)
-    wanted = [PermitRequest("slack", "ada", job_id=job_id) for job_id in (1, 2, 3, 3)]
-    await storage.permits.reserve([*wanted, PermitRequest("model", "bob", job_id=1)])
+    one, two, three = [await factories.enqueue(storage, delay=timedelta(hours=1)) for _ in range(3)]
+    wanted = [PermitRequest("slack", "ada", job_id=job_id) for job_id in (one, two, three, three)]
+    await storage.permits.reserve([*wanted, PermitRequest("model", "bob", job_id=one)])
 
     await awaited.tell()
     page = await scraped(metrics)
