@@ -286,6 +286,16 @@ async def test_a_worker_forgets_keys_when_there_are_too_many_to_remember(
     assert len(permits._spends._logs["api"]._stands) <= 100 + 2 * 60
 
 
+async def test_nothing_is_remembered_of_limits_of_which_little_is_spent_at_once(
+    database: PostgresDatabase, permits: PostgresPermits
+) -> None:
+    for tenant in range(5):
+        await PostgresLimits(database).set(f"tenant{tenant}", capacity=5, refill=SLOW)
+        await permits.reserve([PermitRequest(f"tenant{tenant}", "ann")])
+
+    assert not permits._spends._logs
+
+
 async def test_a_limit_that_is_in_use_elsewhere_keeps_nobody_waiting(
     database: PostgresDatabase, another: Workers
 ) -> None:

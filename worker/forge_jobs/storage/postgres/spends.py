@@ -81,10 +81,10 @@ class Spends:
     ) -> Spent:
         """See `Permits.spend`; each request has a cost of its own, and may be for no job."""
         spent: Spent | None = None
-        log = self._log(scope)
         if keys and not self._is_scarce:
-            if log.is_known or len(keys) >= LOGGED:
-                spent = await log.spend(costs, keys, job_ids)
+            log = self._logs.get(scope)  # none is remembered where little is spent at once
+            if len(keys) >= LOGGED or (log is not None and log.is_known):
+                spent = await self._log(scope).spend(costs, keys, job_ids)
             if spent is None and len(keys) >= MANY:
                 spent = await self._in_rows(scope, costs, keys, job_ids)
         self._is_scarce = spent is not None and 2 * spent.full_at.count(None) > len(keys)
