@@ -207,7 +207,8 @@ WITH page AS MATERIALIZED (
 ), unused AS (
     DELETE FROM {schema}.rate_key
     WHERE ctid = ANY (ARRAY(SELECT place FROM page AS rate_key JOIN bucket USING (scope) WHERE {is_unused}))
-      AND EXISTS (SELECT FROM bucket WHERE bucket.scope = rate_key.scope AND {is_unused})
+      AND full_at <= (SELECT flowed FROM bucket WHERE bucket.scope = rate_key.scope)
+      AND (reset_at IS NULL OR (SELECT {is_unused} FROM bucket WHERE bucket.scope = rate_key.scope))
 )
 SELECT count(*) AS keys, (max(ARRAY[scope, key]))[1] AS scope, (max(ARRAY[scope, key]))[2] AS key FROM page
 """.replace("{bucket}", BUCKET).replace("{is_unused}", IS_UNUSED)
