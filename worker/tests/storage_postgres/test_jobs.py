@@ -11,7 +11,7 @@ from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
 from forge_jobs.model.match import Move
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.storage.postgres import history, job_rows, next_jobs
+from forge_jobs.storage.postgres import history, job_filter, job_rows, next_jobs
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
@@ -140,7 +140,7 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
     if is_analyzed:
         await database.execute("ANALYZE")
     now = await database.fetchval("SELECT now()")
-    of_queue = (100, 2**62, "work", 1)
+    of_queue = (100, 2**62, job_filter.argument("work", None, None), 1)
 
     for statement, standing in (
         (next_jobs.of_all(Move.CANCEL, State.PENDING), (0, 0, 0)),
