@@ -31,11 +31,26 @@ def server() -> Iterator[LocalPostgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def tables(server: LocalPostgres) -> str:
+    """The name of a database that has all tables. The database of a test that asks for it is a copy, which is made faster than tables."""
+    asyncio.run(_migrate(server.create_database("tables")))
+    return "tables"
+
+
+async def _migrate(url: str) -> None:
+    database = PostgresDatabase(url)
+    await database.open()
+    await PostgresSchema(database).migrate()
+    await database.close()
+
+
 @pytest.fixture
-def url(server: LocalPostgres) -> Iterator[str]:
-    """The URL of an empty database of the test's own."""
+def url(server: LocalPostgres, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database of the test's own, which is empty but for the test that asks for `tables`."""
     name = f"forge_test_{secrets.token_hex(4)}"
-    yield server.create_database(name)
+    has_tables = "tables" in request.fixturenames
+    yield server.create_database(name, request.getfixturevalue("tables") if has_tables else None)
     server.drop_database(name)
 
 

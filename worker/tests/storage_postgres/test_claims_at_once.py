@@ -9,7 +9,6 @@ from forge_jobs.storage.postgres.claiming import CLAIM
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.worker.hints import Hints
 
@@ -18,9 +17,8 @@ LOCK_TWO = "SELECT FROM {schema}.ready WHERE job_id IN (SELECT job_id FROM {sche
 
 
 @pytest.fixture
-async def ids(database: PostgresDatabase) -> list[int]:
+async def ids(database: PostgresDatabase, tables: str) -> list[int]:
     """The jobs that wait, and two workers."""
-    await PostgresSchema(database).migrate()
     for worker_id in (ME, OTHER):
         await PostgresWorkers(database).register(
             WorkerInfo(worker_id, f"worker-{worker_id}", "here", 1, "1", ("default",), ("work",), 1)

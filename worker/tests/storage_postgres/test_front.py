@@ -18,7 +18,6 @@ from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS, PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.storage.stretches import stretches
@@ -29,8 +28,7 @@ ME, QUEUE = 1, 1
 
 
 @pytest.fixture
-async def jobs(database: PostgresDatabase) -> PostgresJobs:
-    await PostgresSchema(database).migrate()
+async def jobs(database: PostgresDatabase, tables: str) -> PostgresJobs:
     await PostgresWorkers(database).register(
         WorkerInfo(ME, "me", "here", 1, "1", queues=("default",), kinds=("work",), concurrency=1)
     )

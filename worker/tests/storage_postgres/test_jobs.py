@@ -16,7 +16,6 @@ from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.queues import PostgresQueues
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.tally import fold
 from forge_jobs.storage.postgres.workers import PostgresWorkers
@@ -47,8 +46,7 @@ LEADER = "INSERT INTO {schema}.leader (worker_id, epoch, until) VALUES (1, 1, no
 
 
 @pytest.fixture
-async def jobs(database: PostgresDatabase) -> PostgresJobs:
-    await PostgresSchema(database).migrate()
+async def jobs(database: PostgresDatabase, tables: str) -> PostgresJobs:
     return PostgresJobs(database)
 
 

@@ -12,11 +12,9 @@ from forge_jobs.storage.postgres import tokens
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.permits import PostgresPermits
-from forge_jobs.storage.postgres.schema import PostgresSchema
 
 
-async def test_a_key_is_used_while_a_lease_is_under_way(database: PostgresDatabase) -> None:
-    await PostgresSchema(database).migrate()
+async def test_a_key_is_used_while_a_lease_is_under_way(database: PostgresDatabase, tables: str) -> None:
     await PostgresLimits(database).set("api", capacity=5, refill=1)
 
     async with database.transaction() as connection:
@@ -37,9 +35,8 @@ async def impatient(url: str) -> AsyncIterator[PostgresDatabase]:
 
 
 async def test_jobs_that_have_paid_pay_no_second_time_when_what_another_one_asked_with_them_is_locked(
-    database: PostgresDatabase, impatient: PostgresDatabase
+    database: PostgresDatabase, tables: str, impatient: PostgresDatabase
 ) -> None:
-    await PostgresSchema(database).migrate()
     await PostgresLimits(database).set("api", capacity=5, refill=1e-6)
     permits = PostgresPermits(impatient)
     requests = [PermitRequest("api", f"key {number}", job_id=number) for number in range(1, 21)]
@@ -57,8 +54,7 @@ async def test_jobs_that_have_paid_pay_no_second_time_when_what_another_one_aske
     assert spent == {request.key: 1 for request in requests}
 
 
-async def test_the_permits_of_a_rate_limit_are_looked_up(database: PostgresDatabase) -> None:
-    await PostgresSchema(database).migrate()
+async def test_the_permits_of_a_rate_limit_are_looked_up(database: PostgresDatabase, tables: str) -> None:
 
     indexes = await database.fetch(
         "SELECT indexdef FROM pg_indexes WHERE schemaname = 'forge_jobs' AND tablename = 'permit'"

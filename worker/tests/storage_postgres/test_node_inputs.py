@@ -7,14 +7,14 @@ from forge_jobs.model.job import NewJob
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.flows import PostgresFlows
 from forge_jobs.storage.postgres.node_inputs import READ
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS
 
 MANY = 3_000
 
 
-async def test_a_node_costs_the_same_however_large_the_join_that_follows(database: PostgresDatabase) -> None:
-    await PostgresSchema(database).migrate()
+async def test_a_node_costs_the_same_however_large_the_join_that_follows(
+    database: PostgresDatabase, tables: str
+) -> None:
     before = [NewNode(f"n{number}", NewJob("work")) for number in range(MANY)]
     join = NewNode("join", NewJob("work"), after=tuple(Edge(index) for index in range(MANY)))
     _, ids = await PostgresFlows(database).start(NewFlow("f", [*before, join]))

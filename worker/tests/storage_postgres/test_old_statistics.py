@@ -13,7 +13,6 @@ from forge_jobs.storage.postgres import claiming, outcomes
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS, OUTCOMES
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 
@@ -33,9 +32,8 @@ STATEMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 
 @pytest.fixture
-async def full(database: PostgresDatabase) -> PostgresDatabase:
+async def full(database: PostgresDatabase, tables: str) -> PostgresDatabase:
     """A database in which each of the tables holds something."""
-    await PostgresSchema(database).migrate()
     await PostgresWorkers(database).register(
         WorkerInfo(1, "me", "here", 1, "1", queues=("default",), kinds=("work",), concurrency=1)
     )

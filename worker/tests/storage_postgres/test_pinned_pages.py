@@ -7,7 +7,6 @@ from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import claiming
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 
 SLEEPING = 2_000
@@ -20,8 +19,7 @@ SELECT number, now() + interval '1 day', 1, 1, 0, 'sleeping', 128 FROM generate_
 """
 
 
-async def test_no_pin_of_a_job_that_sleeps_is_read(database: PostgresDatabase) -> None:
-    await PostgresSchema(database).migrate()
+async def test_no_pin_of_a_job_that_sleeps_is_read(database: PostgresDatabase, tables: str) -> None:
     await PostgresWorkers(database).register(
         WorkerInfo(1, "me", "here", 1, "1", queues=("default",), kinds=("work",), concurrency=1)
     )

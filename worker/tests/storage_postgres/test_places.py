@@ -10,7 +10,6 @@ from forge_jobs.model.job import State
 from forge_jobs.storage.postgres import permits, walks
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.permits import PostgresPermits
-from forge_jobs.storage.postgres.schema import PostgresSchema
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -19,8 +18,9 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from nodes(child)
 
 
-async def test_the_sweep_compares_more_of_a_key_than_its_place(database: PostgresDatabase) -> None:
-    await PostgresSchema(database).migrate()
+async def test_the_sweep_compares_more_of_a_key_than_its_place(
+    database: PostgresDatabase, tables: str
+) -> None:
     await PostgresPermits(database).sweep(limit=1)
 
     plan = await database.fetchval("EXPLAIN (FORMAT json) " + database.sql(permits.SWEEP_KEYS), "", "", 10)

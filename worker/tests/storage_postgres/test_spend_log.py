@@ -11,7 +11,6 @@ from forge_jobs.storage.postgres import limits, promises, spend_log, tokens
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.permits import PostgresPermits
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.spend_log import SpendLog
 from forge_jobs.storage.postgres.tokens import PostgresTokens
 
@@ -22,8 +21,7 @@ Workers = Callable[[], Awaitable[PostgresPermits]]
 
 
 @pytest.fixture(autouse=True)
-async def migrated(database: PostgresDatabase) -> None:
-    await PostgresSchema(database).migrate()
+async def migrated(database: PostgresDatabase, tables: str) -> None:
     await PostgresLimits(database).set("api", capacity=5, refill=SLOW)
 
 

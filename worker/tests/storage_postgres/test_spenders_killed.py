@@ -11,7 +11,6 @@ from forge_jobs.storage.postgres.buckets import FLOWED
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.permits import PostgresPermits
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from tests.storage_postgres.conftest import until
 
 CAPACITY, REFILL = 5.0, 200.0
@@ -31,9 +30,8 @@ SELECT key, max(full_at) AS full_at FROM (
 
 
 async def test_what_a_killed_process_got_is_nobody_elses(
-    database: PostgresDatabase, url: str, tmp_path: Path
+    database: PostgresDatabase, tables: str, url: str, tmp_path: Path
 ) -> None:
-    await PostgresSchema(database).migrate()
     limits, permits = PostgresLimits(database), PostgresPermits(database)
     await limits.set("api", capacity=CAPACITY, refill=REFILL)
     dice = random.Random(7)

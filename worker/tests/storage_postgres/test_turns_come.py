@@ -10,7 +10,6 @@ from forge_jobs.storage.interface.claims import START, AskedQueue
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
-from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 
 QUEUE, ME = 1, 1
@@ -24,9 +23,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-async def claims(database: PostgresDatabase) -> PostgresClaims:
+async def claims(database: PostgresDatabase, tables: str) -> PostgresClaims:
     """Claims of a worker that is registered."""
-    await PostgresSchema(database).migrate()
     here = WorkerInfo(ME, "worker-1", "here", 1, "1", ("default",), ("work",), 1)
     await PostgresWorkers(database).register(here)
     return PostgresClaims(database)
