@@ -379,6 +379,18 @@ async def test_what_was_asked_for_is_done_although_what_other_groups_need_fails(
     assert replaced.replaced
 
 
+async def test_jobs_that_are_enqueued_wait_for_a_worker_that_lets_them_in_where_that_fails(
+    storage, monkeypatch
+):
+    with monkeypatch.context() as failing:
+        failing.setattr(schedule, "JOIN", "SELECT 1 / 0 WHERE ($1::bigint[], $2::text) IS NOT NULL")
+        answers = await storage.jobs.enqueue_many([job(**ONE) for _ in range(300)])
+    await storage.schedule.make_pending()
+
+    assert len(await claim(storage, await worker(storage), limit=300)) == 1
+    assert len({answer.id for answer in answers}) == 300
+
+
 async def test_a_cron_fires_although_somebody_has_its_group_locked(storage, database):
     epoch = await leader(storage)
     await enqueue(storage, **ONE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from forge_jobs.errors import KeyBusy, NotUnique, StorageUnavailable
+from forge_jobs.errors import ForgeError, KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.model.moments import EPOCH, MICROSECOND
@@ -277,7 +277,7 @@ async def _joined(database: PostgresDatabase, answers: list[Enqueued], of: Seque
     Return the answers as they are by then.
     """
     dropped: set[int] = set()
-    with suppress(StorageUnavailable):
+    with suppress(ForgeError):  # the jobs are committed: whoever heard an error would enqueue them once more
         dropped.update(await join(database, [answers[one].id for one in of if not answers[one].duplicate]))
     return [replace(answer, dropped=True) if answer.id in dropped else answer for answer in answers]
 
