@@ -7,6 +7,7 @@ import pytest
 
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
+from forge_jobs.model.kind import Kind
 from tests.storage.factories import claim, cron, done, enqueue, enqueue_many, leader, state, worker
 
 NIGHT = datetime(2030, 1, 1, 3, tzinfo=UTC)
@@ -87,6 +88,21 @@ async def test_a_fire_that_its_group_drops_is_skipped_and_counted(storage, fire)
     assert (counts.pending, counts.blocked, counts.dead) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("facts", [{"key": "k"}, {"overlap": False}, {}])
+async def test_a_fire_that_its_group_drops_is_skipped_whatever_else_its_jobs_have(storage, fire, facts):
+    await storage.kinds.declare([Kind("report", start_by=timedelta(hours=1))], by="a test")
+    first = await enqueue(storage, groups=encoded([Group("ada")]))
+
+    assert await fire(groups=encoded([Group("ada", overflow="drop_newest")]), **facts) == []
+
+    assert [job.id for job in await storage.jobs.find()] == [first]
+    assert (await storage.crons.get("nightly")).skipped == 1
+    await storage.jobs.cancel(first)
+    [mine] = await fire(groups=encoded([Group("ada", overflow="drop_newest")]), **facts)
+    # neither a key nor a place was left behind by the one before
+    assert await state(storage, mine) is State.PENDING
+
+
 async def test_of_very_many_missed_fires_those_that_their_group_drops_are_skipped(storage, fire):
     [made] = await fire(201, groups=encoded([Group("ada", overflow="drop_newest")]))
 
@@ -131,6 +147,5 @@ async def test_a_fire_with_a_key_joins_its_group(storage, fire):
     await enqueue(storage, groups=encoded([Group("ada")]))
 
     [mine] = await fire(groups=encoded([Group("ada")]), key="k")
-    await storage.schedule.make_pending()  # as a worker does that hears of it
 
     assert await state(storage, mine) is State.BLOCKED

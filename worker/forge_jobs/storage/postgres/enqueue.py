@@ -20,6 +20,7 @@ from forge_jobs.storage.postgres.joining import JOINED
 from forge_jobs.storage.postgres.keys import holder, in_time, name, put, uniqueness
 from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
+from forge_jobs.storage.postgres.schedule import join_new
 from forge_jobs.storage.postgres.statement import filled
 
 SMALL_BATCH = 200
@@ -317,7 +318,14 @@ async def enqueue_many(
         piece = next(pieces(jobs))
         if len(piece) == len(jobs):
             return await _enqueue_batch(database, piece, connection, is_short=is_short)
-    return await enqueue_by_copy(database, jobs, connection)
+    return await _copied(database, jobs, connection, is_short=is_short)
+
+
+async def _copied(
+    database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any, *, is_short: bool
+) -> list[Enqueued]:
+    answers = await enqueue_by_copy(database, jobs, connection)
+    return await join_new(database, answers, connection) if is_short else answers
 
 
 async def _enqueue_batch(
@@ -357,7 +365,7 @@ async def _enqueue_batch(
     if unknown is not None:
         raise await unknown_queue(database, unknown, connection=connection)
     if ids is None:
-        return await enqueue_by_copy(database, jobs, connection)
+        return await _copied(database, jobs, connection, is_short=is_short)
     if not is_linked:
         return [Enqueued(job_id) for job_id in ids]
     if not is_short:

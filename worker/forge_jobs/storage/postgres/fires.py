@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from forge_jobs.errors import StorageBusy
+from forge_jobs.errors import KeyBusy, StorageBusy
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
@@ -82,10 +82,10 @@ class PostgresFires:
         epoch: LeaderEpoch,
     ) -> list[Enqueued]:
         job = cron.job()
-        joins = not job.is_put and job.key is None and (job.groups is not None or job.tenant is not None)
+        joins = not job.is_put and (job.groups is not None or job.tenant is not None)
         try:
             fired = await self._fired(cron, fires, next_fire_at, epoch, joins=joins)
-        except StorageBusy:
+        except (StorageBusy, KeyBusy):
             if not joins:
                 raise
             fired = await self._fired(cron, fires, next_fire_at, epoch, joins=False)

@@ -18,15 +18,19 @@ JOINED = """
 
 # Scheduled jobs that are dropped when they are due have ended.
 _DROPPED = "(SELECT linked.* FROM linked WHERE job_id = ANY (ARRAY(SELECT unnest(joined.dropped) FROM joined))) AS lost"
+_IS_KEPT = "(SELECT dead_retention FROM {schema}.queue WHERE queue.id = lost.queue_id) > interval '0'"
 DROPPED = f"""kept AS (
     INSERT INTO {{schema}}.finished (job_id, finished_at, queue_id, attempt, state, error, links)
     SELECT job_id, now(), queue_id, attempt, 'dead', '{DROPPED_ERROR}',
            (SELECT job.links FROM {{schema}}.job WHERE job.id = lost.job_id)
     FROM {_DROPPED}
-    WHERE (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = lost.queue_id) > interval '0'
+    WHERE {_IS_KEPT}
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (
     SELECT job_id FROM {_DROPPED} EXCEPT SELECT job_id FROM kept
 ), {endings.forgotten("unkept")}, {endings.unkeyed(_DROPPED)}, {endings.unlimited(_DROPPED)}, {endings.unheld(_DROPPED)}, mourned AS (
     INSERT INTO {{schema}}.tally (queue_id, dead) SELECT queue_id, count(*) FROM kept GROUP BY queue_id
 )"""
+
+# Those that are dropped in the transaction that enqueues them were never there.
+UNMADE = DROPPED.replace(_IS_KEPT, "false")

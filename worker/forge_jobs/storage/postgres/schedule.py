@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs.errors import StorageBusy
+from forge_jobs.model.job import Enqueued
 from forge_jobs.model.links import FAIR, LIMITED
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.joining import DROPPED, JOINED
+from forge_jobs.storage.postgres.joining import DROPPED, JOINED, UNMADE
 from forge_jobs.storage.postgres.key_wait import as_setting
 from forge_jobs.storage.postgres.statement import filled
 
@@ -74,6 +75,12 @@ MAKE_PENDING_WITHOUT_TENANTS = filled(
 JOIN = filled(
     _MAKE_PENDING,
     due=f"job_id = ANY ($1::bigint[]) AND run_at <= now() AND {_PATIENT.replace('{patience}', '$2')} ORDER BY job_id",
+)
+
+# Of the transaction that enqueues them, whose now() is before they were asked for.
+JOIN_NEW = filled(
+    _MAKE_PENDING.replace(DROPPED, UNMADE),
+    due="job_id = ANY ($1::bigint[]) AND run_at <= statement_timestamp() ORDER BY job_id",
 )
 
 DUE_OF_TENANTS = """
@@ -260,6 +267,22 @@ async def join(database: PostgresDatabase, job_ids: Sequence[int]) -> list[int]:
         await groups.settle(database, record)
         dropped += record["dropped"] or ()
     return dropped
+
+
+async def join_new(
+    database: PostgresDatabase, answers: Sequence[Enqueued], connection: Any
+) -> list[Enqueued]:
+    """Of the jobs that were enqueued in this transaction those that are due join their groups and take turns; what a group
+    drops is gone. Return the answers as they are by then. The caller settles what groups have left to do. Raises StorageBusy.
+    """
+    made = [answer.id for answer in answers if not answer.duplicate]
+    record = await database.fetchrow(JOIN_NEW, made, connection=connection)
+    assert record is not None
+    holders = dict(zip(record["dropped"] or (), record["holders"] or (), strict=True))
+    return [
+        Enqueued(holders[answer.id], duplicate=True, dropped=True) if answer.id in holders else answer
+        for answer in answers
+    ]
 
 
 async def _moved(database: PostgresDatabase, statement: str, *arguments: Any) -> int:
