@@ -350,6 +350,16 @@ async def test_what_is_due_is_pending_although_what_groups_need_fails(storage, d
         await storage.schedule.make_pending()
 
 
+async def test_what_groups_need_is_left_to_a_later_pass_where_it_takes_long(storage, database, monkeypatch):
+    await database.run("INSERT INTO unsettled (group_id) VALUES (1)")
+    with monkeypatch.context() as hurried:
+        hurried.setattr(schedule, "LONGEST_SETTLING", 0)
+        assert await storage.schedule.make_pending() == (0, schedule.HELD_FOR)
+
+    assert await storage.schedule.make_pending() == (0, None)
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
 async def test_the_fate_of_a_job_is_known_although_its_place_cannot_be_given_away(
     storage, database, monkeypatch
 ):

@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -172,7 +171,9 @@ LONGEST_GLANCES = 1.0
 """Seconds for all of them in a pass."""
 
 HELD_FOR = timedelta(seconds=0.25)
-"""How long those whose turns could not be had wait for the next pass, and so those whose waits are over and that others had locked."""
+"""How long those whose turns could not be had wait for the next pass, and so those whose waits are over and that others had locked,
+and what groups need that took too long.
+"""
 
 LOOKED_AT = 10_000
 """Among so many due jobs of tenants, those are found that do not have to wait."""
@@ -192,7 +193,7 @@ class PostgresSchedule:
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
-        count, is_full, is_held, are_waits_held = 0, False, False, False
+        count, is_full, is_held, are_waits_held, is_left = 0, False, False, False, False
         then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, FROM_THE_BEGINNING)
         assert then is not None
         waits_from = FROM_THE_BEGINNING
@@ -219,11 +220,15 @@ class PostgresSchedule:
                 count
             ):  # the next pass does it, at once: whatever goes wrong there, this one has done what was due
                 return count, timedelta(0)
-            with suppress(StorageBusy):  # others have locked it, and a later pass finds it
+            try:
                 async with asyncio.timeout(LONGEST_SETTLING):
                     await groups.settle_all(self._database)
+            except StorageBusy:
+                pass  # others have locked it, and a later pass finds it
+            except TimeoutError:
+                is_left = True
         next_in = [wait for wait in (then["wait"], then["times_out_in"]) if wait is not None]
-        if (is_held and not is_full) or are_waits_held:
+        if (is_held and not is_full) or are_waits_held or is_left:
             next_in.append(HELD_FOR)
         return count, min(next_in, default=None)
 
