@@ -4,12 +4,16 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.json import encode
 
-from forge_jobs import Forge, Kind
+from forge_jobs import CronConfig, Forge, Kind
+from forge_jobs.model.job import Hold
 from forge_jobs.rules.cron_declarations import written
 from tests.command_line import CommandLine, migrated
 from tests.storage.factories import cron, worker
@@ -204,6 +208,25 @@ def test_a_cron_has_the_group_or_the_tenant_that_is_said(cli: CommandLine):
     [first, _, third] = [cli("cron", "trigger", "a").lines[0] for _ in range(3)]
     assert first == "Job 1 is enqueued."
     assert third == "The group of the cron has no place, job 1 has it; no other is enqueued."
+
+
+def test_a_table_of_crons_shows_what_their_jobs_belong_to_where_one_says_that(cli: CommandLine):
+    async def unique(forge: Forge) -> None:
+        hold = encode(Hold(b"all", timedelta(hours=2))).decode()
+        await forge.storage.crons.set(CronConfig("c", "@daily", "k", hold=hold))
+
+    cli.fine("cron", "set", "a", "@daily", "--kind", "k", "--group", "shop")
+    assert "group" in cli("cron", "list").lines[0]
+    assert "tenant" not in cli("cron", "list").lines[0]
+    assert "unique" not in cli("cron", "list").lines[0]
+
+    cli.fine("cron", "set", "b", "@daily", "--kind", "k", "--tenant", "ada")
+    cli.using(unique)
+
+    header, *rows = cli("cron", "list").lines
+    cells = [header.index(name) for name in ("group", "tenant", "unique", "from")]
+    shown = [[row[begin:end].strip() for begin, end in pairwise(cells)] for row in rows]
+    assert shown == [["shop", "", ""], ["", "ada", ""], ["", "", "for 2 h"]]
 
 
 def test_a_cron_that_says_nothing_of_attempts_leaves_them_to_its_queue(cli: CommandLine):

@@ -21,6 +21,7 @@ from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
 from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.model.redaction import Redacted
 from forge_jobs.rules.cron_times import parse
+from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
 group = CommandGroup(help="Look at crons, set, trigger and delete them.")
@@ -307,7 +308,23 @@ def _rows(crons: Sequence[CronConfig], origins: Mapping[str, str], now: datetime
         "error",
     ]
     rows = [_row(cron, origins.get(cron.name, ""), now) for cron in crons]
+    place = columns.index("queue") + 1
+    for name, cells in reversed(_of_jobs(crons).items()):
+        if any(cells):  # few crons have any of them, and a table has to find room in a terminal
+            columns.insert(place, name)
+            for row, cell in zip(rows, cells, strict=True):
+                row.insert(place, cell)
     return Rows(columns, rows, "No crons.", frozenset({"skipped"}))
+
+
+def _of_jobs(crons: Sequence[CronConfig]) -> dict[str, list[str]]:
+    """Return what the crons say of their jobs, a cell a cron, by the name of the column."""
+    holds = [cron.job().hold for cron in crons]
+    return {
+        "group": [", ".join(group.name for group in cron.group) for cron in crons],
+        "tenant": [cron.tenant or "" for cron in crons],
+        "unique": ["" if hold is None else f"for {in_words(hold.within)}" for hold in holds],
+    }
 
 
 def _row(cron: CronConfig, origin: str, now: datetime) -> list[str]:
