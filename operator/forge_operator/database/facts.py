@@ -123,6 +123,8 @@ class FactsReader:
         self._error = None
         try:
             forge = await self._link.forge()
+            queues = tuple(await forge.queues.list())
+            # After the queues: a pause that ends between is over, and is not begun again.
             now = await forge.storage.now()
             facts = Facts(
                 forge=forge,
@@ -131,7 +133,7 @@ class FactsReader:
                 versions=await forge.versions.all(),
                 pinned=await forge.versions.pinned(),
                 workers=await forge.workers.list(),
-                queues=tuple(await forge.queues.list()),
+                queues=queues,
                 limits=tuple(await forge.limits.list()),
                 counts=tuple(await forge.jobs.counts()),
                 tenant_weights=await forge.tenants.weights(),

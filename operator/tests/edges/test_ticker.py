@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
-from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, WorkerInfo
+from forge_jobs import CronConfig, QueueConfig, SchemaOutdated, StorageUnavailable, WorkerInfo
 from forge_jobs.client import watch
+from forge_jobs.client.queues import Queues
 from forge_jobs.model import Version, VersionState
 from forge_operator.cluster.api import DEPLOYMENTS, PODS, QUEUES, Kube
 from forge_operator.cluster.reader import ClusterReader
@@ -203,6 +204,23 @@ async def test_what_was_read_before_a_change_does_not_count(stage: Stage) -> Non
     assert (await stage.forge.queues.get("mail")).concurrency == 2
     assert found["metadata"]["generation"] == 2
     assert len(stage.api.all(DEPLOYMENTS)) == 1
+
+
+async def test_the_facts_are_of_no_moment_before_their_queues(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    listed = Queues.list
+
+    async def list_queues(queues: Queues) -> Sequence[QueueConfig]:
+        found = await listed(queues)
+        seen.append(await stage.forge.storage.now())
+        return found
+
+    monkeypatch.setattr(Queues, "list", list_queues)
+    facts = await stage.facts.read(time.monotonic())
+
+    assert facts.now > seen[-1]
 
 
 async def test_a_database_that_is_away_is_asked_once_by_all_who_wait() -> None:
