@@ -88,3 +88,34 @@ async def test_a_queue_whose_jobs_have_no_tenants_any_more_is_claimed_from_as_on
 
     assert statements[-1] == statements[0]
     assert await database.fetchval(CLOCK) == come
+
+
+async def test_a_queue_without_tenants_has_no_turns_that_come_though_one_beside_it_has(
+    database: PostgresDatabase, claims: PostgresClaims
+) -> None:
+    plain = await database.fetchval("INSERT INTO {schema}.queue (name) VALUES ('plain') RETURNING id")
+    asked = [AskedQueue(QUEUE, limit=10), AskedQueue(plain, limit=10)]
+    await wait(database, 30, "a")
+    await PostgresJobs(database).enqueue_many([NewJob("work", queue="plain")] * 30)
+
+    both = [await claims.claim_from(asked, ME, limit=20) for _ in range(2)]
+
+    assert [{claim.queue_id for claim in claimed} for claimed in both] == [{QUEUE, plain}] * 2
+    told = await database.fetch("SELECT DISTINCT queue_id FROM {schema}.tenant_clock")
+    assert [record["queue_id"] for record in told] == [QUEUE]
+
+
+async def test_the_turns_of_a_queue_come_that_gets_tenants_while_one_beside_it_has(
+    database: PostgresDatabase, claims: PostgresClaims
+) -> None:
+    other = await database.fetchval("INSERT INTO {schema}.queue (name) VALUES ('other') RETURNING id")
+    asked = [AskedQueue(QUEUE, limit=10), AskedQueue(other, limit=10)]
+    await wait(database, 30, "a")
+    await claims.claim_from(asked, ME, limit=20)
+    await PostgresJobs(database).enqueue_many([NewJob("work", queue="other", tenant="b")] * 10)
+
+    claimed = await claims.claim_from(asked, ME, limit=20)
+
+    last = {claim.queue_id: claim.pos for claim in claimed}
+    told = await database.fetch("SELECT queue_id, max(pos) AS pos FROM {schema}.tenant_clock GROUP BY 1")
+    assert {record["queue_id"]: record["pos"] for record in told} == last

@@ -98,7 +98,7 @@ CLAIM = (
 # The last `pos` that was taken: the turns up to there have come.
 _CAME = """, came AS (
     INSERT INTO {schema}.tenant_clock (queue_id, priority, pos)
-    SELECT {queue}, priority, max(pos) FROM taken GROUP BY 1, 2
+    SELECT {queue}, priority, max(pos) FROM taken{which} GROUP BY 1, 2
 )"""
 
 WITH_TURNS: dict[str, str] = {}
@@ -107,10 +107,11 @@ it, and one of a tenant not for a statement after the claim.
 """
 
 
-def _claim(statement: str, queue: str = "$1") -> str:
-    """Return the claim that says nothing of turns; WITH_TURNS has the other one."""
+def _claim(statement: str, queue: str = "$1", which: str = "") -> str:
+    """Return the claim that says nothing of turns; WITH_TURNS has the other one, which says it of those of `which`."""
     plain = filled(statement, priority="", came="")
-    WITH_TURNS[plain] = filled(statement, priority=", ready.priority", came=filled(_CAME, queue=queue))
+    came = filled(_CAME, queue=queue, which=which)
+    WITH_TURNS[plain] = filled(statement, priority=", ready.priority", came=came)
     return plain
 
 
@@ -208,7 +209,9 @@ _CLAIM_FROM = (
         .replace("{many}", str(MANY)),
     )
 )
-CLAIM_FROM = _claim(_standing(_CLAIM_FROM, 11), queue="queue_id")
+CLAIM_FROM = _claim(
+    _standing(_CLAIM_FROM, 11), queue="queue_id", which=" WHERE queue_id = ANY ($13::integer[])"
+)
 CLAIM = _claim(_standing(CLAIM, 7))
 CLAIM_STRETCHES = _claim(_standing(_CLAIM_STRETCHES.replace("{more}", ""), 9))
 CLAIM_WITHOUT_KINDS = _claim(

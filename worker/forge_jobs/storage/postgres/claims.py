@@ -4,7 +4,7 @@ A claim commits without waiting for the disk: one that is lost in a crash of the
 its job ready, and every later finish flushes what came before it. A finish waits for the disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from datetime import timedelta
 from itertools import accumulate, chain
@@ -142,7 +142,7 @@ class PostgresClaims:
             for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made, links in records
         ]
         claims.sort(key=PLACE)  # RETURNING promises no order
-        await self._read_more(claims, says_turns=says_turns)
+        await self._read_more(claims, told={queue_id} if says_turns else frozenset())
         return claims
 
     async def claim_from(
@@ -158,9 +158,9 @@ class PostgresClaims:
         looked_at = [stretches(asked.hint or START, asked.hints) for asked in queues]
         ends = list(accumulate(map(len, looked_at)))
         all_stretches = list(chain.from_iterable(looked_at))
-        says_turns = any(asked.queue_id in self._fair for asked in queues)
+        fair = {asked.queue_id for asked in queues} & self._fair
         records = await self._database.claims.fetch(
-            WITH_TURNS[CLAIM_FROM] if says_turns else CLAIM_FROM,
+            WITH_TURNS[CLAIM_FROM] if fair else CLAIM_FROM,
             [asked.queue_id for asked in queues],
             worker_id,
             [asked.limit for asked in queues],
@@ -175,19 +175,21 @@ class PostgresClaims:
             ],
             limit,
             *((None, None) if standing is None else (standing.era, standing.beat_at)),
+            *([list(fair)] if fair else []),
         )
         claims = [
             Claim(job, worker_id, attempt, queue_id, *facts) for job, attempt, *facts, queue_id in records
         ]
         order = {asked.queue_id: place for place, asked in enumerate(queues)}
         claims.sort(key=lambda claim: (order[claim.queue_id], claim.priority, claim.pos))
-        await self._read_more(claims, says_turns=says_turns)
+        await self._read_more(claims, told=fair)
         return claims
 
-    async def _read_more(self, claims: Sequence[Claim], *, says_turns: bool) -> None:
+    async def _read_more(self, claims: Sequence[Claim], *, told: Set[int]) -> None:
+        """The claims have what else their jobs need. Of the queues in `told` the claim has said which turns have come."""
         links = {claim.links for claim in claims}  # few, of however many jobs
-        if says_turns:
-            self._fair -= {claim.queue_id for claim in claims}
+        if told:
+            self._fair -= told & {claim.queue_id for claim in claims}
         if not links <= ALONE:
             if not links <= END_ALONE:
                 await time_limits.read(self._database, claims)
@@ -195,9 +197,11 @@ class PostgresClaims:
                 await node_inputs.read_small(self._database.claims, claims)
                 await pins.read(self._database, claims)
             if any(has_tenant(bits) for bits in links):
-                self._fair |= {claim.queue_id for claim in claims if has_tenant(claim.links)}
-                if not says_turns:
-                    await tenants.came(self._database, claims)
+                fair = {claim.queue_id for claim in claims if has_tenant(claim.links)}
+                self._fair |= fair
+                if fair - told:
+                    untold = [claim for claim in claims if claim.queue_id in fair - told]
+                    await tenants.came(self._database, untold)
         if self.reads_meta and claims:
             await meta.read(self._database, claims)
 
