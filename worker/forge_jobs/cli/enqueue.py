@@ -104,7 +104,7 @@ async def enqueue(
         str | None,
         Option(
             metavar="TEXT",
-            help="Deduplicate: while a job of this kind with this key has not ended, enqueue no other.",
+            help="Deduplicate: while a job of this kind with this key has not ended, enqueue no other. '': none.",
         ),
     ] = None,
     key_mode: Annotated[
@@ -176,7 +176,9 @@ async def enqueue(
     overflow: WhenFull = None,
     tenant: Annotated[
         str | None,
-        Option(metavar="TEXT", help="On whose behalf it is: the tenants of a queue take turns."),
+        Option(
+            metavar="TEXT", help="On whose behalf it is: the tenants of a queue take turns. '': nobody's."
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None,
@@ -228,7 +230,7 @@ async def enqueue(
     if deadline is not None:
         options["deadline"] = values.limit(deadline, "--deadline")
     if key is not None:
-        options["key"] = key
+        options["key"] = key or None
     if key_mode is not None:
         options["key_mode"] = key_mode
     if unique := _unique(unique_by, unique_within, debounce, max_wait, edge, on_conflict, latest):
@@ -236,7 +238,7 @@ async def enqueue(
     if (said := grouped.said(group, group_limit, overflow)) is not None:
         options["group"] = said
     if tenant is not None:
-        options["tenant"] = tenant
+        options["tenant"] = tenant or None
     if tag:
         options["tags"] = tag
     async with opened(call, declares=True) as forge:

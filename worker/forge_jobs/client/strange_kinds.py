@@ -49,7 +49,11 @@ class StrangeKinds:
             return
         tenant, unique = asked.tenant or asked.group, asked.unique or asked.key
         said = {"group": asked.group, "tenant": tenant, "unique": unique, "key": asked.key}
-        left_out = [option for option in unpublished if option in said and said[option] is None]
+        left_out = [
+            option
+            for option in unpublished
+            if option in said and said[option] is None and option not in asked.none
+        ]
         if left_out:
             from forge_jobs.telemetry.events import OptionsLeftOut
 

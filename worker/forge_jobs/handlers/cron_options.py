@@ -104,8 +104,7 @@ def checked_cron(
     limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
     missed = choice(values.get("missed", Missed.LATEST), "missed", Missed)
     overlap = yes_or_no(values.get("overlap", True), "overlap")
-    none = {option for option, value in options.items() if value is None}
-    request = requested_of_cron(kind, handler, Options.given(options), codec, payload, none=none)  # type: ignore[arg-type]
+    request = requested_of_cron(kind, handler, Options.given(options), codec, payload)  # type: ignore[arg-type]
     _check_keys(request, overlap=overlap)
     job = request.job(payload)
     return CronConfig(

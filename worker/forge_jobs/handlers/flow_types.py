@@ -101,8 +101,8 @@ def _require_known(node: "Node", received: Collection[str | None]) -> None:
     that is another one for each item.
     """
     handler, said = node.handler, Options.given(node.options)
-    grouping = said.group or handler.defaults.group
-    fairness = handler.fairness if said.tenant is None else None
+    grouping = said.over(handler.defaults).group
+    fairness = handler.fairness if said.tenant is None and "tenant" not in said.none else None
     for by in (grouping.function if grouping else None, fairness.function if fairness else None):
         if by is None:
             continue

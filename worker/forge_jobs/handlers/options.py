@@ -1,6 +1,6 @@
 """The options of a job: what may be set besides its kind and payload."""
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -100,6 +100,7 @@ class Options:
     tenant: str | None = None
     tags: tuple[str, ...] | None = None
     connection: Any = None
+    none: frozenset[str] = frozenset()  # of MAY_BE_NONE those that the job has not, whatever its handler says
 
     @classmethod
     def given(cls, values: OptionValues) -> "Options":
@@ -130,6 +131,8 @@ class Options:
             checked_values["tenant"] = tenants.tenant(checked_values["tenant"])
         if "tags" in checked_values:
             checked_values["tags"] = names.tags(checked_values["tags"])
+        if none := {name for name in checked_values if name in MAY_BE_NONE and checked_values[name] is None}:
+            checked_values["none"] = frozenset(none | SAME if none & SAME else none)
         return cls(**checked_values).checked()
 
     def checked(self) -> "Options":
@@ -174,7 +177,7 @@ class Options:
         options = {name: getattr(self, name) for name in NAMES if self._says(name)}
         if self.key is not None:
             options["unique"] = None  # a key of its own counts for more than what is said of all
-        both = replace(defaults, **options)
+        both = replace(defaults._without(self.none) if self.none else defaults, **options, none=self.none)
         if both.unique is not None:
             both._check_unique(both.unique)
         both._check_time_limits()
@@ -185,15 +188,9 @@ class Options:
         """The options of a handler that the row of its kind does not have: only a program with the handler knows them."""
         return Options(key=self.key, unique=self.unique, group=self.group, tags=self.tags)
 
-    def without(self, names: Set[str]) -> "Options":
-        """Return the same without these of `group`, `key` and `unique`; the last two are one, since either makes jobs unique."""
-        is_unique = not names & {"key", "unique"}
-        return replace(
-            self,
-            group=None if "group" in names else self.group,
-            key=self.key if is_unique else None,
-            unique=self.unique if is_unique else None,
-        )
+    def _without(self, names: Iterable[str]) -> "Options":
+        said: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **said)
 
     def unpublished_names(self, *, is_fair: bool) -> tuple[str, ...]:
         """Return which of these decide what runs at once, for a handler that `is_fair` or not, and so must not be forgotten."""
@@ -228,7 +225,11 @@ class Options:
         )
 
 
-NAMES = tuple(field.name for field in fields(Options))
+SAME = frozenset({"key", "unique"})
+"""Either makes jobs unique: who says that a job has none of one says it of both."""
+MAY_BE_NONE = frozenset({"group", "tenant", *SAME})
+"""What a handler says of its jobs, and a call, or a cron, may say that a job has none of, as None."""
+NAMES = tuple(field.name for field in fields(Options) if field.name != "none")
 OF_HANDLERS = {
     name: f"where the handler is declared: @forge.handler({name}=...)"
     for name in HandlerValues.__annotations__

@@ -1,7 +1,7 @@
 """What a program asks for when it enqueues: a job but for its payload, and how that is made of arguments."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -86,18 +86,14 @@ def requested_of_cron(
     options: Options,
     codec: str,
     like: Payload,
-    *,
-    none: Set[str],
 ) -> Request:
     """Return what a cron with these options asks for again and again; what the row of its kind says is left to that.
 
-    Its jobs have what a call says by itself: they are as one with this handler, or none, makes them, but for the options of which
-    the cron says that they have `none`. Raises InvalidInput.
+    Its jobs have what a call says by itself: they are as one with this handler, or none, makes them. Raises InvalidInput.
     """
     if handler is not None:
-        options = _merged(handler, options, handler.defaults.unpublished.without(none))
-    request = _request(kind, handler, options, codec, MAX_PAYLOAD, like, declared=False)
-    return dataclasses.replace(request, fairness=None) if "tenant" in none else request
+        options = _merged(handler, options, handler.defaults.unpublished)
+    return _request(kind, handler, options, codec, MAX_PAYLOAD, like, declared=False)
 
 
 def _merged(handler: "Handler[Any, Any]", options: Options, defaults: Options) -> Options:
@@ -122,7 +118,7 @@ def _request(
     declared: bool,
 ) -> Request:
     pattern = merged.job(kind, b"", codec, declared=declared)
-    fairness = None if handler is None or merged.tenant is not None else handler.fairness
+    is_of_handler = handler is not None and merged.tenant is None and "tenant" not in merged.none
     if pattern.key_mode is KeyMode.MERGE:
         _require_list(kind, handler, like, codec)
         pattern = replace(pattern, most_bytes=limit)
@@ -132,7 +128,7 @@ def _request(
         _encoder(kind, handler, codec, limit),
         merged.unique,
         grouping,
-        fairness,
+        handler.fairness if is_of_handler and handler is not None else None,
         {} if handler is None else handler.arguments.defaults,
     )
 

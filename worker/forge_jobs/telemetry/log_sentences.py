@@ -203,7 +203,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.OptionsLeftOut: (
         logging.WARNING,
         "A job of kind {kind} was enqueued without what its handler says of {options}, since this program does not have it: "
-        "say it in the call",
+        "say it in the call, or that the job has none, as group=(), tenant=None, key=None",
     ),
     events.QueueMade: (logging.INFO, "There was no queue {queue}, so it was made"),
     events.QueueResembles: (

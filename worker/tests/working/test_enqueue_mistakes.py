@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from forge_jobs import Forge, InvalidInput, State, UnfitPayload, Unique, Worker
+from forge_jobs.handlers.options import OptionValues
 from forge_jobs.telemetry.events import KindResembles, KindUnheardOf, OptionsLeftOut
 from tests.storage.databases import Database
 from tests.working.events import Events
@@ -107,6 +108,9 @@ async def test_what_the_handler_of_another_program_says_of_jobs_is_missed_once(
     @other.handler(fair_by="customer")
     async def fair(customer: str) -> None: ...
 
+    @other.handler(singleton=True)
+    async def single() -> None: ...
+
     async with other:
         await forge.enqueue("serial", group="a", key="k")
         assert not events.of(OptionsLeftOut)
@@ -117,10 +121,37 @@ async def test_what_the_handler_of_another_program_says_of_jobs_is_missed_once(
         await third.enqueue("serial", group=())
         await third.enqueue("fair", {"customer": "ada"}, tenant="ada")
 
+        await third.enqueue("single")
+    async with Forge(storage=database.storage()) as fourth:
+        fourth.telemetry.subscribe(events.append)
+        await fourth.enqueue("serial", group=(), unique=None)
+        await fourth.enqueue("fair", {"customer": "ada"}, tenant=None)
+        await fourth.enqueue("single", key=None)
+
     assert events.of(OptionsLeftOut) == [
         OptionsLeftOut("fair", ["tenant"]),
         OptionsLeftOut("serial", ["unique"]),
+        OptionsLeftOut("single", ["key"]),
     ]
+
+
+async def test_a_job_of_which_the_call_says_that_it_has_none_has_none_whatever_its_handler_says(
+    forge: Forge,
+) -> None:
+    @forge.handler(group="serial", unique=Unique())
+    async def serial() -> None: ...
+
+    @forge.handler(fair_by="customer")
+    async def fair(customer: str) -> None: ...
+
+    @forge.handler(singleton=True)
+    async def single() -> None: ...
+
+    free: OptionValues = {"group": (), "unique": None}
+    assert [serial.options(**free).job().groups, serial.options(key=None).job().key] == [None, None]
+    assert fair.options(tenant=None).job(customer="ada").tenant is None
+    assert single.options(unique=None).job().key is None
+    assert (serial.options(tags=["a"]).job().key is None, fair.job(customer="ada").tenant) == (False, "ada")
 
 
 async def test_a_kind_that_only_a_live_worker_handles_is_known(
