@@ -26,6 +26,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 LARGEST_BATCH = 1000  # verdicts
 LARGEST_BYTES = 4 * 1024 * 1024  # of results and errors: what a slow link carries within a statement's time
+MOST_NODES = 10_000  # that a batch adds to flows, unless one of its verdicts alone adds more
 LONGEST_REFUSAL = 500  # characters of what the database said
 
 Write = End | Postponement | Claim | Settled
@@ -70,7 +71,19 @@ def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
         is_linked = links not in END_ALONE if type(verdict.write) is End else links is not None
         waits = type(verdict.write) is Postponement and verdict.write.wait is not None
         kinds.setdefault((type(verdict.write), is_linked, waits), []).append(verdict)
-    return list(kinds.values())
+    return [part for of_kind in kinds.values() for part in _by_nodes(of_kind)]
+
+
+def _by_nodes(verdicts: Sequence[Verdict]) -> Iterator[Sequence[Verdict]]:
+    begin = total = 0
+    for place, verdict in enumerate(verdicts):
+        changes = verdict.write.changes if isinstance(verdict.write, End) else None
+        more = 0 if changes is None else len(changes.nodes)
+        if begin < place and total + more > MOST_NODES:
+            yield verdicts[begin:place]
+            begin, total = place, 0
+        total += more
+    yield verdicts[begin:]
 
 
 async def write(claims: Claims, part: Sequence[Verdict]) -> list[int]:

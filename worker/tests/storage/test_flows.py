@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.errors import WrongState
+from forge_jobs.errors import UnknownQueue, WrongState
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.flow import (
@@ -55,6 +55,20 @@ async def run(storage, me, end=done, **facts):
     [claimed] = await claim(storage, me, limit=1)
     assert await storage.claims.finish([end(claimed, **facts)]) == []
     return claimed.job_id
+
+
+async def test_ends_that_add_very_many_nodes_are_written_together_or_not_at_all(storage):
+    me = await worker(storage)
+    await start(storage, node("a"), node("b"))
+    first, second = await claim(storage, me)
+    many = FlowChanges([node(f"n{number}") for number in range(10_000)])
+    refused = FlowChanges([node("refused", queue="nowhere")])
+
+    with pytest.raises(UnknownQueue):
+        await storage.claims.finish([done(first, changes=many), done(second, changes=refused)])
+
+    held = {claimed.job_id for claimed in await storage.claims.held(me)}
+    assert held == {first.job_id, second.job_id}
 
 
 async def test_nodes_without_predecessors_are_pending_and_the_others_are_blocked(storage):

@@ -111,7 +111,7 @@ class Claims(Protocol):
         """Every outcome that this process was writing when this was called is written, or never will be."""
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
-        """The jobs are done or dead; return the ids of those whose claim was lost, for which nothing was written."""
+        """The jobs are done or dead, all of them or none; return the ids of those whose claim was lost, for which nothing was written."""
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
         """The jobs wait again, or are ready when their wait is over already; return the ids of those whose claim was lost.

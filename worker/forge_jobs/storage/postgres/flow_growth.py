@@ -21,9 +21,6 @@ from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 FAR = datetime(9000, 1, 1, tzinfo=UTC)
 """When jobs are due that wait for others, while they are enqueued. Time limits that count from then count from when they are freed."""
 
-MOST_AT_ONCE = 10_000
-"""How many nodes the ends of several others add in one transaction."""
-
 ADD = """
 INSERT INTO {schema}.flow_node (job_id, flow_id, number, name, codec, plan, tolerated, delay, missing, allowed)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::boolean[],
@@ -160,20 +157,8 @@ async def add(
 
 
 async def finish(database: PostgresDatabase, ends: Sequence[End]) -> list[int]:
-    """The jobs have ended, and their flows are changed as they say, or nothing has happened; return the ids of those whose
-    claim was lost. Where they add very many nodes, some may have ended, and others not.
-    """
-    lost: list[int] = []
-    part: list[End] = []
-    added = 0
-    for end in ends:
-        more = 0 if end.changes is None else len(end.changes.nodes)
-        if part and added + more > MOST_AT_ONCE:
-            lost += await again(_finish, database, part)
-            part, added = [], 0
-        part.append(end)
-        added += more
-    return lost + await again(_finish, database, part)
+    """The jobs have ended, and their flows are changed as they say, or nothing has happened; return the ids of those whose claim was lost."""
+    return await again(_finish, database, ends)
 
 
 async def _finish(database: PostgresDatabase, ends: Sequence[End]) -> list[int]:
