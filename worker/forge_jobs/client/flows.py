@@ -155,7 +155,8 @@ class Flows:
     async def wait(
         self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None
     ) -> Mapping[str, Any]:
-        """Return what its last nodes returned, by their names, once it is done. An outage of the database is waited for.
+        """Return what its last nodes returned, by their names, once it is done; None where that could not be kept, as `forge.wait` does.
+        An outage of the database is waited for.
 
         Raises FlowDead when it ends otherwise, WaitTimeout after `timeout` (seconds or timedelta), FlowNotFound, InvalidInput.
         """
@@ -167,7 +168,7 @@ class Flows:
             raise FlowDead(flow_id, status.state, await self._first_error(flow_id))
         results = await self._storage.flows.results(flow_id)
         return {
-            name: decode(result, codec, what="result", of=result_of(job_id))
+            name: None if result is None else decode(result, codec, what="result", of=result_of(job_id))
             for name, job_id, codec, result in results
         }
 

@@ -67,7 +67,8 @@ class SyncFlows(SyncNoun[Flows]):
     def wait(
         self, flow: "int | StartedFlow", *, timeout: timedelta | float | None = None
     ) -> Mapping[str, Any]:
-        """Return what its last nodes returned, by their names, once it is done. An outage of the database is waited for.
+        """Return what its last nodes returned, by their names, once it is done; None where that could not be kept, as `forge.wait` does.
+        An outage of the database is waited for.
 
         Raises FlowDead when it ends otherwise, WaitTimeout after `timeout` (seconds or timedelta), FlowNotFound, InvalidInput.
         """

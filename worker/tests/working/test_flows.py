@@ -281,6 +281,23 @@ async def test_the_routes_that_a_branch_does_not_take_never_run_and_what_else_wa
     assert (nodes["large"], nodes["shown"]) == ("skipped", "done")
 
 
+async def test_what_returned_none_or_cannot_be_kept_is_none_in_what_a_flow_returned(
+    forge: Forge, steps: Any
+) -> None:
+    async def silent(value: int) -> None: ...
+
+    async def strange(value: int) -> object:
+        return object()
+
+    flow = Flow("f")
+    first = flow.node(steps["double"])
+    for function in (silent, strange, steps["shown"]):
+        last = function if function is steps["shown"] else forge.handler(function)
+        flow.node(last).depends_on(first)
+
+    assert await result(forge, flow, 1) == {"silent": None, "strange": None, "shown": "<2>"}
+
+
 async def test_a_flow_with_a_branch_is_a_node_of_another_one(forge: Forge, steps: Any) -> None:
     async def choose(number: int) -> str:
         return "add" if number < 5 else "show"

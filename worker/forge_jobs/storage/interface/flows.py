@@ -41,9 +41,9 @@ class Flows(Protocol):
     async def nodes(self, flow_id: int, *, after: int = -1, limit: int = 1000) -> Sequence[FlowNode]:
         """Return its nodes in the order in which they were added, those with greater numbers than `after`."""
 
-    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
+    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes | None]]:
         """Return (name, job id, codec, result) of its done nodes for which no other waited, in their order; of the one that answers for
-        such a node in its place.
+        such a node in its place. The result is None where it was None, or could not be kept.
         """
 
     async def first_error(self, flow_id: int) -> tuple[str, str] | None:

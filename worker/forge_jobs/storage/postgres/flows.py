@@ -64,7 +64,7 @@ WHERE node.flow_id = $1 AND node.number > $2 ORDER BY node.number LIMIT $3
 
 RESULTS = """
 SELECT name, job_id, codec, result FROM {schema}.flow_node AS node
-WHERE flow_id = $1 AND state = 'done' AND result IS NOT NULL AND answered_by IS NULL
+WHERE flow_id = $1 AND state = 'done' AND answered_by IS NULL
   AND NOT EXISTS (SELECT FROM {schema}.flow_edge WHERE from_job = node.job_id) ORDER BY number
 """
 
@@ -181,7 +181,7 @@ class PostgresFlows:
         records = await self._database.fetch(NODES, flow_id, after, limit)
         return [FlowNode(**{**record, "after": tuple(record["after"])}) for record in records]
 
-    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
+    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes | None]]:
         return [tuple(record) for record in await self._database.fetch(RESULTS, flow_id)]
 
     async def first_error(self, flow_id: int) -> tuple[str, str] | None:

@@ -96,7 +96,7 @@ WHERE node.flow_id = ? AND node.number > ? ORDER BY node.number LIMIT ?
 
 RESULTS = """
 SELECT name, job_id, codec, result FROM flow_node AS node
-WHERE flow_id = ? AND state = 'done' AND result IS NOT NULL AND answered_by IS NULL
+WHERE flow_id = ? AND state = 'done' AND answered_by IS NULL
   AND NOT EXISTS (SELECT 1 FROM flow_edge WHERE from_job = node.job_id) ORDER BY number
 """
 
@@ -204,7 +204,7 @@ class SqliteFlows:
 
         return await self._database.read(read)
 
-    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes]]:
+    async def results(self, flow_id: int) -> Sequence[tuple[str, int, str, bytes | None]]:
         return await self._database.read(
             lambda transaction: [(*record,) for record in transaction.records(RESULTS, (flow_id,))]
         )
