@@ -16,12 +16,18 @@ class JobWaits:
     def __init__(self, signals: Signals, wakeups: Wakeups, epoch: LeaderEpoch) -> None:
         self._signals, self._wakeups = signals, wakeups
         self._epoch = epoch
+        self._rests_until = 0.0  # an `uptime`
 
     async def end(self) -> float | None:
-        """Make one pass; return how many seconds later the next is, None when no job waits."""
+        """Make one pass, unless it rests; return how many seconds later the next is, None when no job waits."""
         began = uptime()
+        if began < self._rests_until:
+            return self._rests_until - began
         ended, waiting = await self._signals.end_waits(epoch=self._epoch)
         if not ended and not waiting:
             return None
         shortest = SHORTEST_REST_WHEN_DEAF if self._wakeups.poll_only else SHORTEST_REST
-        return max(shortest, SHARE * (uptime() - began))
+        now = uptime()
+        rest = max(shortest, SHARE * (now - began))
+        self._rests_until = now + rest
+        return rest

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.maintenance import (
+    agenda,
     counts,
     declared_crons,
     flows,
@@ -28,12 +29,14 @@ from forge_jobs.maintenance import (
     time_limits,
     unserved,
 )
+from forge_jobs.maintenance.agenda import Agenda
 from forge_jobs.maintenance.job_waits import JobWaits
 from forge_jobs.maintenance.lifter import Lifter
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.maintenance.silence_clock import SilenceClock
+from forge_jobs.model.chore import Chore
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
@@ -57,10 +60,6 @@ AUDIT_FLOWS_EVERY = 30.0
 FORGET_TURNS_EVERY = 10.0
 COUNT_TENANTS_EVERY = 10.0
 COUNT_AWAITED_EVERY = 10.0
-RESUME_EVERY = 2.0
-EXPIRE_EVERY = 1.0
-END_WAITS_EVERY = 1.0
-WORK_OFF_EVERY = 2.0
 MOVE_EVERY = 30.0
 LIFT_EVERY = 10.0  # while no queue has an `age_after`
 ADD_UP_EVERY = 30.0
@@ -175,6 +174,32 @@ class LeadingWorker:
             self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
         )
 
+    def _chores_on_call(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
+        """The chores that begin when a look says that they have something to do, and the looks."""
+        storage, telemetry, looks = self._storage, self._telemetry, Agenda(self._storage.chores)
+        chores: dict[Chore, tuple[Callable[[], Awaitable[float | None]], str]] = {
+            Chore.TIME_LIMITS: (
+                lambda: time_limits.expire(storage, telemetry, epoch),
+                "ending jobs that are out of time",
+            ),
+            Chore.PAUSES: (lambda: pauses.end_pauses(storage, telemetry), "ending pauses"),
+            Chore.OPERATIONS: (
+                lambda: operations.work_off(storage.operations, telemetry),
+                "working off bulk operations",
+            ),
+            Chore.WAITS: (
+                JobWaits(storage.signals, storage.wakeups, epoch).end,
+                "ending waits for other jobs",
+            ),
+        }
+        return (
+            *(
+                self._every(agenda.UNCALLED_EVERY, chore, doing, looks.calls[name])
+                for name, (chore, doing) in chores.items()
+            ),
+            self._every(agenda.LOOK_EVERY, looks.look, "looking what there is to do"),
+        )
+
     def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
         reaper = self._reaper
         return (
@@ -205,31 +230,12 @@ class LeadingWorker:
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),
             self._every(
-                WORK_OFF_EVERY,
-                lambda: operations.work_off(self._storage.operations, self._telemetry),
-                "working off bulk operations",
-            ),
-            self._every(
-                RESUME_EVERY,
-                lambda: pauses.end_pauses(self._storage, self._telemetry),
-                "ending pauses",
-            ),
-            self._every(
-                EXPIRE_EVERY,
-                lambda: time_limits.expire(self._storage, self._telemetry, epoch),
-                "ending jobs that are out of time",
-            ),
-            self._every(
                 ADD_UP_EVERY,
                 lambda: statistics.add_up(self._storage.statistics, epoch),
                 "adding up statistics",
             ),
-            self._every(
-                END_WAITS_EVERY,
-                JobWaits(self._storage.signals, self._storage.wakeups, epoch).end,
-                "ending waits for other jobs",
-            ),
             *self._chores_of_permits(),
+            *self._chores_on_call(epoch),
             self._every(
                 LIFT_EVERY, Lifter(self._storage, self._telemetry, epoch).lift, "letting jobs rise that wait"
             ),

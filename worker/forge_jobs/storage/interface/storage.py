@@ -15,6 +15,7 @@ from typing import Protocol
 
 from forge_jobs.storage.interface.ageing import Ageing
 from forge_jobs.storage.interface.audit import Audit
+from forge_jobs.storage.interface.chores import Chores
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.completions import Completions
 from forge_jobs.storage.interface.corrections import Corrections
@@ -91,6 +92,7 @@ class Storage(Protocol):
     workers: Workers
     versions: Versions
     leadership: Leadership
+    chores: Chores
     history: History
     audit: Audit
     statistics: RunStatistics

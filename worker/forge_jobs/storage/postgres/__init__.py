@@ -13,6 +13,7 @@ from forge_jobs.storage.moving import Arrival
 from forge_jobs.storage.postgres.ageing import PostgresAgeing
 from forge_jobs.storage.postgres.arrival import PostgresArrival
 from forge_jobs.storage.postgres.audit import PostgresAudit
+from forge_jobs.storage.postgres.chores import PostgresChores
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.clocked import ClockedDatabase, keep_own_clock
 from forge_jobs.storage.postgres.completions import PostgresCompletions
@@ -145,6 +146,7 @@ class PostgresStorage(Storage):
         self.workers = PostgresWorkers(database)
         self.versions = PostgresVersions(database)
         self.leadership = PostgresLeadership(database)
+        self.chores = PostgresChores(database)
         self.history = PostgresHistory(database)
         self.audit = PostgresAudit(database)
         self.statistics = PostgresStatistics(database)

@@ -8,6 +8,7 @@ from forge_jobs.settings.database_url import MEMORY
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.sqlite.ageing import SqliteAgeing
 from forge_jobs.storage.sqlite.audit import SqliteAudit
+from forge_jobs.storage.sqlite.chores import SqliteChores
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.completions import SqliteCompletions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
@@ -121,6 +122,7 @@ class SqliteStorage(Storage):
         self.workers = SqliteWorkers(database)
         self.versions = SqliteVersions(database)
         self.leadership = SqliteLeadership(database)
+        self.chores = SqliteChores(database)
         self.history = SqliteHistory(database)
         self.audit = SqliteAudit(database)
         self.statistics = SqliteStatistics(database)

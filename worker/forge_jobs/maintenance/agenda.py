@@ -1,0 +1,33 @@
+"""The agenda of a leader: one look at the database says which of its chores have something to do.
+
+A look is one statement for all of them. A chore that has something to do before the next look is woken, and keeps its own time from
+then on: it knows to the moment when it is due.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from forge_jobs.model.chore import Chore
+from forge_jobs.storage.interface.chores import Chores
+
+LOOK_EVERY = 1.0  # seconds
+UNCALLED_EVERY = 60.0  # seconds after which a chore begins that was not woken
+
+ALL = frozenset(Chore)
+
+
+class Agenda:
+    """Of one leader."""
+
+    def __init__(self, chores: Chores) -> None:
+        self.calls = {chore: asyncio.Event() for chore in Chore}  # set: it is to begin now
+        self._chores = chores
+
+    async def look(self) -> None:
+        """Those chores are called that have something to do before the next look; all of them, when that cannot be said."""
+        due = ALL
+        try:
+            due = await self._chores.due(timedelta(seconds=LOOK_EVERY))
+        finally:
+            for chore in due:
+                self.calls[chore].set()

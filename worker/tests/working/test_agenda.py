@@ -1,0 +1,111 @@
+"""A leader with nothing to do looks once for all its chores, and begins each as soon as it has something to do."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from forge_jobs import Forge, State
+from forge_jobs.errors import StorageRefused
+from forge_jobs.maintenance import agenda
+from forge_jobs.telemetry.events import DatabaseLost
+from tests.working.events import Events
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+ON_CALL = (
+    "time_limits.expire",
+    "signals.end_waits",
+    "operations.due",
+    "kinds.end_pauses",
+    "groups.end_pauses",
+)
+ON_CALL += ("queues.end_pauses",)
+
+
+@pytest.fixture
+def calls(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the leader looked, and began what it begins when there is something to do."""
+    calls = Counter[str]()
+
+    def counted(name: str) -> None:
+        noun, _, verb = name.partition(".")
+        method = getattr(getattr(forge.storage, noun), verb)
+
+        @wraps(method)
+        async def call(*given: Any, **options: Any) -> Any:
+            answer = await method(*given, **options)
+            calls[name] += 1
+            return answer
+
+        monkeypatch.setattr(getattr(forge.storage, noun), verb, call)
+
+    for name in ("chores.due", *ON_CALL):
+        counted(name)
+    return calls
+
+
+async def test_a_leader_without_anything_to_do_looks_with_one_statement(
+    forge: Forge, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agenda, "LOOK_EVERY", 0.02)
+    async with working(forge):
+        await eventually(lambda: calls["chores.due"] >= 2 and set(ON_CALL) <= calls.keys())
+        began, looks = {name: calls[name] for name in ON_CALL}, calls["chores.due"]
+        await eventually(lambda: calls["chores.due"] >= looks + 20)
+
+        assert {name: calls[name] for name in ON_CALL} == began
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_chore_begins_when_there_is_something_to_do_also_when_that_cannot_be_said(
+    forge: Forge, calls: Counter[str], events: Events, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    async def refused(within: timedelta) -> None:
+        raise StorageRefused("The database refuses it: permission denied.")
+
+    if is_refused:
+        monkeypatch.setattr(forge.storage.chores, "due", refused)
+    monkeypatch.setattr(agenda, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(agenda, "UNCALLED_EVERY", 3600.0)
+
+    @forge.handler
+    async def send() -> None:
+        pass
+
+    await forge.queues.ensure("mail")
+    async with working(forge):
+        await eventually(lambda: set(ON_CALL) <= calls.keys())
+        await asyncio.gather(
+            forge.queues.pause("mail", until=0.1),
+            forge.kinds.pause("send", until=0.1),
+            forge.groups.pause("a", until=0.1),
+        )
+        late = await forge.enqueue("unknown", start_by=0.1)
+        many = await forge.operations.start("cancelled", kind="other")
+
+        await eventually(lambda: _is(forge, late.id, State.EXPIRED))
+        await eventually(lambda: _all_resumed(forge))
+        await eventually(lambda: _has_ended(forge, many.id))
+
+    doing = {event.doing for event in events.of(DatabaseLost)}
+    assert doing == ({"looking what there is to do"} if is_refused else set())
+
+
+async def _is(forge: Forge, job_id: int, state: State) -> bool:
+    return (await forge.jobs.get(job_id)).state is state
+
+
+async def _all_resumed(forge: Forge) -> bool:
+    return not (
+        (await forge.queues.get("mail")).paused
+        or await forge.kinds.paused()
+        or await forge.storage.groups.paused()
+    )
+
+
+async def _has_ended(forge: Forge, operation_id: int) -> bool:
+    return (await forge.operations.get(operation_id)).state != "working"
