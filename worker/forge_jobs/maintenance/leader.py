@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from forge_jobs.maintenance import (
     agenda,
@@ -159,24 +160,31 @@ class LeadingWorker:
                 async with beside_heartbeat(self._stale):
                     await self._storage.leadership.resign(self._worker.id)
 
-    def _chores_of_flows(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
-        storage, telemetry = self._storage.flows, self._telemetry
+    def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
+        looks, reaper = Agenda(self._storage.chores), self._reaper
         return (
+            self._every(agenda.LOOK_EVERY, looks.look, "looking what there is to do"),
+            *self._chores_on_call(epoch, looks),
+            *self._chores_of_some(epoch, looks),
+            self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
             self._every(
-                AUDIT_FLOWS_EVERY, lambda: flows.audit(storage, telemetry, epoch), "looking after flows"
+                SWEEP_EVERY, lambda: sweeper.sweep(self._storage, self._telemetry, epoch), "sweeping"
+            ),
+            self._every(
+                FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"
+            ),
+            self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
+            self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),
+            self._every(
+                ADD_UP_EVERY,
+                lambda: statistics.add_up(self._storage.statistics, epoch),
+                "adding up statistics",
             ),
         )
 
-    def _chores_of_permits(self) -> Sequence[asyncio.Task[None]]:
-        awaited = permits.AwaitedTokens(self._storage.permits, self._telemetry)
-        return (
-            self._every(COUNT_AWAITED_EVERY, awaited.tell, "counting jobs that wait for tokens"),
-            self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
-        )
-
-    def _chores_on_call(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
-        """The chores that begin when a look says that they have something to do, and the looks."""
-        storage, telemetry, looks = self._storage, self._telemetry, Agenda(self._storage.chores)
+    def _chores_on_call(self, epoch: LeaderEpoch, looks: Agenda) -> Sequence[asyncio.Task[None]]:
+        """The chores that have moments, and begin when a look says that one has come."""
+        storage, telemetry = self._storage, self._telemetry
         chores: dict[Chore, tuple[Callable[[], Awaitable[float | None]], str]] = {
             Chore.TIME_LIMITS: (
                 lambda: time_limits.expire(storage, telemetry, epoch),
@@ -192,52 +200,51 @@ class LeadingWorker:
                 "ending waits for other jobs",
             ),
         }
-        return (
-            *(
-                self._every(agenda.UNCALLED_EVERY, chore, doing, looks.calls[name])
-                for name, (chore, doing) in chores.items()
-            ),
-            self._every(agenda.LOOK_EVERY, looks.look, "looking what there is to do"),
-        )
+        return [
+            self._every(agenda.UNCALLED_EVERY, chore, doing, looks.calls[name])
+            for name, (chore, doing) in chores.items()
+        ]
 
-    def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
-        reaper = self._reaper
+    def _chores_of_some(self, epoch: LeaderEpoch, looks: Agenda) -> Sequence[asyncio.Task[None]]:
+        """The chores of what not everybody uses, which cost nothing where nobody does."""
+        storage, telemetry = self._storage, self._telemetry
+        lift = Lifter(storage, telemetry, epoch).lift
+        count_tenants = tenants.TenantCounts(storage.tenants, telemetry).tell
+        count_awaited = permits.AwaitedTokens(storage.permits, telemetry).tell
+
+        def forget_turns() -> Awaitable[None]:
+            return tenants.forget(storage.tenants, epoch)
+
+        def audit_groups() -> Awaitable[None]:
+            return groups.audit(storage.groups, telemetry, epoch)
+
+        def audit_flows() -> Awaitable[None]:
+            return flows.audit(storage.flows, telemetry, epoch)
+
+        def move() -> Awaitable[None]:
+            return permits.move(storage)
+
+        chores: Sequence[tuple[Chore, float, Callable[[], Awaitable[float | None]], str]] = (
+            (Chore.TENANTS, FORGET_TURNS_EVERY, forget_turns, "forgetting turns that have come"),
+            (Chore.TENANTS, COUNT_TENANTS_EVERY, count_tenants, "counting tenants that wait"),
+            (Chore.GROUPS, AUDIT_GROUPS_EVERY, audit_groups, "looking after groups"),
+            (Chore.FLOWS, AUDIT_FLOWS_EVERY, audit_flows, "looking after flows"),
+            (Chore.LIMITS, COUNT_AWAITED_EVERY, count_awaited, "counting jobs that wait for tokens"),
+            (Chore.LIMITS, MOVE_EVERY, move, "moving jobs that wait for permits"),
+            (Chore.AGEING, LIFT_EVERY, lift, "letting jobs rise that wait"),
+        )
+        fire = self._every(
+            FIRE_EVERY,
+            lambda: self._fire(epoch),
+            "firing crons",
+            self._crons_changed,
+            partial(looks.is_idle, Chore.CRONS),
+        )
         return (
-            self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
-            self._every(FIRE_EVERY, lambda: self._fire(epoch), "firing crons", self._crons_changed),
-            self._every(
-                SWEEP_EVERY, lambda: sweeper.sweep(self._storage, self._telemetry, epoch), "sweeping"
-            ),
-            self._every(
-                FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"
-            ),
-            self._every(
-                AUDIT_GROUPS_EVERY,
-                lambda: groups.audit(self._storage.groups, self._telemetry, epoch),
-                "looking after groups",
-            ),
-            *self._chores_of_flows(epoch),
-            self._every(
-                FORGET_TURNS_EVERY,
-                lambda: tenants.forget(self._storage.tenants, epoch),
-                "forgetting turns that have come",
-            ),
-            self._every(
-                COUNT_TENANTS_EVERY,
-                tenants.TenantCounts(self._storage.tenants, self._telemetry).tell,
-                "counting tenants that wait",
-            ),
-            self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
-            self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),
-            self._every(
-                ADD_UP_EVERY,
-                lambda: statistics.add_up(self._storage.statistics, epoch),
-                "adding up statistics",
-            ),
-            *self._chores_of_permits(),
-            *self._chores_on_call(epoch),
-            self._every(
-                LIFT_EVERY, Lifter(self._storage, self._telemetry, epoch).lift, "letting jobs rise that wait"
+            fire,
+            *(
+                self._every(interval, chore, doing, is_idle=partial(looks.is_idle, name))
+                for name, interval, chore, doing in chores
             ),
         )
 
@@ -283,13 +290,15 @@ class LeadingWorker:
         chore: Callable[[], Awaitable[float | None]],
         doing: str,
         wake: asyncio.Event | None = None,
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> asyncio.Task[None]:
         async def while_leading() -> float | None:
             while uptime() >= self._until:  # it is about to end, unless the lease was renewed just now
                 await asyncio.sleep(0.1)
             return await chore()
 
-        chore_again = every(interval, while_leading, outage=Outage(doing, self._telemetry), wake=wake)
+        outage = Outage(doing, self._telemetry)
+        chore_again = every(interval, while_leading, outage=outage, wake=wake, is_idle=is_idle)
         return OwnTask(chore_again, self._telemetry, name=f"{doing} of {self._worker.label}")
 
     async def _declare(self) -> None:

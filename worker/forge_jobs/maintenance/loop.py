@@ -10,6 +10,9 @@ from forge_jobs.storage.outage import Outage
 Chore = Callable[[], Awaitable[float | None]]
 """Makes one pass; may return the seconds until the next one, if that is sooner than the interval."""
 
+WHILE_IDLE = 1.0
+"""Seconds between two times that a chore which is passed over asks whether it is still idle."""
+
 
 def breather(began: float) -> float:
     """Return for how many seconds a chore rests that has more to do, after a pass that began at this moment (monotonic): as many
@@ -21,14 +24,23 @@ def breather(began: float) -> float:
     return time.monotonic() - began
 
 
-async def every(interval: float, chore: Chore, *, outage: Outage, wake: asyncio.Event | None = None) -> None:
+async def every(
+    interval: float,
+    chore: Chore,
+    *,
+    outage: Outage,
+    wake: asyncio.Event | None = None,
+    is_idle: Callable[[], bool] = lambda: False,
+) -> None:
     """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
 
-    A chore that fails is tried again for ever, at growing intervals; `outage` remembers since when it fails.
+    A chore that fails is tried again for ever, at growing intervals; `outage` remembers since when it fails. As long as there is
+    nothing that it could find (`is_idle`), and was nothing when it ran last, it is not run unless it is woken.
     """
     while True:
         if wake is not None:
             wake.clear()
+        was_idle = is_idle()
         try:
             soon = await chore()
         except Exception as error:  # a chore must not end the worker
@@ -38,11 +50,18 @@ async def every(interval: float, chore: Chore, *, outage: Outage, wake: asyncio.
         pause = interval * random.uniform(0.9, 1.0)
         if soon is not None:
             pause = max(0.0, min(pause, soon))
-        if wake is None:
-            await asyncio.sleep(pause)
-            continue
-        try:
-            async with asyncio.timeout(pause):
-                await wake.wait()
-        except TimeoutError:
+        if was_idle:
+            pause = min(pause, WHILE_IDLE)
+        while not await _is_woken_within(pause, wake) and was_idle and is_idle():
             pass
+
+
+async def _is_woken_within(seconds: float, wake: asyncio.Event | None) -> bool:
+    if wake is None:
+        await asyncio.sleep(seconds)
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            return await wake.wait()
+    except TimeoutError:
+        return False

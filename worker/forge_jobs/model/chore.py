@@ -4,9 +4,17 @@ from enum import StrEnum
 
 
 class Chore(StrEnum):
-    """One of them."""
+    """One of them, or several that have to do with the same rows."""
 
+    # These have moments at which they have something to do.
     TIME_LIMITS = "time_limits"  # jobs whose time is over end
-    PAUSES = "pauses"  # of queues, kinds and groups, which were to last until a moment
+    PAUSES = "pauses"  # of queues, kinds and groups, which were to last until a moment, end
     OPERATIONS = "operations"  # bulk operations are worked off
-    WAITS = "waits"  # for the ends of other jobs
+    WAITS = "waits"  # for the ends of other jobs end
+    # These look now and then as long as there is anything to look at.
+    CRONS = "crons"  # fire
+    LIMITS = "limits"  # rate limits: jobs that wait for their tokens are moved, and counted
+    TENANTS = "tenants"  # turns are forgotten, and who waits for one is counted
+    GROUPS = "groups"  # places that were left taken are given away
+    FLOWS = "flows"  # nodes that were left open are handed on
+    AGEING = "ageing"  # jobs rise while they wait

@@ -6,7 +6,9 @@ import pytest
 
 from forge_jobs.client.operations import Operations
 from forge_jobs.model.chore import Chore
-from tests.storage.factories import awaiting, done, enqueue, leader, running, worker
+from forge_jobs.model.flow import NewFlow, NewNode
+from forge_jobs.model.group import Group, encoded
+from tests.storage.factories import awaiting, cron, done, enqueue, job, leader, running, worker
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
@@ -85,3 +87,44 @@ async def test_waits_are_due_while_a_job_waits_for_the_end_of_another(storage):
     await storage.claims.finish([done(other)])
     await storage.signals.end_waits(epoch=epoch)
     assert await storage.chores.due(SECOND) == set()
+
+
+async def _fair(storage):
+    await enqueue(storage, tenant="ada")
+
+
+async def _grouped(storage):
+    await enqueue(storage, groups=encoded([Group("a")]))
+
+
+async def _flow(storage):
+    await storage.flows.start(NewFlow("f", [NewNode("a", job())]))
+
+
+async def _limited(storage):
+    await storage.limits.set("smtp", capacity=1, refill=1)
+
+
+async def _cron(storage):
+    await storage.crons.set(cron())
+
+
+async def _ageing(storage):
+    await storage.queues.set("default", {"age_after": MINUTE})
+
+
+@pytest.mark.parametrize(
+    ("use", "chore"),
+    [
+        (_fair, Chore.TENANTS),
+        (_grouped, Chore.GROUPS),
+        (_flow, Chore.FLOWS),
+        (_limited, Chore.LIMITS),
+        (_cron, Chore.CRONS),
+        (_ageing, Chore.AGEING),
+    ],
+)
+async def test_what_somebody_uses_is_looked_after(storage, use, chore):
+    await use(storage)
+
+    assert await storage.chores.due(SECOND) == {chore}

@@ -10,20 +10,23 @@ import pytest
 
 from forge_jobs import Forge, State
 from forge_jobs.errors import StorageRefused
-from forge_jobs.maintenance import agenda
+from forge_jobs.maintenance import agenda, leader, loop
 from forge_jobs.telemetry.events import DatabaseLost
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
-ON_CALL = (
-    "time_limits.expire",
-    "signals.end_waits",
-    "operations.due",
-    "kinds.end_pauses",
-    "groups.end_pauses",
+ON_CALL: tuple[str, ...] = ("time_limits.expire", "signals.end_waits", "operations.due")
+ON_CALL += ("queues.end_pauses", "kinds.end_pauses", "groups.end_pauses")
+OF_SOME = (
+    "tenants.forget",
+    "tenants.waiting",
+    "groups.audit",
+    "flows.audit",
+    "permits.waiting",
+    "limits.changed",
 )
-ON_CALL += ("queues.end_pauses",)
+NOW_AND_THEN = [name for name in vars(leader) if name.startswith(("FORGET_", "COUNT_", "AUDIT_", "MOVE_"))]
 
 
 @pytest.fixture
@@ -43,21 +46,33 @@ def calls(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(getattr(forge.storage, noun), verb, call)
 
-    for name in ("chores.due", *ON_CALL):
+    for name in ("chores.due", *ON_CALL, *OF_SOME):
         counted(name)
     return calls
 
 
-async def test_a_leader_without_anything_to_do_looks_with_one_statement(
+async def test_a_leader_without_anything_to_do_looks_with_one_statement_until_there_is_something(
     forge: Forge, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agenda, "LOOK_EVERY", 0.02)
-    async with working(forge):
-        await eventually(lambda: calls["chores.due"] >= 2 and set(ON_CALL) <= calls.keys())
-        began, looks = {name: calls[name] for name in ON_CALL}, calls["chores.due"]
-        await eventually(lambda: calls["chores.due"] >= looks + 20)
+    monkeypatch.setattr(loop, "WHILE_IDLE", 0.02)
+    for name in NOW_AND_THEN:
+        monkeypatch.setattr(leader, name, 0.01)
 
-        assert {name: calls[name] for name in ON_CALL} == began
+    async def looks_only() -> bool:
+        others = Counter(calls)
+        calls["chores.due"] = 0
+        await eventually(lambda: calls["chores.due"] >= 20)
+        return {**others, "chores.due": 0} == {**calls, "chores.due": 0}
+
+    async with working(forge):
+        await eventually(lambda: {*ON_CALL, *OF_SOME} <= calls.keys())
+        await eventually(looks_only)
+
+        counted = Counter(calls)
+        await forge.limits.set("smtp", capacity=1, refill=1)
+        await eventually(lambda: calls["permits.waiting"] > counted["permits.waiting"] + 1)
+        assert calls["tenants.waiting"] == counted["tenants.waiting"]
 
 
 @pytest.mark.parametrize("is_refused", [False, True])

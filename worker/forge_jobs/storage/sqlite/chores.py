@@ -15,7 +15,13 @@ SELECT (SELECT min(look_at) FROM time_limit) <= :until AS time_limits,
            OR EXISTS (SELECT 1 FROM paused_kind WHERE until <= :until)
            OR EXISTS (SELECT 1 FROM paused_group WHERE until <= :until) AS pauses,
        (SELECT min(next_at) FROM operation WHERE state = 'working') <= :until AS operations,
-       EXISTS (SELECT 1 FROM waiting WHERE for_job IS NOT NULL) AS waits
+       EXISTS (SELECT 1 FROM waiting WHERE for_job IS NOT NULL) AS waits,
+       EXISTS (SELECT 1 FROM cron WHERE enabled) AS crons,
+       EXISTS (SELECT 1 FROM queue WHERE age_after IS NOT NULL) AS ageing,
+       EXISTS (SELECT 1 FROM rate_limit) AS limits,
+       EXISTS (SELECT 1 FROM tenant_turn) OR EXISTS (SELECT 1 FROM tenant_clock) AS tenants,
+       EXISTS (SELECT 1 FROM job_group) OR EXISTS (SELECT 1 FROM occupant) AS groups,
+       EXISTS (SELECT 1 FROM flow) OR EXISTS (SELECT 1 FROM flow_node) AS flows
 """
 
 
