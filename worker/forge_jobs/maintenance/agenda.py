@@ -21,6 +21,7 @@ class Agenda:
 
     def __init__(self, chores: Chores) -> None:
         self.calls = {chore: asyncio.Event() for chore in Chore}  # set: it is to begin now
+        self.begun = asyncio.Event()  # set once the first look has come to its end
         self._chores = chores
         self._due = ALL
 
@@ -35,5 +36,6 @@ class Agenda:
             due = await self._chores.due(timedelta(seconds=LOOK_EVERY))
         finally:
             self._due = due
+            self.begun.set()
             for chore in due:
                 self.calls[chore].set()

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 
 from forge_jobs.maintenance import (
     agenda,
@@ -166,7 +165,11 @@ class LeadingWorker:
             self._every(agenda.LOOK_EVERY, looks.look, "looking what there is to do"),
             *self._chores_on_call(epoch, looks),
             *self._chores_of_some(epoch, looks),
-            self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
+            self._every(
+                reaper.look_every,
+                lambda: reaper.reap(epoch, is_alone=looks.is_idle(Chore.REAPING)),
+                "reaping",
+            ),
             self._every(
                 SWEEP_EVERY, lambda: sweeper.sweep(self._storage, self._telemetry, epoch), "sweeping"
             ),
@@ -238,12 +241,12 @@ class LeadingWorker:
             lambda: self._fire(epoch),
             "firing crons",
             self._crons_changed,
-            partial(looks.is_idle, Chore.CRONS),
+            idle=(looks, Chore.CRONS),
         )
         return (
             fire,
             *(
-                self._every(interval, chore, doing, is_idle=partial(looks.is_idle, name))
+                self._every(interval, chore, doing, idle=(looks, name))
                 for name, interval, chore, doing in chores
             ),
         )
@@ -290,16 +293,24 @@ class LeadingWorker:
         chore: Callable[[], Awaitable[float | None]],
         doing: str,
         wake: asyncio.Event | None = None,
-        is_idle: Callable[[], bool] = lambda: False,
+        idle: tuple[Agenda, Chore] | None = None,
     ) -> asyncio.Task[None]:
         async def while_leading() -> float | None:
             while uptime() >= self._until:  # it is about to end, unless the lease was renewed just now
                 await asyncio.sleep(0.1)
             return await chore()
 
-        outage = Outage(doing, self._telemetry)
-        chore_again = every(interval, while_leading, outage=outage, wake=wake, is_idle=is_idle)
-        return OwnTask(chore_again, self._telemetry, name=f"{doing} of {self._worker.label}")
+        async def again() -> None:
+            outage = Outage(doing, self._telemetry)
+            if idle is None:
+                return await every(interval, while_leading, outage=outage, wake=wake)
+            looks, name = idle
+            await looks.begun.wait()
+            await every(
+                interval, while_leading, outage=outage, wake=wake, is_idle=lambda: looks.is_idle(name)
+            )
+
+        return OwnTask(again(), self._telemetry, name=f"{doing} of {self._worker.label}")
 
     async def _declare(self) -> None:
         await declared_crons.declare(self._storage, self._telemetry, self._undeclared)

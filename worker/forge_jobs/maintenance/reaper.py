@@ -51,8 +51,12 @@ class Reaper:
         self._sightings = Sightings(me, heartbeat=heartbeat, stale=stale)
         self._take_back_at = 0.0
 
-    async def reap(self, epoch: LeaderEpoch) -> float | None:
-        """Make one pass as the leader of this epoch; return 0 when there is more."""
+    async def reap(self, epoch: LeaderEpoch, *, is_alone: bool = False) -> float | None:
+        """Make one pass as the leader of this epoch; return 0 when there is more. Who is alone looks for nobody's beat, and only
+        now and then for what others left behind.
+        """
+        if is_alone and uptime() < self._take_back_at:
+            return None
         beats = await self._beats()
         silent = self._sightings.silent(
             beats, self._clock.seconds, self._clock.unbroken_since, self._clock.up_since

@@ -18,3 +18,4 @@ class Chore(StrEnum):
     GROUPS = "groups"  # places that were left taken are given away
     FLOWS = "flows"  # nodes that were left open are handed on
     AGEING = "ageing"  # jobs rise while they wait
+    REAPING = "reaping"  # workers that fell silent are lost: there is more than one

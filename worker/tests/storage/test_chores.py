@@ -79,14 +79,14 @@ async def test_an_operation_is_due_until_it_has_ended(storage):
 
 
 async def test_waits_are_due_while_a_job_waits_for_the_end_of_another(storage):
-    me, epoch = await worker(storage), await leader(storage)
+    me = await worker(storage)
     other = await running(storage, me)
     await awaiting(storage, me, for_job=other.job_id)
 
     assert await storage.chores.due(SECOND) == {Chore.WAITS}
     await storage.claims.finish([done(other)])
-    await storage.signals.end_waits(epoch=epoch)
-    assert await storage.chores.due(SECOND) == set()
+    await storage.signals.end_waits(epoch=await leader(storage))
+    assert Chore.WAITS not in await storage.chores.due(SECOND)
 
 
 async def _fair(storage):
@@ -128,3 +128,13 @@ async def test_what_somebody_uses_is_looked_after(storage, use, chore):
     await use(storage)
 
     assert await storage.chores.due(SECOND) == {chore}
+
+
+async def test_a_worker_that_is_alone_need_not_look_after_others(storage):
+    me, other = await worker(storage), await worker(storage)
+
+    assert await storage.chores.due(SECOND) == {Chore.REAPING}
+    await storage.workers.deregister(other)
+    assert await storage.chores.due(SECOND) == set()
+    await storage.workers.deregister(me)
+    assert await storage.chores.due(SECOND) == set()

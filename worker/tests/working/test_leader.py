@@ -10,7 +10,7 @@ import pytest
 
 from forge_jobs import Forge, Kind
 from forge_jobs.errors import InvalidCron, StorageUnavailable
-from forge_jobs.maintenance import leader
+from forge_jobs.maintenance import agenda, leader
 from forge_jobs.model.worker import Beat
 from forge_jobs.rules import cron_times
 from forge_jobs.telemetry.events import (
@@ -215,6 +215,7 @@ async def test_a_leader_whose_lease_runs_out_in_an_outage_does_not_say_that_the_
     forge.telemetry.subscribe(events.append)
     monkeypatch.setattr(leader, "LEASE", timedelta(seconds=1))
     monkeypatch.setattr(leader, "RENEW_EVERY", 0.1)
+    monkeypatch.setattr(agenda, "LOOK_EVERY", 0.1)
 
     async def away(*given: object, **named: object) -> None:
         raise StorageUnavailable("The database cannot be reached.")
@@ -224,9 +225,9 @@ async def test_a_leader_whose_lease_runs_out_in_an_outage_does_not_say_that_the_
 
     async with working(forge, heartbeat=0.2, stale=9):
         await eventually(lambda: events.of(LeaderChanged))
-        monkeypatch.setattr(forge.storage.workers, "beats", away)
+        monkeypatch.setattr(forge.storage.chores, "due", away)
         monkeypatch.setattr(forge.storage.leadership, "lead", silent)
         await eventually(lambda: len(events.of(LeaderChanged)) == 2)
 
-        assert "reaping" in {event.doing for event in events.of(DatabaseLost)}
+        assert "looking what there is to do" in {event.doing for event in events.of(DatabaseLost)}
         assert events.of(DatabaseBack) == []

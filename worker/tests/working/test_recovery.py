@@ -1,5 +1,7 @@
 """What becomes of the jobs of lost workers, and of workers that somebody gives up."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -8,6 +10,7 @@ from forge_jobs import Forge, InvalidInput, State
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.model.kind import OnLost
 from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model.worker import Beats
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import JobsTakenBack
 from tests.storage.clock import Clock
@@ -37,17 +40,26 @@ async def lose(forge: Forge, kind: str, *, fails: bool = False, **facts: object)
 
 
 async def take_back(forge: Forge) -> None:
+    async with reaping(forge) as (reaper, epoch):
+        await reaper.reap(epoch)
+
+
+@asynccontextmanager
+async def reaping(forge: Forge) -> AsyncIterator[tuple[Reaper, int]]:
+    """A leader's reaper meanwhile, and the epoch."""
     epoch = await leader(forge.storage)
     found = await forge.storage.leadership.get()
     assert found is not None
-    reaper = Reaper(
-        forge.storage,
-        forge.telemetry,
-        found.worker_id,
-        heartbeat=timedelta(seconds=5),
-        stale=timedelta(seconds=30),
+    yield (
+        Reaper(
+            forge.storage,
+            forge.telemetry,
+            found.worker_id,
+            heartbeat=timedelta(seconds=5),
+            stale=timedelta(seconds=30),
+        ),
+        epoch,
     )
-    await reaper.reap(epoch)
     await forge.storage.leadership.resign(found.worker_id)
 
 
@@ -118,6 +130,25 @@ async def test_a_job_that_always_loses_its_worker_ends(forge: Forge, clock: Cloc
     assert attempts == [0, 0, 1]
     assert (found.state, found.attempt) == (State.DEAD, 2)
     assert [failure.error for failure in found.failures] == ["worker lost"] * 4
+
+
+async def test_a_leader_that_is_alone_looks_for_nobodys_beat(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats, looks = forge.storage.workers.beats, list[Beats]()
+
+    async def look() -> Beats:
+        looks.append(await beats())
+        return looks[-1]
+
+    monkeypatch.setattr(forge.storage.workers, "beats", look)
+    async with reaping(forge) as (reaper, epoch):
+        await reaper.reap(epoch, is_alone=True)  # others may have left jobs behind
+        assert len(looks) == 1
+        await reaper.reap(epoch, is_alone=True)
+        assert len(looks) == 1
+        await reaper.reap(epoch)
+        assert len(looks) == 2
 
 
 def test_what_becomes_of_lost_jobs_is_one_of_three() -> None:

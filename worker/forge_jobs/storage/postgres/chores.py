@@ -19,6 +19,7 @@ SELECT (SELECT min(look_at) FROM {schema}.time_limit) <= now() + $1::interval AS
        (SELECT min(for_job) FROM {schema}.waiting WHERE for_job IS NOT NULL) IS NOT NULL AS waits,
        EXISTS (SELECT FROM {schema}.cron WHERE enabled) AS crons,
        EXISTS (SELECT FROM {schema}.queue WHERE age_after IS NOT NULL) AS ageing,
+       {reaping} AS reaping,
        {limits} AS limits, {tenants} AS tenants, {groups} AS groups, {flows} AS flows
 """
 
@@ -27,9 +28,11 @@ LARGE = 1_000_000
 """Bytes of a table that is taken to be in use without a look, since it may be full of deleted rows."""
 
 
-def _used(*tables: str) -> str:
+def _used(*tables: str, beyond: int = 0) -> str:
+    """Return the question whether one of the tables has more than so many rows."""
     return " OR ".join(
-        f"CASE WHEN pg_relation_size('{{schema_text}}.{table}') > {LARGE} THEN true ELSE EXISTS (SELECT FROM {{schema}}.{table}) END"
+        f"""CASE WHEN pg_relation_size('{{schema_text}}.{table}') > {LARGE} THEN true
+            ELSE EXISTS (SELECT FROM {{schema}}.{table} OFFSET {beyond}) END"""
         for table in tables
     )
 
@@ -37,6 +40,7 @@ def _used(*tables: str) -> str:
 DUE = filled(
     DUE,
     open=IS_OPEN,
+    reaping=_used("worker", beyond=1),
     limits=_used("rate_limit"),
     tenants=_used("tenant_turn", "tenant_clock"),
     groups=_used("job_group", "occupant"),

@@ -250,7 +250,8 @@ class PostgresWorkers(Workers):
         return await self._removed(GIVE_UP, seen, by)
 
     async def _removed(self, statement: str, seen: Mapping[int, datetime], *more: object) -> dict[int, str]:
-        gone = await self._database.liveness.fetch(statement, list(seen), list(seen.values()), *more)
+        moments = list(seen.values())
+        gone = await self._database.liveness.fetch(statement, list(seen), moments, *more) if seen else ()
         # A statement of its own, which sees who is gone. Should it not come to be run, the next call makes up for it.
         await self._database.liveness.fetch(FREE_SLOTS)
         return dict(gone)
