@@ -14,32 +14,55 @@ from forge_jobs.storage.postgres.spend_log import end_log
 TOGETHER = 1000
 """Jobs whose permits are moved in one statement."""
 
-# Of the next jobs by id: those that wait for a permit, and for nothing that comes later, come when that is for now.
+LOOKED_AT = 10_000
+"""Permits among which they are found by one statement."""
+
+# What was said of a permit is kept in `until`, a day after that. Sums of fractions are not exact, so what is less than a millisecond
+# away from what is true now is the same; and of one whose tokens are there nothing earlier was said.
+_IS_LATER = "permit.until > {at} + interval '24:00:00.001'"
+_IS_EARLIER = "({at} > now() AND permit.until < {at} + interval '23:59:59.999')"
+
+# Of the next permits by job: the jobs of those of which something else is true now than was said. Those that wait for a permit, and for
+# nothing that comes later, come when that is for now, and that is said of it. So a later pass over them reads permits and no more.
+# The page is read twice, as few of them are when many are to be moved. A job whose permits are on two pages is looked at whole.
 MOVED = """
-WITH page AS MATERIALIZED (
-    SELECT DISTINCT job_id
-    FROM (SELECT job_id FROM {schema}.permit WHERE scope = $1 AND job_id > $2 AND coalesce(key = $4, true)
-          ORDER BY job_id LIMIT $3) AS first
-), bucket AS MATERIALIZED ({bucket}
+WITH bucket AS MATERIALIZED ({bucket}
+), stale AS MATERIALIZED (
+    SELECT permit.job_id
+    FROM (SELECT * FROM {schema}.permit WHERE scope = $1 AND job_id > $2 ORDER BY job_id LIMIT $5) AS permit JOIN bucket USING (scope)
+    WHERE refill > 0 AND coalesce(key = $4, true) AND ({is_later} OR {is_earlier})
+    LIMIT $3
+), page AS MATERIALIZED (
+    SELECT CASE WHEN (SELECT count(*) FROM stale) = $3 THEN (SELECT max(job_id) FROM stale)
+           ELSE (SELECT max(job_id) FROM (
+               SELECT job_id FROM {schema}.permit WHERE scope = $1 AND job_id > $2 ORDER BY job_id LIMIT $5) AS first) END AS last
 ), kept AS MATERIALIZED (
-    SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.until, now() + {wait} AS at
+    SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.until, {at} AS at
     FROM {schema}.permit JOIN bucket USING (scope)
-    WHERE permit.job_id = ANY (ARRAY(SELECT job_id FROM page)) AND refill > 0
-), longer AS (
-    UPDATE {schema}.permit SET until = kept.at + interval '24 hours' FROM kept
-    WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
-      AND permit.until < kept.at + interval '24 hours' AND permit.scope = $1
+    WHERE permit.job_id = ANY (ARRAY(SELECT job_id FROM stale UNION SELECT last FROM page)) AND refill > 0
 ), sooner AS (
     UPDATE {schema}.scheduled SET run_at = turn.at
     FROM (SELECT job_id, max(at) AS at, max(until) - interval '24 hours' AS said
           FROM kept GROUP BY job_id) AS turn
     WHERE scheduled.job_id = turn.job_id AND scheduled.reason = 'throttled'
       AND scheduled.run_at > turn.at AND scheduled.run_at <= turn.said + interval '1 millisecond'
-    RETURNING run_at
+    RETURNING scheduled.job_id, scheduled.run_at
+), said AS (
+    UPDATE {schema}.permit SET until = turn.moment + interval '24 hours'
+    FROM (SELECT kept.*, run_at, coalesce(run_at, at) AS moment FROM kept FULL JOIN sooner USING (job_id) OFFSET 0) AS turn
+    WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (turn.job_id, turn.scope, turn.key, turn.take)
+      AND turn.scope = $1 AND (turn.run_at IS NOT NULL OR {is_earlier_than_kept})
 )
-SELECT (SELECT max(job_id) FROM page) AS last, (SELECT {schema}.tell('due:') FROM sooner LIMIT 1)
+SELECT (SELECT last FROM page) AS last, (SELECT {schema}.tell('due:') FROM sooner LIMIT 1)
 """
-MOVED = MOVED.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+_AT = "now() + " + WAIT.replace("{full_at}", "permit.full_at")
+MOVED = (
+    MOVED.replace("{bucket}", BUCKET)
+    .replace("{is_later}", _IS_LATER.replace("{at}", _AT))
+    .replace("{is_earlier}", _IS_EARLIER.replace("{at}", _AT))
+    .replace("{is_earlier_than_kept}", _IS_EARLIER.replace("{at}", "turn.at"))
+    .replace("{at}", _AT)
+)
 
 RESET_LATELY = """
 SELECT scope, key FROM {schema}.rate_limit JOIN {schema}.rate_key USING (scope)
@@ -115,7 +138,7 @@ async def move(database: PostgresDatabase, scope: str, key: str | None) -> None:
 
 @tried_again
 async def _move(database: PostgresDatabase, scope: str, key: str | None, after: int) -> int | None:
-    last: int | None = await database.fetchval(MOVED, scope, after, TOGETHER, key)
+    last: int | None = await database.fetchval(MOVED, scope, after, TOGETHER, key, LOOKED_AT)
     return last
 
 
