@@ -44,11 +44,18 @@ INSERT INTO {schema}.tenant_clock (queue_id, priority, pos)
 SELECT * FROM unnest($1::integer[], $2::smallint[], $3::bigint[])
 """
 
-# Which turns come now, and about how many jobs of each tenant wait for theirs.
+# Which turns come now, and about how many jobs of each tenant wait for theirs. A step of the index for each priority in use.
 _AHEAD = """
-WITH class AS MATERIALIZED (
-    SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes
-    FROM (SELECT DISTINCT queue_id, priority FROM {schema}.tenant_turn) AS used
+WITH RECURSIVE used AS (
+    (SELECT queue_id, priority FROM {schema}.tenant_turn ORDER BY queue_id, priority LIMIT 1)
+    UNION ALL
+    SELECT next.queue_id, next.priority
+    FROM used CROSS JOIN LATERAL (
+        SELECT turn.queue_id, turn.priority FROM {schema}.tenant_turn AS turn
+        WHERE (turn.queue_id, turn.priority) > (used.queue_id, used.priority)
+        ORDER BY turn.queue_id, turn.priority LIMIT 1) AS next
+), class AS MATERIALIZED (
+    SELECT queue_id, priority, {schema}.coming_turn(queue_id, priority) AS comes FROM used
 ), ahead AS MATERIALIZED (
     SELECT turn.queue_id, turn.tenant,
            sum(ceil(greatest(turn.until - class.comes * 1000, 0) * coalesce(tenant_weight.weight, 1) / {stride}))::bigint AS jobs
@@ -72,8 +79,10 @@ ORDER BY queue.name, waiting DESC, tenant LIMIT $2
 )
 
 WAITING = filled(
-    """{ahead}, largest AS (
-    SELECT DISTINCT ON (queue_id) queue_id, tenant, jobs FROM ahead ORDER BY queue_id, jobs DESC, tenant
+    """{ahead}, most AS MATERIALIZED (
+    SELECT queue_id, count(*) AS tenants, max(jobs) AS jobs FROM ahead WHERE jobs > 0 GROUP BY queue_id
+), largest AS MATERIALIZED (  -- not sorted: they may be very many, and one is looked for
+    SELECT queue_id, min(tenant COLLATE "C") AS tenant FROM ahead JOIN most USING (queue_id, jobs) GROUP BY queue_id
 ), first AS (  -- jobs of each tenant, one of which is its first
     SELECT class.queue_id, job.tenant, coalesce(coming.since, coming.pos) AS since
     FROM class
@@ -84,11 +93,10 @@ WAITING = filled(
     ) AS coming
     JOIN {schema}.job ON job.id = coming.job_id
 )
-SELECT queue.name AS queue, waiting.tenants, largest.jobs AS largest,
+SELECT queue.name AS queue, most.tenants, most.jobs AS largest,
        greatest({schema}.micros(now()) - (
            SELECT min(first.since) FROM first WHERE first.queue_id = queue.id AND first.tenant <> largest.tenant), 0) AS wait
-FROM (SELECT queue_id, count(*) AS tenants FROM ahead WHERE jobs > 0 GROUP BY queue_id) AS waiting
-JOIN largest USING (queue_id)
+FROM most JOIN largest USING (queue_id)
 JOIN {schema}.queue ON queue.id = queue_id
 ORDER BY queue.name
 """,
