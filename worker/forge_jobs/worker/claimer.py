@@ -60,7 +60,7 @@ class Claimer:
         eras: Eras,
         clock_offset: float,
         stirred: asyncio.Event,
-        prepay: Callable[[Sequence[Claim]], None] = lambda claims: None,
+        take_in: Callable[[ServedQueue, Sequence[Claim]], Sequence[Claim]] | None = None,
         on_empty: Callable[[], None] | None = None,
     ) -> None:
         self.queues = queues  # by id; those that are not served any more as well
@@ -78,7 +78,7 @@ class Claimer:
         self._recorder = recorder
         recorder.awaited.serve(worker.id, held.has)
         self._eras = eras
-        self._prepay = prepay  # the tokens of jobs that are limited by key
+        self._take_in = take_in or hand.add  # and have the tokens of jobs that are limited by key asked for
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._stirred = stirred  # set: something changed that the claimer may wait for
         self._is_stopping = False
@@ -392,7 +392,7 @@ class Claimer:
         if not only_pinned:
             queue.hints.took(look, claims, is_full=is_full)
         known = self._fitting.of(queue, look, new)
-        self._prepay(added := self._hand.add(queue, known))
+        added = self._take_in(queue, known)
         if queue.limits != queue.asked_under or self._is_shut(queue):  # meanwhile
             self._hand.hand_back(queue)
         elif not self.is_open:

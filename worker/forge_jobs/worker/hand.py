@@ -6,7 +6,9 @@ short, so that no runner waits for a claim; what no handler has begun can go bac
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from types import MappingProxyType
 
@@ -20,10 +22,18 @@ from forge_jobs.worker.served_queue import ServedQueue
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 1000  # jobs
 SHARE_LEFT = 0.5  # of those, with which more are claimed
-MOST_EARLY, SHARE_EARLY = 1500, 2 / 3  # the same where jobs pay after their claim, before they begin
+MOST_EARLY, SHARE_EARLY = 2000, 2 / 3  # the same where jobs pay after their claim, before they begin
 SHARES = 3  # queues, of as many as there may be, that what is claimed ahead comes from
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 WEIGHT = 0.05  # of one job in the mean
+
+
+@dataclass(slots=True, eq=False)
+class HeldUp:
+    """Jobs of one claim that are in hand and do not wait for a runner yet."""
+
+    queue: ServedQueue
+    claims: list[Claim]
 
 
 class Hand:
@@ -42,7 +52,7 @@ class Hand:
         self.waiting: deque[tuple[Claim | ExtraSlot, ServedQueue]] = deque()  # for a runner, in this order
         self.running: dict[int, Attempt] = {}  # by job
         self.hungry = hungry
-        self.low = 0  # so few wait that more should be claimed
+        self.low = 0  # so few wait in line that more should be claimed
         self._count = count
         self._most_ahead, self._share_left = MOST_AHEAD, SHARE_LEFT
         self.extra = ExtraSlots(slots)
@@ -50,6 +60,7 @@ class Hand:
         self.record: Record = self._free_and_record if slots else record
         """Takes the verdict of a job that is in hand no more."""
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
+        self._held_up: list[HeldUp] = []  # jobs that do not wait for a runner yet
         self._added = 0  # jobs that ever waited for a runner, but for those that went back
         self._pace = Pace()
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
@@ -61,7 +72,13 @@ class Hand:
         self._most_ahead, self._share_left = MOST_EARLY, SHARE_EARLY
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self._reading) + len(self.running) + self.extra.kept
+        return (
+            len(self.waiting) + self._not_in_line + len(self._reading) + len(self.running) + self.extra.kept
+        )
+
+    @property
+    def _not_in_line(self) -> int:
+        return sum([len(held_up.claims) for held_up in self._held_up])
 
     @property
     def slots_in_use(self) -> int:
@@ -90,7 +107,7 @@ class Hand:
     def wanted(self) -> int:
         """How many more jobs should be claimed now; 0 when they would be too few for a statement."""
         ahead = self.ahead
-        self.low = int(ahead * self._share_left)
+        self.low = int(ahead * self._share_left) - self._not_in_line
         if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does
             return 0
         return max(0, self._count + ahead - len(self))
@@ -112,6 +129,19 @@ class Hand:
                 idle.set_result(None)
                 new -= 1
         return claims
+
+    def hold_up(self, queue: ServedQueue, claims: Sequence[Claim]) -> Callable[[], None]:
+        """These jobs are in hand, and wait for a runner from when what is returned is called, unless they have gone until then."""
+        held_up = HeldUp(queue, list(claims))
+        self._held_up.append(held_up)
+        self.low -= len(claims)
+        return partial(self._line_up, held_up)
+
+    def _line_up(self, held_up: "HeldUp") -> None:
+        if held_up in self._held_up:
+            self._held_up.remove(held_up)
+            self.low += len(held_up.claims)
+            self.add(held_up.queue, held_up.claims)
 
     def slots_of(self, claims: Sequence[Claim]) -> int:
         """Return how many slots these jobs take."""
@@ -145,7 +175,8 @@ class Hand:
         """Return the claims of all jobs that run, or wait here to be run."""
         begun = [attempt.claim for attempt in self.running.values()]
         unbegun = [claim for claim, _ in self.waiting if not isinstance(claim, ExtraSlot)]
-        return begun + [claim for claim, _ in self._reading.values()] + unbegun
+        others = (*self._reading.values(), *self._held_up_jobs())
+        return begun + [claim for claim, _ in others] + unbegun
 
     def completed(self) -> set[int]:
         """Return the jobs that run here and whose handlers have completed them, so that their claims may be gone."""
@@ -161,7 +192,7 @@ class Hand:
         """Return the jobs (of the queue; of which this holds) that no handler has begun; they are no longer in hand."""
         taken = [
             (claim, of)
-            for claim, of in (*self._reading.values(), *self.waiting)
+            for claim, of in (*self._reading.values(), *self.waiting, *self._held_up_jobs())
             if not isinstance(claim, ExtraSlot)
             and (queue is None or of is queue)
             and (which is None or which(claim))
@@ -219,14 +250,21 @@ class Hand:
         """Return the job if no handler has begun it; it is no longer in hand."""
         if job_id in self._reading:
             return self._reading.pop(job_id)
-        for claim, queue in self.waiting:
+        for claim, queue in (*self.waiting, *self._held_up_jobs()):
             if claim.job_id == job_id and not isinstance(claim, ExtraSlot):
                 self._take_out(lambda job: job[0].job_id == job_id)
                 return claim, queue
         return None
+
+    def _held_up_jobs(self) -> Iterator[tuple[Claim, ServedQueue]]:
+        return ((claim, held_up.queue) for held_up in self._held_up for claim in held_up.claims)
 
     def _take_out(self, which: Callable[[tuple[Claim | ExtraSlot, ServedQueue]], bool]) -> None:
         stay = [job for job in self.waiting if not which(job)]
         self._added -= len(self.waiting) - len(stay)
         self.waiting.clear()
         self.waiting.extend(stay)
+        self.low += self._not_in_line
+        for held_up in self._held_up:
+            held_up.claims = [claim for claim in held_up.claims if not which((claim, held_up.queue))]
+        self.low -= self._not_in_line

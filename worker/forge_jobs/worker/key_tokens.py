@@ -9,11 +9,13 @@ a job may have used goes back to its bucket.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context as Variables
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import repeat
+from operator import is_
 
 import msgspec
 
@@ -83,9 +85,13 @@ class KeyTokens:
         self.prepaid: dict[int, Prepaid] = {}
         """Where it was asked for many jobs at once that have not used it, by job."""
 
-    def take_ahead_for_all(self, scope: str, cost: float, keys: dict[int, str]) -> None:
-        """As `take_ahead` for many jobs, for each of which `cost` tokens of a key are asked for."""
-        prepaid = Prepaid(scope, cost, keys)
+    def take_ahead_for_all(
+        self, scope: str, cost: float, keys: dict[int, str], told: Callable[[], None] = lambda: None
+    ) -> None:
+        """As `take_ahead` for many jobs, for each of which `cost` tokens of a key are asked for. `told()` is called when it is
+        answered for all that have them now, or nobody will.
+        """
+        prepaid = Prepaid(scope, cost, keys, told)
         self.prepaid.update(dict.fromkeys(keys, prepaid))
         self._gathered.append(prepaid)
         self._begin_asking()
@@ -286,12 +292,12 @@ class KeyTokens:
     async def _spend(self, prepaid: Prepaid) -> None:
         """The jobs that cannot have their tokens now are promised them by `reserve`, or hear why not."""
         keys = prepaid.keys
-        if not (jobs := [job_id for job_id in keys if self._wants(job_id, prepaid)]):
+        if not all(map(is_, map(self.prepaid.get, keys), repeat(prepaid))):  # some are gone
+            keys = {job_id: key for job_id, key in keys.items() if self._wants(job_id, prepaid)}
+        if not (jobs := list(keys)):
             return
         try:
-            spent = await self._permits.spend(
-                prepaid.scope, prepaid.cost, [keys[job_id] for job_id in jobs], jobs
-            )
+            spent = await self._permits.spend(prepaid.scope, prepaid.cost, list(keys.values()), jobs)
         except InvalidInput:  # it is the mistake of one of them
             self._ask_next(prepaid, jobs)
             return
@@ -303,8 +309,11 @@ class KeyTokens:
                     answer.outcome = _as_decision(error, answer.request)
             return
         prepaid.has_heard(jobs, spent)
-        if len(prepaid.full_at) < len(jobs):
-            self._ask_next(prepaid, [job_id for job_id in jobs if job_id not in prepaid.full_at])
+        if None in spent.full_at:
+            have_none = [
+                job_id for job_id, full_at in zip(jobs, spent.full_at, strict=True) if full_at is None
+            ]
+            self._ask_next(prepaid, have_none)
 
     def _wants(self, job_id: int, prepaid: Prepaid) -> bool:
         """Whether the job waits for the answer to what was asked for it and others."""
@@ -352,6 +361,7 @@ def _tell(gathering: Gathering | Prepaid) -> None:
             if answer.told is gathering.told:
                 answer.drop()
         gathering.told.set()
+        gathering.then()
 
 
 def _requests(

@@ -1,8 +1,9 @@
 """Prepaid jobs: those of one claim that pay the same limit by key, whose tokens are spent with one call and are no object for each."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 
@@ -36,16 +37,17 @@ class Answer(msgspec.Struct, eq=False):
             self.outcome = asyncio.CancelledError()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Prepaid:
     """Jobs for each of which `cost` tokens of a key are asked for."""
 
     scope: str
     cost: float
     keys: dict[int, str]  # by job
+    then: Callable[[], None]  # is called when this is answered
     told: asyncio.Event = field(default_factory=asyncio.Event)
-    spent: Spent | None = None  # None: nobody knows yet
-    full_at: Mapping[int, float] = field(default_factory=dict)  # of the buckets of the jobs that have paid
+    spent: Spent | None = None  # of the `jobs`; None: nobody knows yet
+    jobs: Sequence[int] = ()
     answers: dict[int, Answer] = field(default_factory=dict)  # by job, of those that somebody asked for
 
     def answer(self, job_id: int) -> Answer:
@@ -57,17 +59,18 @@ class Prepaid:
 
     def has_heard(self, jobs: Sequence[int], spent: Spent) -> None:
         """This is what became of the requests for these jobs."""
-        self.spent = spent
-        self.full_at = {
-            job_id: full_at
-            for job_id, full_at in zip(jobs, spent.full_at, strict=True)
-            if full_at is not None
-        }
+        self.jobs, self.spent = jobs, spent
         for job_id, answer in self.answers.items():
             if answer.outcome is None:
                 answer.outcome = self._permit(job_id)
 
     def _permit(self, job_id: int) -> Permit | None:
-        if self.spent is None or (full_at := self.full_at.get(job_id)) is None:
+        if self.spent is None or (full_at := self._full_at.get(job_id)) is None:
             return None
         return Permit(self.scope, self.keys[job_id], self.cost, self.spent.at, AT_ONCE, full_at)
+
+    @cached_property
+    def _full_at(self) -> Mapping[int, float | None]:
+        """Of the buckets of the jobs that have paid; few jobs ask."""
+        assert self.spent is not None
+        return dict(zip(self.jobs, self.spent.full_at, strict=True))

@@ -3,7 +3,8 @@
 A job that is claimed with many others would otherwise ask when it begins, with the few that begin in that moment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from types import NoneType
 from typing import Any, cast, get_args
 
@@ -14,6 +15,7 @@ from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.model.job import Claim
 from forge_jobs.worker.hand import Hand
+from forge_jobs.worker.served_queue import ServedQueue
 from forge_jobs.worker.tokens import LeasedTokens
 
 TOGETHER = 10  # jobs that are worth a call of their own
@@ -28,7 +30,7 @@ class Prepayment:
     """
 
     def __init__(self, handlers: Mapping[str, Handler[Any, Any]], tokens: LeasedTokens, hand: Hand) -> None:
-        self._tokens = tokens
+        self._tokens, self._hand = tokens, hand
         self._prices = {
             kind: _Price(handler.limits, handler.arguments.defaults)
             for kind, handler in handlers.items()
@@ -37,29 +39,47 @@ class Prepayment:
         if self._prices:
             hand.allow_time()
 
-    def pay(self, claims: Sequence[Claim]) -> None:
-        """The tokens of these jobs, which are about to wait in the hand, are asked for."""
+    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """These jobs are in hand and will be run, but for those for which no slot is left; return which will be. The tokens that
+        they need are asked for, and those for which many are asked together wait for a runner once they have heard.
+        """
         if not self._prices:
-            return
-        by_kind: dict[str, list[Claim]] = {}
-        for claim in claims:
-            by_kind.setdefault(claim.kind, []).append(claim)
-        for kind, its in by_kind.items():
-            if (price := self._prices.get(kind)) is not None:
-                self._pay(price, its)
+            return self._hand.add(queue, claims)
+        if self._hand.extra.kinds:  # which have a slot is known when they stand in line
+            claims = self._hand.add(queue, claims)
+            self._pay(claims)
+            return claims
+        held_up = self._pay(claims, partial(self._hand.hold_up, queue))
+        if len(held_up) < len(claims):
+            in_line = [claim for claim in claims if claim.job_id not in held_up] if held_up else claims
+            self._hand.add(queue, in_line)
+        return claims
 
-    def _pay(self, price: "_Price", claims: Sequence[Claim]) -> None:
-        if price.only is None:
-            for claim in claims:
+    def _pay(
+        self,
+        claims: Sequence[Claim],
+        hold_up: Callable[[Sequence[Claim]], Callable[[], None]] = lambda claims: _nothing,
+    ) -> Set[int]:
+        """Ask for the tokens; return for which jobs together."""
+        together: Set[int] = frozenset()
+        for kind in dict.fromkeys([claim.kind for claim in claims]):
+            if (price := self._prices.get(kind)) is None:
+                continue
+            its = [claim for claim in claims if claim.kind == kind]
+            keys = {} if price.only is None else price.keys_of(its)
+            if price.only is not None and len(keys) >= TOGETHER:
+                if len(keys) < len(its):
+                    its = [claim for claim in its if claim.job_id in keys]
+                self._tokens.take_ahead_for_all(*price.only, keys, hold_up(its))
+                together = (together | keys.keys()) if together else keys.keys()
+                continue
+            for claim in its:
                 if tokens := price.of(claim):
                     self._tokens.take_ahead(claim.job_id, tokens)
-            return
-        (scope, cost), keys = price.only, price.keys_of(claims)
-        if len(keys) >= TOGETHER:
-            self._tokens.take_ahead_for_all(scope, cost, keys)
-        else:
-            for job_id, key in keys.items():
-                self._tokens.take_ahead(job_id, [(scope, key, cost)])
+        return together
+
+
+def _nothing() -> None: ...
 
 
 def _is_plain(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:

@@ -215,7 +215,7 @@ class Session:
             eras=eras,
             clock_offset=offset,
             stirred=self._stirred,
-            prepay=Prepayment(self._forge.handlers, self._tokens, hand).pay,
+            take_in=Prepayment(self._forge.handlers, self._tokens, hand).add,
             on_empty=on_empty,
         )
         self._beats = Heartbeat(

@@ -18,6 +18,7 @@ from tests.working.running import working
 LONG = 10 * 365 * 86_400  # seconds in which next to nothing flows back
 JOBS = {job_id: f"key {job_id}" for job_id in range(1, 61)}
 AT_ONCE = timedelta(0)
+LONGEST_CALL = 1.0  # seconds
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +246,111 @@ async def test_jobs_of_a_worker_run_when_their_keys_have_tokens_and_none_pays_tw
 
     assert sorted(ran) == list(range(300))
     assert await spent(forge) == {str(user): 2 if user < 30 else 1 for user in range(300)}
+
+
+@pytest.fixture
+def ran(forge: Forge) -> list[int]:
+    """Users for whom a job of 20, which are claimed together, has run; each needs a token of its user."""
+    ran: list[int] = []
+
+    @forge.handler(kind="call", limits=KeyLimit("api", by="user"), timeout=timedelta(seconds=LONGEST_CALL))
+    async def call(user: int) -> None:
+        ran.append(user)
+
+    return ran
+
+
+async def twenty(forge: Forge) -> list[int]:
+    """Enqueue them; return their ids."""
+    return [job.id for job in await forge.enqueue_many("call", [{"user": user} for user in range(20)])]
+
+
+async def test_jobs_that_are_still_asked_for_go_back_when_their_queue_is_paused(
+    forge: Forge, ran: list[int], spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    await forge.limits.set("api", capacity=2, per=LONG)  # what nobody hears of is lost
+    await twenty(forge)
+    async with working(forge, concurrency=20):
+        await has_come.wait()
+        await forge.queues.pause("default")
+        await eventually(lambda: _are_pending(forge, 20))
+        goes_on.set()
+        await forge.queues.resume("default")
+        await eventually(lambda: _are_done(forge, 20))
+
+    assert sorted(ran) == list(range(20))
+
+
+async def test_a_job_that_is_cancelled_while_its_tokens_are_asked_for_does_not_run(
+    forge: Forge, ran: list[int], spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    ids = await twenty(forge)
+    async with working(forge, concurrency=20):
+        await has_come.wait()
+        await forge.jobs.cancel(ids[3])
+        await eventually(lambda: _has_ended(forge, ids[3]))
+        goes_on.set()
+        await eventually(lambda: _are_done(forge, 19))
+
+    assert sorted(ran) == [user for user in range(20) if user != 3]
+
+
+async def test_the_time_of_a_job_begins_when_it_has_its_tokens(
+    forge: Forge, ran: list[int], spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    await twenty(forge)
+    async with working(forge, concurrency=20):
+        await has_come.wait()
+        asyncio.get_running_loop().call_later(2 * LONGEST_CALL, goes_on.set)
+        await eventually(lambda: _are_done(forge, 20))
+
+    assert all([job.attempt == 1 for job in await forge.jobs.list(state=State.DONE, limit=100)])
+
+
+async def test_jobs_run_when_what_was_asked_for_them_cannot_be_answered(
+    forge: Forge, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend = forge.storage.permits.spend
+
+    async def away(*given: Any) -> Spent:
+        monkeypatch.setattr(forge.storage.permits, "spend", spend)
+        raise StorageUnavailable("it is away")
+
+    monkeypatch.setattr(forge.storage.permits, "spend", away)
+    await twenty(forge)
+    async with working(forge, concurrency=20):
+        await eventually(lambda: _are_done(forge, 20))
+
+    assert sorted(ran) == list(range(20))
+    assert await spent(forge) == {str(user): 1 for user in range(20)}
+
+
+async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
+    forge: Forge, ran: list[int], spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    await twenty(forge)
+    async with working(forge, concurrency=20):
+        await has_come.wait()
+    assert not ran
+
+    await forge.limits.set("api", capacity=2, per=LONG)  # what nobody hears of is lost
+    goes_on.set()
+    async with working(forge, concurrency=20):
+        await eventually(lambda: _are_done(forge, 20))
+    assert sorted(ran) == list(range(20))
+
+
+async def _are_pending(forge: Forge, count: int) -> bool:
+    [counts] = await forge.jobs.counts()
+    return (counts.pending, counts.in_progress) == (count, 0)
+
+
+async def _has_ended(forge: Forge, job_id: int) -> bool:
+    return (await forge.jobs.get(job_id)).state is State.DEAD
 
 
 async def _are_scheduled(forge: Forge, count: int) -> bool:

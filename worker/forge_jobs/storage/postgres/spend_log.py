@@ -181,8 +181,10 @@ class SpendLog:
         reached: list[float | None] = []
         later = set[str]()  # keys that had too little for a request: nobody gets in before it
         for key, cost in zip(keys, costs, strict=True):
-            stand = spent.get(key) or stands[key]
-            full_at = (stand if stand > flowed else flowed) + cost
+            full_at = spent.get(key) or stands[key]
+            if full_at < flowed:
+                full_at = flowed
+            full_at += cost
             if full_at < end and not (later and key in later):
                 spent[key] = full_at
                 reached.append(full_at)
@@ -201,7 +203,7 @@ class SpendLog:
             self._stamp,
             decided.flowed,
             LATE,
-            ",".join([str(job_id) for job_id in job_ids if job_id is not None]),
+            ",".join(map(str, filter(None, job_ids))),
             stamp,
             SEPARATOR.join(decided.stands),
             list(decided.stands.values()),
