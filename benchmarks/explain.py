@@ -19,13 +19,14 @@ from benchmarks.line import AtMostTimes, Line
 from benchmarks.sides.bare_postgres import ANY_ERA, FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.postgres.claiming import CLAIM
+from forge_jobs.storage.postgres.claiming import CLAIM, WITH_TURNS
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
 from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN
 from forge_jobs.storage.postgres.permits import FIRST_KEY, SWEEP_KEYS, SWEEP_PERMITS
 from forge_jobs.storage.postgres.schedule import MAKE_PENDING
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
+from forge_jobs.storage.postgres.spend_log import FOLD, LONG, READ, SEPARATOR, WRITE
 
 FOLDER = Path(__file__).parents[1] / "docs" / "explain"
 SMALL, LARGE = 1_000, 1_000_000
@@ -40,6 +41,30 @@ INSERT INTO forge_jobs.rate_key (scope, key, full_at) SELECT 'keys', number, num
 INSERT INTO forge_jobs.permit (job_id, scope, key, take, cost, full_at, until)
 SELECT number, 'keys', number, 1, 1, 5, now() + (number - {due}) * interval '1 minute'
 FROM generate_series(1, {waiting}) AS number
+"""
+FAIR = """
+INSERT INTO forge_jobs.queue (name) VALUES ('fair');
+WITH made AS (
+    INSERT INTO forge_jobs.job (queue_id, priority, max_attempts, kind, codec, created_at, payload, links, tenant)
+    SELECT queue.id, 0, 5, '{kind}', 'json', now(), {payload}, 8, 'tenant ' || number % 1000
+    FROM forge_jobs.queue CROSS JOIN generate_series(1, {waiting}) AS number WHERE queue.name = 'fair'
+    RETURNING id, queue_id
+)
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority, since)
+SELECT id, forge_jobs.micros(now()) + id * 10, queue_id, 0, 0, forge_jobs.micros(now()) FROM made ORDER BY id
+"""
+LOGGED = """
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, is_logged) VALUES ('logged', 5, 1, 5, now(), true);
+INSERT INTO forge_jobs.rate_key (scope, key, full_at) SELECT 'logged', number, 1 FROM generate_series(1, {waiting}) AS number;
+INSERT INTO forge_jobs.spend_log (scope, behind, stamp, keys, full_at)
+SELECT 'logged', line - 1, line, string_agg((1 + (line * {batch} + number) % {waiting})::text, chr(31)), array_agg(2)
+FROM generate_series(1, {lines}) AS line CROSS JOIN generate_series(1, {batch}) AS number GROUP BY line ORDER BY line
+"""
+BEHIND = 5  # rows that others have written since
+NESTED = """
+LOAD 'auto_explain';
+SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on;
+SET auto_explain.log_buffers = on; SET client_min_messages = log
 """
 TAKEN_SHARE = 10  # a tenth of the jobs is taken while a transaction holds on to the dead rows
 PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM forge_jobs.queue"
@@ -108,9 +133,16 @@ class Explainer:
         self._sql = PostgresDatabase(url).sql
 
     async def explain(
-        self, name: str, text: str, arguments: Sequence[object], settings: Mapping[str, str]
+        self,
+        name: str,
+        text: str,
+        arguments: Sequence[object],
+        settings: Mapping[str, str],
+        *,
+        calls: bool = False,
     ) -> None:
-        """The statement is explained; nothing of it stays."""
+        """The statement is explained, and what it `calls` in a function; nothing of it stays."""
+        within: list[str] = []
         connection = await asyncpg.connect(self._url)
         try:
             await connection.execute(pinned(connection.get_server_version().major, settings))
@@ -120,10 +152,14 @@ class Explainer:
             analysed = json.loads(
                 await self._rolled_back(connection, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {execute}")
             )
+            if calls:
+                connection.add_log_listener(lambda _, said: within.append(said.message))
+                await connection.execute(NESTED)
             shown = await self._rolled_back(connection, f"EXPLAIN (ANALYZE, BUFFERS) {execute}")
         finally:
             await connection.close()
         plan = analysed[0]
+        shown = "\n\n".join([shown, *(part for part in within if "plan:" in part and "EXPLAIN" not in part)])
         self.plans.append(Plan(name, self.waiting, shown, touched(plan["Plan"]), plan["Execution Time"]))
 
     async def _rolled_back(self, connection: asyncpg.Connection, sql: str) -> str:
@@ -148,6 +184,8 @@ class Explainer:
         await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity", None), {})
         await self.explain("sweep of permits", SWEEP_PERMITS, (SWEPT,), {})
         await self.explain("sweep of keys", SWEEP_KEYS, (*FIRST_KEY, SWEPT), {})
+        await self.spends()
+        await self.turns(connection)
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)
         await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, {})
         pin = await asyncpg.connect(self._url)
@@ -156,6 +194,21 @@ class Explainer:
         await self._claims("claim beside dead rows", queue_id, hint)
         await pin.close()
         await connection.close()
+
+    async def turns(self, connection: asyncpg.Connection) -> None:
+        """The claim of jobs whose tenants take turns is explained."""
+        queue_id: int = await connection.fetchval("SELECT id FROM forge_jobs.queue WHERE name = 'fair'")
+        arguments = (queue_id, WORKER_ID, BARE_BATCH, *START, 0, *ANY_ERA)
+        await self.explain("claim with turns", WITH_TURNS[CLAIM], arguments, CLAIMS)
+
+    async def spends(self) -> None:
+        """What a claim does with the spend log of a rate limit by key is explained, and how that is folded."""
+        keys = SEPARATOR.join(str(number) for number in range(1, BARE_BATCH + 1))
+        await self.explain("read of spends", READ, ("logged", LONG - BEHIND, keys), {})
+        jobs = ",".join(map(str, range(1, BARE_BATCH + 1)))
+        claim = (0, DAY, jobs, LONG + 1, keys, [2.0] * BARE_BATCH)
+        await self.explain("write of spends", WRITE, ("logged", LONG, LONG, *claim), {})
+        await self.explain("fold of spends", FOLD, ("logged", LONG), {}, calls=True)
 
     async def _claims(self, name: str, queue_id: int, hint: tuple[int, int]) -> None:
         for place, at in (("with a hint", hint), ("without a hint", START)):
@@ -184,6 +237,8 @@ def plans(bench: Bench, waiting: int) -> list[Plan]:
         child.run("forge.fill", url=url, jobs=waiting, delay=DAY)
         child.run("forge.fill", url=url, jobs=DUE, delay=DUE_SECONDS)
         bench.server.execute(KEYED.format(due=DUE, waiting=waiting))
+        bench.server.execute(LOGGED.format(waiting=waiting, lines=LONG, batch=BARE_BATCH))
+        bench.server.execute(FAIR.format(waiting=waiting, kind=KIND, payload=literal(ENCODED)))
         bench.server.execute("VACUUM (ANALYZE)")
         explainer = Explainer(url, waiting)
         asyncio.run(explainer.run())
