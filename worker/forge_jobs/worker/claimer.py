@@ -420,8 +420,8 @@ class Claimer:
         return bool(claims)
 
     def _must_see_all(self, queue: ServedQueue) -> bool:
-        """Whether somebody waits to hear that the queue is empty, and it may be empty."""
-        return self._until_empty is not None and not queue.hints.is_full
+        """Whether the look begins at the beginning: also when somebody waits to hear that the queue is empty, and it may be empty."""
+        return queue.begins_anew or (self._until_empty is not None and not queue.hints.is_full)
 
     async def _found_no_token(self, queue: ServedQueue) -> None:
         """Look again when there may be a token. There may be jobs all the same, so the queue does not count as empty."""

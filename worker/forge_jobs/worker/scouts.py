@@ -15,6 +15,9 @@ from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.served_queue import ServedQueue
 
 SCOUT_EVERY = 0.25  # seconds between scouts of a queue
+SCOUT_WHILE_ANEW_EVERY = (
+    60.0  # ... where looks begin at the beginning as well: to see whether that still costs little
+)
 SCOUT_SHARE = 20  # ... and between any two of a worker so many times what the first one took
 
 
@@ -36,7 +39,11 @@ class Scouts:
         ] = {}  # by queue; one that waits for its turn, or is on its way
 
     def send(self, queue: ServedQueue) -> None:
-        """A scout sets out to the queue as soon as it is worth its cost; one that waits for that is enough."""
+        """A scout sets out to the queue as soon as it is worth its cost; one that waits for that is enough. None does where looks
+        begin at the beginning themselves, but now and then.
+        """
+        if queue.begins_anew and time.monotonic() < queue.scouted_at + SCOUT_WHILE_ANEW_EVERY:
+            return
         task = self._tasks.get(queue.id)
         if task is None or task.done():
             self._tasks[queue.id] = OwnTask(
@@ -76,6 +83,7 @@ class Scouts:
             )
         finally:
             after = time.monotonic()
+            queue.scouted_at, queue.scout_took = after, after - now
             self._rested_at = after + SCOUT_SHARE * (after - now)
             queue.scout_at = max(after + SCOUT_EVERY, self._rested_at)
         return queue.hints.scouted(front, scout)

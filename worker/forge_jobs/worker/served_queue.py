@@ -3,15 +3,17 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.worker.hints import Hints
-from forge_jobs.worker.polling import SHORTEST_POLL
+from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 
 LARGEST_ROOM = 4 * 1024 * 1024  # bytes
 SAMPLE = 16  # payloads that are measured of each claim
+QUICK = 0.05  # seconds that a scout took, at most, where looks may do without
 
 
 Pauses = frozenset[tuple[str, datetime]]
@@ -79,6 +81,8 @@ class ServedQueue:
     pinned_alone_until: float = 0.0  # before that, what other versions have begun is passed over
     hints: Hints = field(default_factory=Hints)
     scout_at: float = 0.0  # when the next scout may set out
+    scouted_at: float = 0.0  # when the last one came back
+    scout_took: float = inf  # seconds
 
     @property
     def id(self) -> int:
@@ -120,6 +124,13 @@ class ServedQueue:
     def left_alone_now(self, now: float) -> list[str]:
         """Return the kinds that this worker does not begin at this moment."""
         return [*self.paused_kinds, *(kind for kind, until in self.left_alone.items() if until > now)]
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether a look begins at the very beginning, as a scout does, which then costs less than a scout after it: looks that find
+        nothing for long are rare.
+        """
+        return self.poll >= LONGEST_POLL and self.scout_took <= QUICK
 
     @property
     def most(self) -> int:

@@ -65,7 +65,8 @@ class Together:
         for queue in queues:
             queue.asked_under, queue.paused_then, queue.woken = queue.limits, pauses, False
             outings.append(queue.hints.set_out())
-            asked.append(AskedQueue(queue.id, min(share, queue.most), **queue.hints.options()))
+            begins = {} if queue.begins_anew else queue.hints.options()
+            asked.append(AskedQueue(queue.id, min(share, queue.most), **begins))
         limit = min(
             wanted, *(queue.most for queue in queues)
         )  # the payloads of all have to fit into one room

@@ -8,8 +8,10 @@ import pytest
 
 from forge_jobs import Forge
 from forge_jobs.model.job import Claim
+from forge_jobs.storage.interface.claims import Front
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.worker import claimer, hints, scouts
+from forge_jobs.worker import claimer, hints, scouts, served_queue
+from forge_jobs.worker.polling import SHORTEST_POLL
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue, worker
 from tests.working.eventually import eventually
@@ -53,6 +55,48 @@ async def test_a_job_handed_back_at_its_old_place_is_found(forge: Forge, ran: li
         await forge.storage.claims.hand_back([claimed])
 
         await eventually(lambda: old in ran)
+
+
+async def test_looks_that_find_nothing_for_long_begin_at_the_beginning_and_need_no_scouts(
+    forge: Forge, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (claimer, served_queue):
+        monkeypatch.setattr(module, "LONGEST_POLL", SHORTEST_POLL)
+    monkeypatch.setattr(served_queue, "QUICK", 60.0)
+    looks, scouted = 0, 0
+    claim_before, front = forge.storage.claims.claim, forge.storage.claims.front
+
+    async def counted_claim(*given: Any, **options: Any) -> Sequence[Claim]:
+        nonlocal looks
+        looks += 1
+        return await claim_before(*given, **options)
+
+    async def counted_front(*given: Any, **options: Any) -> Front:
+        nonlocal scouted
+        scouted += 1
+        return await front(*given, **options)
+
+    async def only_looks() -> bool:
+        before, until = scouted, looks + 4
+        await eventually(lambda: looks >= until)
+        return scouted == before
+
+    other = await worker(forge.storage)
+    old = await enqueue(forge.storage, payload=b"{}")
+    [claimed] = await claim(forge.storage, other)
+    monkeypatch.setattr(forge.storage.claims, "claim", counted_claim)
+    monkeypatch.setattr(forge.storage.claims, "front", counted_front)
+    async with working(forge) as served:
+        await _looked(forge, ran)
+        await eventually(only_looks)
+
+        assert served.session is not None
+        for told in ("wake", "wake_behind"):
+            monkeypatch.setattr(served.session._claimer, told, lambda *given: None)
+        before = scouted
+        await forge.storage.claims.hand_back([claimed])
+        await eventually(lambda: old in ran)
+        assert scouted == before
 
 
 async def test_a_job_whose_transaction_commits_late_is_found(
