@@ -19,6 +19,7 @@ from benchmarks.line import AtMostTimes, Line
 from benchmarks.sides.bare_postgres import ANY_ERA, FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.interface.claims import START
+from forge_jobs.storage.postgres.chores import DUE as DUE_CHORES
 from forge_jobs.storage.postgres.claiming import CLAIM, WITH_TURNS
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
@@ -59,6 +60,11 @@ INSERT INTO forge_jobs.rate_key (scope, key, full_at) SELECT 'logged', number, 1
 INSERT INTO forge_jobs.spend_log (scope, behind, stamp, keys, full_at)
 SELECT 'logged', line - 1, line, string_agg((1 + (line * {batch} + number) % {waiting})::text, chr(31)), array_agg(2)
 FROM generate_series(1, {lines}) AS line CROSS JOIN generate_series(1, {batch}) AS number GROUP BY line ORDER BY line
+"""
+LATER = """
+INSERT INTO forge_jobs.time_limit (job_id, deadline, look_at)
+SELECT -number, moment, moment FROM generate_series(1, {waiting}) AS number CROSS JOIN LATERAL (SELECT now() + interval '1 day') AS later (moment);
+INSERT INTO forge_jobs.waiting (job_id, queue_id, attempt, step) SELECT -number, 1, 0, 'approval' FROM generate_series(1, {waiting}) AS number
 """
 BEHIND = 5  # rows that others have written since
 NESTED = """
@@ -187,6 +193,7 @@ class Explainer:
         await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity", None), {})
         await self.explain("sweep of permits", SWEEP_PERMITS, (SWEPT,), {})
         await self.explain("sweep of keys", SWEEP_KEYS, (*FIRST_KEY, SWEPT), {})
+        await self.explain("look for chores", DUE_CHORES, ("1 second",), {})
         await self.spends()
         await self.turns(connection)
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)
@@ -249,6 +256,7 @@ def plans(bench: Bench, waiting: int) -> list[Plan]:
         bench.server.execute(KEYED.format(due=DUE, waiting=waiting))
         bench.server.execute(LOGGED.format(waiting=waiting, lines=LONG, batch=BARE_BATCH))
         bench.server.execute(FAIR.format(waiting=waiting, kind=KIND, payload=literal(ENCODED)))
+        bench.server.execute(LATER.format(waiting=waiting))
         bench.server.execute("VACUUM (ANALYZE)")
         explainer = Explainer(url, waiting)
         asyncio.run(explainer.run())
