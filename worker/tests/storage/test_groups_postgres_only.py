@@ -350,6 +350,24 @@ async def test_what_is_due_is_pending_although_what_groups_need_fails(storage, d
         await storage.schedule.make_pending()
 
 
+async def test_an_end_is_written_although_the_place_cannot_be_given_to_the_next(
+    storage, database, monkeypatch
+):
+    claimed = await running(storage, await worker(storage), **ONE)
+    waits = await enqueue(storage, groups=encoded([Group("a"), Group("b")]))
+    with monkeypatch.context() as failing:
+        failing.setattr(
+            "forge_jobs.storage.postgres.groups.ADMIT", f"{FAILS} WHERE $1::integer[] IS NOT NULL"
+        )
+        async with database.transaction() as connection:
+            await connection.execute("SELECT FROM forge_jobs.job_group WHERE name = 'b' FOR NO KEY UPDATE")
+            assert await storage.claims.finish([done(claimed)]) == []
+
+    assert await state(storage, waits) is State.BLOCKED
+    await storage.schedule.make_pending()
+    assert await state(storage, waits) is State.PENDING
+
+
 async def test_what_groups_need_is_left_to_a_later_pass_where_it_takes_long(storage, database, monkeypatch):
     await database.run("INSERT INTO unsettled (group_id) VALUES (1)")
     with monkeypatch.context() as hurried:

@@ -7,6 +7,7 @@ import pytest
 from forge_jobs.model.job import Claim, NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.claims import START, AskedQueue
+from forge_jobs.storage.postgres import tenants
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
@@ -119,3 +120,14 @@ async def test_the_turns_of_a_queue_come_that_gets_tenants_while_one_beside_it_h
     last = {claim.queue_id: claim.pos for claim in claimed}
     told = await database.fetch("SELECT queue_id, max(pos) AS pos FROM {schema}.tenant_clock GROUP BY 1")
     assert {record["queue_id"]: record["pos"] for record in told} == last
+
+
+async def test_jobs_are_claimed_although_it_cannot_be_said_which_turns_have_come(
+    database: PostgresDatabase, claims: PostgresClaims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tenants, "CAME", "SELECT 1 / 0 WHERE ($1::integer[], $2::smallint[], $3::bigint[]) IS NOT NULL"
+    )
+    await wait(database, 10, "a")
+
+    assert len(await taken(claims, "on from a place")) == 10

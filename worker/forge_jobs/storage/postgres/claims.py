@@ -11,7 +11,7 @@ from itertools import accumulate, chain
 from operator import attrgetter
 from typing import Any
 
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.flow import is_node
 from forge_jobs.model.job import Claim, End, Postponement, State
@@ -316,7 +316,7 @@ class PostgresClaims:
         if is_linked:
             await groups.admit(self._database, records[0]["again"])
             if records[0].get("for_jobs"):
-                with suppress(StorageUnavailable):  # they do wait, and the leader looks as well
+                with suppress(ForgeError):  # they do wait, and the leader looks as well
                     await self._database.outcomes.fetch(LOOK_AGAIN, list(columns[0]))
         return _missing(columns[0], records[0][0])
 

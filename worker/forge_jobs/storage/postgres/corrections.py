@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.correction import Correction
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import ENDED, WAITING, State
@@ -227,5 +227,5 @@ class PostgresCorrections:
             raise refusals.not_changed(job_id, record["state"])
         await groups.admit(self._database, record["again"])
         if record["due"]:
-            with suppress(StorageUnavailable):  # a worker sees to it
+            with suppress(ForgeError):  # a worker sees to it
                 await join(self._database, [job_id])

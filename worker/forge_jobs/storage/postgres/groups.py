@@ -15,7 +15,6 @@ from forge_jobs.errors import (
     KeyBusy,
     StorageBusy,
     StorageRefused,
-    StorageUnavailable,
     UnknownGroup,
 )
 from forge_jobs.model.epoch import LeaderEpoch
@@ -281,9 +280,9 @@ async def full_groups(database: PostgresDatabase, job_id: int) -> list[FullGroup
 async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> None:
     """Free places of these groups are given away, also where another transaction had one of their rows locked.
 
-    What cannot be done now stays unsettled, for whoever looks next.
+    Whoever asks for it has committed something else. What cannot be done now stays unsettled, for whoever looks next, and hears why.
     """
-    with suppress(StorageUnavailable):
+    with suppress(ForgeError):
         for _ in range(ROUNDS):
             if not groups:
                 return
@@ -295,7 +294,7 @@ async def settle(database: PostgresDatabase, joined: asyncpg.Record | dict[str, 
 
     The jobs that joined are there already, so that what cannot be done now is no error of theirs.
     """
-    with suppress(StorageUnavailable):
+    with suppress(ForgeError):
         await _cancel(database, joined["in_way"])
     await admit(database, joined["again"])
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from forge_jobs.errors import JobNotFound, StorageUnavailable
+from forge_jobs.errors import ForgeError, JobNotFound
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import (
@@ -227,7 +227,7 @@ class PostgresJobs:
     async def _join(self, job_id: int, due: int) -> None:
         """The job has joined its groups if it was made due just now; should this fail, a worker sees to it."""
         if due:
-            with suppress(StorageUnavailable):
+            with suppress(ForgeError):
                 await join(self._database, [job_id])
 
     async def fold(self) -> int:

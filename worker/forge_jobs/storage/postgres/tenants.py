@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
 from forge_jobs.model.intervention import Deed
 from forge_jobs.model.job import Claim
@@ -253,5 +253,5 @@ async def came(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
     """
     last = {(claim.queue_id, claim.priority): claim.pos for claim in claims}
     queue_ids, priorities = zip(*last, strict=True)
-    with suppress(StorageUnavailable):
+    with suppress(ForgeError):
         await database.claims.fetch(CAME, list(queue_ids), list(priorities), list(last.values()))
