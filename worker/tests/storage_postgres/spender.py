@@ -19,8 +19,8 @@ KEYS = [f"key {number}" for number in range(15)]
 async def main(url: str, seed: int) -> None:
     """All is logged, and logs begin and are folded and forgotten all the time."""
     dice = random.Random(seed)
-    spends.LOGGED, spend_log.REST, spend_log.LONGEST = 1, 0.0, dice.choice([3, 1000])
-    spend_log.MOST_KEYS = dice.choice([10, 1000])
+    spends.LOGGED, spend_log.REST, spend_log.LONG = 1, 0.0, dice.choice([1, 3, 1000])
+    spend_log.MOST_KEYS, spend_log.MOST_FOLDED = dice.choice([10, 1000]), dice.choice([5, 1000])
     database = PostgresDatabase(url)
     await database.open()
     permits = PostgresPermits(database)

@@ -179,10 +179,12 @@ async def test_a_worker_that_knows_an_older_log_spends_nothing_that_is_gone(
     assert got == [60, 0]
 
 
+@pytest.mark.parametrize("most_folded", [1000, 10])
 async def test_a_long_log_is_folded_into_the_rows_of_the_keys(
-    database: PostgresDatabase, permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch
+    database: PostgresDatabase, permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch, most_folded: int
 ) -> None:
-    monkeypatch.setattr(spend_log, "LONGEST", 10)
+    monkeypatch.setattr(spend_log, "LONG", 10)
+    monkeypatch.setattr(spend_log, "MOST_FOLDED", most_folded)
 
     for _ in range(25):
         assert granted(await permits.spend("api", 0.1, MANY, JOBS)) == 60
@@ -192,10 +194,59 @@ async def test_a_long_log_is_folded_into_the_rows_of_the_keys(
     assert await spent(permits) == {2.5}
 
 
+async def test_of_workers_that_write_one_log_each_folds_what_it_knows_of_the_others(
+    database: PostgresDatabase, permits: PostgresPermits, another: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spend_log, "LONG", 6)
+    workers = [permits, await another(), await another()]
+
+    for turn in range(40):
+        worker, keys = workers[turn % 3], [f"{turn % 4} {key}" for key in MANY]
+        assert granted(await worker.spend("api", 0.5, keys, JOBS)) == 60
+
+    assert await rows(database, "spend_log") <= 2 * 6
+    await spend_log.end_log(database, "api")
+    stands = await database.fetch(
+        "SELECT round(full_at::numeric, 3) AS at, count(*) FROM {schema}.rate_key GROUP BY 1"
+    )
+    assert [(float(record["at"]), record["count"]) for record in stands] == [(5.0, 4 * 60)]
+
+
+async def test_what_was_known_of_a_log_that_has_ended_is_not_folded(
+    database: PostgresDatabase, permits: PostgresPermits, another: Workers
+) -> None:
+    for _ in range(3):
+        await permits.spend("api", 1.0, MANY, JOBS)
+    for key in MANY:
+        await permits.reset("api", key)
+    await database.execute("UPDATE {schema}.rate_limit SET unlogged_at = NULL")
+    await (await another()).spend("api", 1.0, MANY, JOBS)
+    assert await is_logged(database)
+
+    await permits._spends._logs["api"]._fold(0)
+
+    assert await spent(permits) == {1.0}
+
+
+async def test_a_claim_with_permits_of_others_is_logged(
+    database: PostgresDatabase, permits: PostgresPermits
+) -> None:
+    kept = [PermitRequest("api", key, 1.0, 700 + number) for number, key in enumerate(MANY[:3])]
+    await permits.keep(list(zip(kept, await permits.reserve(kept), strict=True)))
+
+    assert granted(await permits.spend("api", 1.0, MANY, JOBS)) == 60
+    assert granted(await permits.spend("api", 1.0, MANY, JOBS)) == 60
+
+    assert await is_logged(database)
+    assert await rows(database, "spend_log") == 1 + 2
+    await permits.spend("api", 1.0, MANY, range(700, 760))
+    assert not await is_logged(database), "who has a permit does not pay"
+
+
 async def test_a_sweep_folds_a_log_and_ends_one_that_nobody_writes(
     database: PostgresDatabase, permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spend_log, "LONG", 2)
+    monkeypatch.setattr(spend_log, "LONGEST", 2)
     for _ in range(4):
         await permits.spend("api", 1.0, MANY, JOBS)
 
@@ -358,10 +409,10 @@ async def test_no_log_is_begun_while_a_limit_is_being_changed(
 async def test_a_log_that_cannot_be_folded_takes_no_tokens_from_who_has_spent_them(
     permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    async def unfolded(self: SpendLog) -> None:
+    async def unfolded(self: SpendLog, least: int) -> None:
         raise error("others are in the way")
 
-    monkeypatch.setattr(spend_log, "LONGEST", 1)
+    monkeypatch.setattr(spend_log, "LONG", 1)
     monkeypatch.setattr(SpendLog, "_fold", unfolded)
 
     assert [granted(await permits.spend("api", 1.0, MANY, JOBS)) for _ in range(6)] == [60] * 5 + [0]

@@ -12,7 +12,7 @@ meanwhile.
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from forge_jobs.storage.postgres.contention import tried_again
 SEPARATOR = "\x1f"
 TRIES = 4  # while others write; then the log is ended, and only who spends of the same keys is in the way
 REST = 30.0  # seconds after the end of a log before another one is begun
-LONG, LONGEST = 500, 1000  # rows that a log may have before a sweep, or whoever writes it, folds it
+LONG, LONGEST = 500, 1000  # rows that a log may have before whoever writes it, or a sweep, folds it
 MOST_KEYS = 200_000  # whose buckets are remembered
 LATE = 1.0  # seconds between the moment for which tokens are spent and that at which it is written, at most
 
@@ -57,7 +57,8 @@ UNION ALL (
     SELECT 'log', now(), number, behind, stamp, keys, full_at FROM {schema}.spend_log WHERE scope = $1 AND number > $2 ORDER BY number)
 """.replace("{flowed}", FLOWED)
 
-# Nothing is written where a permit was kept for one of the jobs, which must not pay anew.
+# Nothing is written where a permit was kept for one of the jobs, which must not pay anew; who names none of them is told
+# that permits of the limit are kept.
 WRITE = """
 WITH bucket AS MATERIALIZED (
     SELECT refill, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 AND is_logged FOR KEY SHARE
@@ -65,19 +66,43 @@ WITH bucket AS MATERIALIZED (
     SELECT log.stamp FROM bucket CROSS JOIN {schema}.spend_log AS log
     WHERE log.scope = $1 AND log.number = $2 AND log.stamp = $3 AND flowed BETWEEN $4 AND $4 + refill * $5
       AND CASE WHEN EXISTS (SELECT FROM {schema}.permit WHERE scope = $1)
-               THEN NOT EXISTS (SELECT FROM {schema}.permit WHERE job_id = ANY (string_to_array($6, ',')::bigint[])) ELSE true END
+               THEN $6::text IS NOT NULL
+                AND NOT EXISTS (SELECT FROM {schema}.permit WHERE job_id = ANY (string_to_array($6, ',')::bigint[])) ELSE true END
     FOR KEY SHARE OF log
 ), written AS (
     INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) SELECT $1, stamp, $7, $8, $9 FROM last
     ON CONFLICT (scope, behind) DO NOTHING
     RETURNING number
 )
-SELECT now() AS at, flowed, (SELECT number FROM written) AS number FROM bucket
+SELECT now() AS at, flowed, (SELECT number FROM written) AS number, EXISTS (SELECT FROM {schema}.permit WHERE scope = $1) AS keeps FROM bucket
 """.replace("{flowed}", FLOWED)
 
 END = "SELECT {schema}.end_log($1)"
 
 FOLD = "SELECT {schema}.fold_spends($1, $2)"
+
+# As FOLD, by whoever knows where the keys of these rows stand as of the row with this stamp, so that the rows need not be
+# read; nothing is done where others have folded most of them. Rows are locked in their order.
+FOLD_KNOWN = """
+WITH bucket AS MATERIALIZED (
+    SELECT scope FROM {schema}.rate_limit WHERE scope = $1 AND is_logged FOR KEY SHARE  -- whoever ends the log waits
+), old AS MATERIALIZED (
+    SELECT log.number FROM bucket JOIN {schema}.spend_log AS log USING (scope) WHERE log.number < $2 ORDER BY log.number FOR UPDATE OF log
+), last AS MATERIALIZED (
+    SELECT FROM {schema}.spend_log WHERE scope = $1 AND number = $2 AND stamp = $3 AND (SELECT count(*) FROM old) >= $4 FOR KEY SHARE
+), gone AS (
+    DELETE FROM {schema}.spend_log
+    WHERE scope = $1 AND number = ANY (ARRAY(SELECT number FROM old)) AND EXISTS (SELECT FROM last)
+), folded AS (
+    INSERT INTO {schema}.rate_key (scope, key, full_at)
+    SELECT $1, spent.key COLLATE "C" AS key, spent.full_at
+    FROM last CROSS JOIN LATERAL unnest(string_to_array($5, chr(31)), $6::double precision[]) AS spent (key, full_at)
+    ORDER BY key
+    ON CONFLICT (scope, key) DO UPDATE SET full_at = greatest(rate_key.full_at, excluded.full_at)
+)
+SELECT EXISTS (SELECT FROM last)
+"""
+MOST_FOLDED = 20_000  # keys that are named to the database, which looks for more by itself
 
 # A log is folded only when it is long, so that the row of a key that is used all the time is seldom written.
 FOLD_ALL = """
@@ -97,7 +122,7 @@ async def end_log(database: PostgresDatabase, scope: str, *, connection: Any = N
 
 async def fold_logs(database: PostgresDatabase) -> None:
     """Long logs are in the rows of the keys, but for their last rows; logs that nobody writes any more are ended."""
-    await database.execute(FOLD_ALL, REST, LONG)
+    await database.execute(FOLD_ALL, REST, LONGEST)
 
 
 class Decided(NamedTuple):
@@ -129,7 +154,10 @@ class SpendLog:
         self._is_current = False  # there is no row that was not read, as far as is known
         self._stands: dict[str, float] = {}  # where the buckets of keys stand, as `full_at` of their rows
         self._number = self._stamp = 0  # of the last row
-        self._first = 0  # the number of the first row that may not be folded
+        self._rows = 0  # that may not be folded
+        self._unfolded = set[str]()  # keys of these rows
+        self._last: Collection[str] = ()  # keys of the last row, which stays when all before it is folded
+        self._keeps = False  # permits of the limit are kept for jobs
         self._capacity = self._refill = self._flowed = 0.0
         self._answered = 0.0  # monotonic: `_flowed` was so a moment before
 
@@ -203,7 +231,7 @@ class SpendLog:
             self._stamp,
             decided.flowed,
             LATE,
-            ",".join(map(str, filter(None, job_ids))),
+            ",".join(map(str, filter(None, job_ids))) if self._keeps else None,
             stamp,
             SEPARATOR.join(decided.stands),
             list(decided.stands.values()),
@@ -211,27 +239,38 @@ class SpendLog:
         self._is_current = False
         if record is None:
             return False
-        self._flowed, self._answered = record["flowed"], time.monotonic()
+        self._flowed, self._answered, self._keeps = record["flowed"], time.monotonic(), record["keeps"]
         self._moment = record["at"] - timedelta(seconds=(self._flowed - decided.flowed) / self._refill)
         if record["number"] is None:
             return False
         self._stands.update(decided.stands)
+        self._unfolded.update(decided.stands)
+        self._last = decided.stands
         self._number, self._stamp, self._is_current = record["number"], stamp, True
-        if self._number - self._first > LONGEST:
-            with suppress(ForgeError):  # the tokens are spent; the next row tries again
-                await self._fold()
+        self._rows += 1
+        if self._rows > LONG:
+            with suppress(ForgeError):  # the tokens are spent
+                await self._fold(LONG // 2)
         return True
 
-    async def _fold(self) -> None:
-        """What was logged before the last row that is known is in the rows of the keys."""
-        await self._database.execute(FOLD, self._scope, self._number)
-        self._first = self._number
+    async def _fold(self, least: int) -> None:
+        """What was logged before the last row that is known is in the rows of the keys, unless others have left fewer rows than `least`."""
+        self._rows = 0
+        if len(self._unfolded) > MOST_FOLDED:
+            await self._database.execute(FOLD, self._scope, self._number)
+        else:
+            keys = list(self._unfolded)
+            stands = [self._stands[key] for key in keys]
+            known = self._scope, self._number, self._stamp, least, SEPARATOR.join(keys), stands
+            if not await self._database.fetchval(FOLD_KNOWN, *known):
+                return
+        self._unfolded = set(self._last)
 
     async def _read(self, wanted: Sequence[str]) -> bool:
         """Read what is not known of the log and of these keys, or begin a log. False: there is none, and none may begin now."""
         keys = set(wanted)
         if len(self._stands) > MOST_KEYS:
-            await self._fold()
+            await self._fold(1)
             self._forget()
         if await self._read_on(keys - self._stands.keys()):
             return True
@@ -260,9 +299,13 @@ class SpendLog:
         stands.update(dict.fromkeys(unknown, 0.0))
         for record in rows + logged:
             if record["keys"]:
-                stands.update(zip(record["keys"].split(SEPARATOR), record["full_at"], strict=True))
+                keys = record["keys"].split(SEPARATOR)
+                stands.update(zip(keys, record["full_at"], strict=True))
+                if record["of"] == "log":
+                    self._unfolded.update(keys)
+                    self._last = keys
         if logged:
             self._number, self._stamp = logged[-1]["number"], stamp
-            self._first = self._first or logged[0]["number"]
+            self._rows += len(logged)
         self.is_known = self._is_current = True
         return True
