@@ -94,3 +94,27 @@ async def test_all_jobs_are_moved_however_few_are_looked_at_in_a_step(
     await permits.moved("api", "bob")
 
     assert {is_soon for _, _, is_soon in await rows(database, SAID)} == {True}
+
+
+async def test_all_jobs_are_moved_however_the_permits_of_a_page_are_joined_with_their_limit(
+    database: PostgresDatabase, permits: PostgresPermits
+) -> None:
+    """Of tables without statistics, and many limits, the planner puts the permits into a hash, which keeps no order."""
+    await database.execute(
+        """INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at)
+           SELECT 'other' || number, 1, 1, 1, now() FROM generate_series(1, 3000) AS number"""
+    )
+    await database.execute(
+        """WITH jobs AS (
+               INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
+               SELECT id, now() + interval '1 day', 1, 0, 0, 'throttled' FROM generate_series(1, 5000) AS id RETURNING job_id, run_at
+           )
+           INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
+           SELECT job_id, 'api', 'ann', 0, 1, 2, run_at + interval '24 hours' FROM jobs"""
+    )
+
+    await permits.moved("api")
+
+    assert await rows(
+        database, "SELECT count(*) FROM {schema}.scheduled WHERE run_at > now() + interval '2 hours'"
+    ) == [(0,)]

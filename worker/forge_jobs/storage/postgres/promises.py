@@ -31,7 +31,7 @@ WITH bucket AS MATERIALIZED ({bucket}
     SELECT permit.job_id
     FROM (SELECT * FROM {schema}.permit WHERE scope = $1 AND job_id > $2 ORDER BY job_id LIMIT $5) AS permit JOIN bucket USING (scope)
     WHERE refill > 0 AND coalesce(key = $4, true) AND ({is_later} OR {is_earlier})
-    LIMIT $3
+    ORDER BY permit.job_id LIMIT $3  -- a join may turn them round, and the next page begins behind the last of these
 ), page AS MATERIALIZED (
     SELECT CASE WHEN (SELECT count(*) FROM stale) = $3 THEN (SELECT max(job_id) FROM stale)
            ELSE (SELECT max(job_id) FROM (
