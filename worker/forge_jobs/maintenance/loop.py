@@ -35,7 +35,7 @@ async def every(
     """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
 
     A chore that fails is tried again for ever, at growing intervals; `outage` remembers since when it fails. As long as there is
-    nothing that it could find (`is_idle`), and was nothing when it ran last, it is not run unless it is woken.
+    nothing that it could find (`is_idle`), and was nothing when it ran last, it is not run unless it is woken, or said when to.
     """
     while True:
         if wake is not None:
@@ -50,9 +50,11 @@ async def every(
         pause = interval * random.uniform(0.9, 1.0)
         if soon is not None:
             pause = max(0.0, min(pause, soon))
-        if was_idle:
+        # One that knows when it is due has seen more than who says that it is idle.
+        is_passed_over = was_idle and soon is None
+        if is_passed_over:
             pause = min(pause, WHILE_IDLE)
-        while not await _is_woken_within(pause, wake) and was_idle and is_idle():
+        while not await _is_woken_within(pause, wake) and is_passed_over and is_idle():
             pass
 
 

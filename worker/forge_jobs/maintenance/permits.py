@@ -35,13 +35,14 @@ class AwaitedTokens:
         self._told: set[str] = set()
         self._rests_until = 0.0  # monotonic
 
-    async def tell(self) -> None:
-        """Make one look, unless the last one took so long that it rests."""
+    async def tell(self) -> float | None:
+        """Make one look, unless the last one took so long that it rests: return for how many seconds it still does."""
         began = time.monotonic()
         if began < self._rests_until:
-            return
+            return self._rests_until - began
         waiting = await self._permits.waiting()
         self._rests_until = began + SHARE * breather(began)
         for scope in {*self._told, *waiting}:
             self._telemetry.emit(TokensAwaited(scope, waiting.get(scope, 0)))
         self._told = set(waiting)
+        return None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import wraps
 from typing import Any
@@ -10,11 +11,15 @@ import pytest
 
 from forge_jobs import Forge, State
 from forge_jobs.errors import StorageRefused
-from forge_jobs.maintenance import agenda, leader, loop
-from forge_jobs.telemetry.events import DatabaseLost
+from forge_jobs.maintenance import agenda, leader, loop, permits
+from forge_jobs.model.chore import Chore
+from forge_jobs.storage.outage import Outage
+from forge_jobs.telemetry.events import CronFired, DatabaseLost, TokensAwaited
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
+
+Look = Callable[[timedelta], Awaitable[frozenset[Chore]]]
 
 ON_CALL: tuple[str, ...] = ("time_limits.expire", "signals.end_waits", "operations.due")
 ON_CALL += ("queues.end_pauses", "kinds.end_pauses", "groups.end_pauses")
@@ -75,15 +80,16 @@ async def test_a_leader_without_anything_to_do_looks_with_one_statement_until_th
         assert calls["tenants.waiting"] == counted["tenants.waiting"]
 
 
-@pytest.mark.parametrize("is_refused", [False, True])
-async def test_a_chore_begins_when_there_is_something_to_do_also_when_that_cannot_be_said(
-    forge: Forge, calls: Counter[str], events: Events, monkeypatch: pytest.MonkeyPatch, is_refused: bool
-) -> None:
-    async def refused(within: timedelta) -> None:
-        raise StorageRefused("The database refuses it: permission denied.")
+async def _refused(within: timedelta) -> frozenset[Chore]:
+    raise StorageRefused("The database refuses it: permission denied.")
 
-    if is_refused:
-        monkeypatch.setattr(forge.storage.chores, "due", refused)
+
+@pytest.mark.parametrize("look", [None, _refused])
+async def test_a_chore_begins_when_there_is_something_to_do_also_when_that_cannot_be_said(
+    forge: Forge, calls: Counter[str], events: Events, monkeypatch: pytest.MonkeyPatch, look: Look | None
+) -> None:
+    if look is not None:
+        monkeypatch.setattr(forge.storage.chores, "due", look)
     monkeypatch.setattr(agenda, "LOOK_EVERY", 0.1)
     monkeypatch.setattr(agenda, "UNCALLED_EVERY", 3600.0)
 
@@ -93,7 +99,7 @@ async def test_a_chore_begins_when_there_is_something_to_do_also_when_that_canno
 
     await forge.queues.ensure("mail")
     async with working(forge):
-        await eventually(lambda: set(ON_CALL) <= calls.keys())
+        await eventually(lambda: {*ON_CALL, *(OF_SOME if look else ())} <= calls.keys())
         await asyncio.gather(
             forge.queues.pause("mail", until=0.1),
             forge.kinds.pause("send", until=0.1),
@@ -107,7 +113,43 @@ async def test_a_chore_begins_when_there_is_something_to_do_also_when_that_canno
         await eventually(lambda: _has_ended(forge, many.id))
 
     doing = {event.doing for event in events.of(DatabaseLost)}
-    assert doing == ({"looking what there is to do"} if is_refused else set())
+    assert doing == ({"looking what there is to do"} if look is _refused else set())
+
+
+async def test_a_cron_fires_when_it_is_due_though_the_last_look_was_before_it_was_there(
+    forge: Forge, calls: Counter[str], events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`is_idle` says what was so at the last look, which may be long ago: another that hangs may follow."""
+
+    async def none(within: timedelta) -> frozenset[Chore]:
+        return frozenset()
+
+    monkeypatch.setattr(forge.storage.chores, "due", none)
+    async with working(forge):
+        await eventually(lambda: set(OF_SOME) <= calls.keys())
+        await forge.crons.set("often", "* * * * * *", "unknown")
+        await eventually(lambda: len(events.of(CronFired)) >= 2)
+
+
+async def test_a_count_that_rests_when_the_last_rate_limit_goes_is_told_once_more(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(permits, "breather", lambda began: 0.5 / permits.SHARE)
+    waiting = {"smtp": 5}
+
+    async def counted() -> dict[str, int]:
+        return dict(waiting)
+
+    monkeypatch.setattr(forge.storage.permits, "waiting", counted)
+    tell = permits.AwaitedTokens(forge.storage.permits, forge.telemetry).tell
+    outage = Outage("counting", forge.telemetry)
+    chore = asyncio.create_task(loop.every(0.01, tell, outage=outage, is_idle=lambda: not waiting))
+    try:
+        await eventually(lambda: events.of(TokensAwaited))
+        waiting.clear()
+        await eventually(lambda: TokensAwaited("smtp", 0) in events.of(TokensAwaited))
+    finally:
+        chore.cancel()
 
 
 async def _is(forge: Forge, job_id: int, state: State) -> bool:
