@@ -84,13 +84,19 @@ async def _refused(within: timedelta) -> frozenset[Chore]:
     raise StorageRefused("The database refuses it: permission denied.")
 
 
-@pytest.mark.parametrize("look", [None, _refused])
+async def _hanging(within: timedelta) -> frozenset[Chore]:
+    await asyncio.Event().wait()
+    return frozenset()
+
+
+@pytest.mark.parametrize("look", [None, _refused, _hanging])
 async def test_a_chore_begins_when_there_is_something_to_do_also_when_that_cannot_be_said(
     forge: Forge, calls: Counter[str], events: Events, monkeypatch: pytest.MonkeyPatch, look: Look | None
 ) -> None:
     if look is not None:
         monkeypatch.setattr(forge.storage.chores, "due", look)
     monkeypatch.setattr(agenda, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(agenda, "LONGEST_LOOK", 0.1 if look is _hanging else 60.0)
     monkeypatch.setattr(agenda, "UNCALLED_EVERY", 3600.0)
 
     @forge.handler
