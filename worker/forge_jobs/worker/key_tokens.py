@@ -80,6 +80,7 @@ class KeyTokens:
         self._telemetry = telemetry
         self._gathered: deque[Gathering | Prepaid] = deque()  # what is to be asked, in this order
         self._asking: asyncio.Task[None] | None = None
+        self._is_closed = False
         self.advances: dict[int, Advance] = {}
         """What was asked for jobs that have not used it, by job."""
         self.prepaid: dict[int, Prepaid] = {}
@@ -268,9 +269,16 @@ class KeyTokens:
         if self._asking is None or self._asking.done():
             # In no job's context: it asks for all of them.
             self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
+            self._asking.add_done_callback(self._has_asked, context=Variables())
+
+    def _has_asked(self, task: "asyncio.Task[None]") -> None:
+        """Whoever ended the task: what is not answered is asked for."""
+        if self._gathered:
+            self._begin_asking()
 
     async def close(self) -> None:
         """Nobody is answered any more."""
+        self._is_closed = True
         self.forget([*self.prepaid, *self.advances])
         if self._asking is not None:
             self._asking.cancel()
@@ -286,8 +294,13 @@ class KeyTokens:
                     await self._spend(gathering)
                 elif asked := [answer for answer in gathering.answers if answer.outcome is None]:
                     await self._answer(asked)
-            finally:
-                _tell(gathering)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and not self._is_closed:
+                    self._gathered.appendleft(gathering)  # somebody cancels whatever tasks there are
+                else:
+                    _tell(gathering)
+                raise
+            _tell(gathering)
 
     async def _spend(self, prepaid: Prepaid) -> None:
         """The jobs that cannot have their tokens now are promised them by `reserve`, or hear why not."""

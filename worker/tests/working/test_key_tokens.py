@@ -467,3 +467,23 @@ async def test_a_run_takes_tokens_of_one_key_however_often_and_the_last_are_kept
 
     [*_, (last, _)] = taken.last
     assert (last.take, len(taken.last)) == (33_001, 1000)
+
+
+async def test_a_handler_has_its_tokens_though_somebody_cancels_the_task_that_asks(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forge.limits.set("api", capacity=1, per=timedelta(hours=1))
+    reserve = forge.storage.permits.reserve
+
+    async def cancelled(wanted: Any) -> Any:
+        monkeypatch.setattr(forge.storage.permits, "reserve", reserve)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "tokens of keys":
+                task.cancel()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", cancelled)
+    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
+
+    async with asyncio.timeout(20):
+        await tokens.take([("api", "ann", 1.0)], timedelta(0), 1, Taken())

@@ -221,6 +221,32 @@ async def test_nobody_waits_for_ever_when_the_worker_closes(
     assert not await tokens.pays(4)
 
 
+def cancel_asking() -> None:
+    """Code of the program that is in no job cancels every task that it finds."""
+    for task in asyncio.all_tasks():
+        if task.get_name() == "tokens of keys":
+            task.cancel()
+
+
+async def test_what_is_asked_for_is_answered_though_somebody_cancels_the_task_that_asks(
+    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    told = asyncio.Event()
+    tokens.take_ahead_for_all("api", 1.0, dict(list(JOBS.items())[:30]))
+    tokens.take_ahead_for_all("api", 1.0, dict(list(JOBS.items())[30:]), told.set)
+    taking = asyncio.create_task(take(tokens, 3))
+    await has_come.wait()
+    cancel_asking()
+    goes_on.set()
+
+    async with asyncio.timeout(20):
+        await told.wait()
+    await taking
+    assert all(tokens.has_paid(job_id) for job_id in JOBS if job_id != 3)
+    assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
+
+
 @pytest.mark.parametrize("wants_context", [True, False])
 async def test_jobs_of_a_worker_run_when_their_keys_have_tokens_and_none_pays_twice(
     forge: Forge, wants_context: bool
@@ -326,6 +352,20 @@ async def test_jobs_run_when_what_was_asked_for_them_cannot_be_answered(
 
     assert sorted(ran) == list(range(20))
     assert await spent(forge) == {str(user): 1 for user in range(20)}
+
+
+async def test_jobs_run_though_somebody_cancels_the_task_that_asks_for_their_tokens(
+    forge: Forge, ran: list[int], spending: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    has_come, goes_on = spending
+    await twenty(forge)
+    async with working(forge, concurrency=20):
+        await has_come.wait()
+        cancel_asking()
+        goes_on.set()
+        await eventually(lambda: _are_done(forge, 20))
+
+    assert sorted(ran) == list(range(20))
 
 
 async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
