@@ -55,6 +55,7 @@ class Hand:
         self.low = 0  # so few wait in line that more should be claimed
         self._count = count
         self._most_ahead, self._share_left = MOST_AHEAD, SHARE_LEFT
+        self._few = 0  # `low` while no job is held up
         self.extra = ExtraSlots(slots)
         self._written = record
         self.record: Record = self._free_and_record if slots else record
@@ -107,7 +108,8 @@ class Hand:
     def wanted(self) -> int:
         """How many more jobs should be claimed now; 0 when they would be too few for a statement."""
         ahead = self.ahead
-        self.low = int(ahead * self._share_left) - self._not_in_line
+        self._few = int(ahead * self._share_left)
+        self._set_low()
         if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does
             return 0
         return max(0, self._count + ahead - len(self))
@@ -134,14 +136,27 @@ class Hand:
         """These jobs are in hand, and wait for a runner from when what is returned is called, unless they have gone until then."""
         held_up = HeldUp(queue, list(claims))
         self._held_up.append(held_up)
-        self.low -= len(claims)
+        self._set_low()
         return partial(self._line_up, held_up)
 
-    def _line_up(self, held_up: "HeldUp") -> None:
+    def holds_up_behind(self, queue: ServedQueue, kind: str, claims: Sequence[Claim]) -> bool:
+        """Whether jobs of this kind are held up; then these, which were claimed later, are in hand and wait for a runner after them."""
+        for held_up in reversed(self._held_up):
+            if held_up.queue is queue and held_up.claims and held_up.claims[-1].kind == kind:
+                held_up.claims.extend(claims)
+                self._set_low()
+                return True
+        return False
+
+    def _line_up(self, held_up: HeldUp) -> None:
         if held_up in self._held_up:
             self._held_up.remove(held_up)
-            self.low += len(held_up.claims)
             self.add(held_up.queue, held_up.claims)
+            self._set_low()
+
+    def _set_low(self) -> None:
+        """Jobs that are held up are as good as in line, but for those that find a runner free."""
+        self.low = self._few - max(0, min(self._not_in_line, len(self) - self._count))
 
     def slots_of(self, claims: Sequence[Claim]) -> int:
         """Return how many slots these jobs take."""
@@ -264,7 +279,6 @@ class Hand:
         self._added -= len(self.waiting) - len(stay)
         self.waiting.clear()
         self.waiting.extend(stay)
-        self.low += self._not_in_line
         for held_up in self._held_up:
             held_up.claims = [claim for claim in held_up.claims if not which((claim, held_up.queue))]
-        self.low -= self._not_in_line
+        self._set_low()

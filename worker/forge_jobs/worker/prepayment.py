@@ -3,8 +3,7 @@
 A job that is claimed with many others would otherwise ask when it begins, with the few that begin in that moment.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence, Set
 from types import NoneType
 from typing import Any, cast, get_args
 
@@ -49,34 +48,38 @@ class Prepayment:
             claims = self._hand.add(queue, claims)
             self._pay(claims)
             return claims
-        held_up = self._pay(claims, partial(self._hand.hold_up, queue))
+        held_up = self._pay(claims, queue)
         if len(held_up) < len(claims):
             in_line = [claim for claim in claims if claim.job_id not in held_up] if held_up else claims
             self._hand.add(queue, in_line)
         return claims
 
-    def _pay(
-        self,
-        claims: Sequence[Claim],
-        hold_up: Callable[[Sequence[Claim]], Callable[[], None]] = lambda claims: _nothing,
-    ) -> Set[int]:
-        """Ask for the tokens; return for which jobs together."""
-        together: Set[int] = frozenset()
+    def _pay(self, claims: Sequence[Claim], held_up_of: ServedQueue | None = None) -> Set[int]:
+        """Ask for the tokens; return which jobs are held up, if there is a queue of which they may be."""
+        held_up = set[int]()
         for kind in dict.fromkeys([claim.kind for claim in claims]):
             if (price := self._prices.get(kind)) is None:
                 continue
             its = [claim for claim in claims if claim.kind == kind]
-            keys = {} if price.only is None else price.keys_of(its)
-            if price.only is not None and len(keys) >= TOGETHER:
-                if len(keys) < len(its):
-                    its = [claim for claim in its if claim.job_id in keys]
-                self._tokens.take_ahead_for_all(*price.only, keys, hold_up(its))
-                together = (together | keys.keys()) if together else keys.keys()
-                continue
-            for claim in its:
-                if tokens := price.of(claim):
-                    self._tokens.take_ahead(claim.job_id, tokens)
-        return together
+            held_up.update(self._pay_for(price, kind, its, held_up_of))
+        return held_up
+
+    def _pay_for(
+        self, price: "_Price", kind: str, its: Sequence[Claim], held_up_of: ServedQueue | None
+    ) -> Iterable[int]:
+        keys = {} if price.only is None else price.keys_of(its)
+        if price.only is not None and len(keys) >= TOGETHER:
+            if len(keys) < len(its):
+                its = [claim for claim in its if claim.job_id in keys]
+            told = _nothing if held_up_of is None else self._hand.hold_up(held_up_of, its)
+            self._tokens.take_ahead_for_all(*price.only, keys, told)
+            return () if held_up_of is None else keys
+        for claim in its:
+            if tokens := price.of(claim):
+                self._tokens.take_ahead(claim.job_id, tokens)
+        if held_up_of is not None and self._hand.holds_up_behind(held_up_of, kind, its):
+            return [claim.job_id for claim in its]
+        return ()
 
 
 def _nothing() -> None: ...

@@ -11,6 +11,7 @@ from forge_jobs import Context, Forge, KeyLimit, State
 from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
 from forge_jobs.model.permit import Permit, PermitRequest, Spent, Taken
+from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -368,6 +369,47 @@ async def test_jobs_run_though_somebody_cancels_the_task_that_asks_for_their_tok
     assert sorted(ran) == list(range(20))
 
 
+async def test_other_jobs_are_claimed_while_tokens_are_asked_for_and_runners_are_free(
+    forge: Forge,
+    ran: list[int],
+    spending: tuple[asyncio.Event, asyncio.Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_come, goes_on = spending
+    monkeypatch.setattr(Hand, "ahead", 0)
+
+    @forge.handler
+    async def other() -> None:
+        pass
+
+    await twenty(forge)
+    async with working(forge, concurrency=21):
+        await has_come.wait()
+        for _ in range(2):  # the first one may have been met by a look that was on its way
+            await forge.wait((await other.enqueue()).id, timeout=20)
+        assert not ran
+        goes_on.set()
+
+
+async def test_jobs_that_are_claimed_while_tokens_are_asked_for_start_after_those_before_them(
+    forge: Forge,
+    ran: list[int],
+    spending: tuple[asyncio.Event, asyncio.Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_come, goes_on = spending
+    monkeypatch.setattr(Hand, "ahead", 100)
+    await twenty(forge)
+    async with working(forge, concurrency=1):
+        await has_come.wait()
+        await forge.enqueue_many("call", [{"user": user} for user in range(20, 25)])
+        await eventually(lambda: _are_in_progress(forge, 25))
+        goes_on.set()
+        await eventually(lambda: _are_done(forge, 25))
+
+    assert ran == list(range(25))
+
+
 async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
     forge: Forge, ran: list[int], spending: tuple[asyncio.Event, asyncio.Event]
 ) -> None:
@@ -387,6 +429,11 @@ async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
 async def _are_pending(forge: Forge, count: int) -> bool:
     [counts] = await forge.jobs.counts()
     return (counts.pending, counts.in_progress) == (count, 0)
+
+
+async def _are_in_progress(forge: Forge, count: int) -> bool:
+    [counts] = await forge.jobs.counts()
+    return counts.in_progress == count
 
 
 async def _has_ended(forge: Forge, job_id: int) -> bool:
