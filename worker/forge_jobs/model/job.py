@@ -1,7 +1,6 @@
 """What a job is: its states, what is asked for, what a worker holds, what people see.
 
-Pure values, no I/O. `storage` returns them; everything above passes them on. Those that
-are made for every job that is enqueued or run are Structs, which cost a tenth of a dataclass.
+Pure values, no I/O. Those that are made for every job that is enqueued or run are Structs, which cost a tenth of a dataclass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -251,6 +250,7 @@ class Claim(msgspec.Struct, gc=False):
     node: "ClaimedNode | None" = None  # what its flow says of it, read with its payload; None: it is in none
     pinned_to: str | None = None  # the other version that has to go on with it; None: its worker may
     steps: "Sequence[JobStep] | None" = None  # those that were done; None: they were not read, or are much
+    arguments: dict[str, Any] | None = None  # what was read of its payload; None: nothing before it begins
 
     def __repr__(self) -> str:
         """Return what it is without its arguments and its state, which may be secret."""

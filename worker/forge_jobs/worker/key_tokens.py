@@ -112,10 +112,10 @@ class KeyTokens:
 
     def has_paid(self, job_id: int) -> bool:
         """Whether the job, which begins now, has got all that was asked for it: then it needs to ask for nothing."""
-        if (prepaid := self.prepaid.get(job_id)) is not None:
+        if (prepaid := self.prepaid.pop(job_id, None)) is not None:
             if prepaid.spent is None:
+                self.prepaid[job_id] = prepaid
                 return False
-            del self.prepaid[job_id]
             return True
         advance = self.advances.get(job_id)
         if advance is None:

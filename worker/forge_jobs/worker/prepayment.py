@@ -3,13 +3,14 @@
 A job that is claimed with many others would otherwise ask when it begins, with the few that begin in that moment.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from types import NoneType
 from typing import Any, cast, get_args
 
 import msgspec
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.model.job import Claim
@@ -21,6 +22,8 @@ TOGETHER = 10  # jobs that are worth a call of their own
 UNREADABLE = msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidInput
 MOST = 10**18
 PLAIN = Any, str, int, NoneType
+SCALARS = (*PLAIN, bool, float)
+SMALL = 1000  # bytes of a payload that is worth reading whole for its key, so that it is read once
 
 
 class Prepayment:
@@ -31,9 +34,9 @@ class Prepayment:
     def __init__(self, handlers: Mapping[str, Handler[Any, Any]], tokens: LeasedTokens, hand: Hand) -> None:
         self._tokens, self._hand = tokens, hand
         self._prices = {
-            kind: _Price(handler.limits, handler.arguments.defaults)
+            kind: _Price(handler.limits, handler.arguments)
             for kind, handler in handlers.items()
-            if handler.limits and all(_is_plain(limit, handler.arguments.hints) for limit in handler.limits)
+            if handler.limits and all(_tells(limit, handler.arguments.hints) for limit in handler.limits)
         }
         if self._prices:
             hand.allow_time()
@@ -85,20 +88,28 @@ class Prepayment:
 def _nothing() -> None: ...
 
 
-def _is_plain(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:
-    if not limit.is_plain or not isinstance(limit.by, str):
-        return False
-    hint = hints[limit.by]
-    return all(part in PLAIN for part in get_args(hint) or (hint,))
+def _tells(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:
+    """Whether the payload says the key as the handler sees it."""
+    return limit.is_plain and isinstance(limit.by, str) and _is_one_of(PLAIN, hints[limit.by])
+
+
+def _is_one_of(types: Collection[Any], hint: Any) -> bool:
+    return all(part in types for part in get_args(hint) or (hint,))
 
 
 class _Price:
-    """What jobs of one kind pay. It reads the arguments that are keys, and no others."""
+    """What jobs of one kind pay. Of their arguments it reads the keys; of a small payload all, for the job, where that runs no code
+    of the program.
+    """
 
-    def __init__(self, limits: Sequence[KeyLimit], defaults: Mapping[str, Any]) -> None:
+    def __init__(self, limits: Sequence[KeyLimit], arguments: Arguments) -> None:
         by = [(limit, limit.by) for limit in limits if isinstance(limit.by, str)]
         fields = {name: f"key_{number}" for number, name in enumerate(dict.fromkeys(name for _, name in by))}
-        self._parts = [(limit, fields[name], defaults.get(name)) for limit, name in by]
+        self._parts = [(limit, fields[name], arguments.defaults.get(name)) for limit, name in by]
+        # Reading them runs no code of the program.
+        self._read = (
+            arguments.decode if all(_is_one_of(SCALARS, hint) for hint in arguments.hints.values()) else None
+        )
         keys = msgspec.defstruct(
             "Keys",
             [(field, Any, msgspec.UNSET) for field in fields.values()],
@@ -129,14 +140,18 @@ class _Price:
     def keys_of(self, claims: Sequence[Claim]) -> dict[int, str]:
         """Return the keys for the only limit, by job, where they can be told."""
         [(limit, _, default)] = self._parts
-        decoders, keys = self._decoders, dict[int, str]()
+        decoders, read, keys = self._decoders, self._read, dict[int, str]()
         for claim in claims:
             if claim.payload is None or claim.node is not None or claim.codec not in decoders:
                 continue
             try:
-                key = decoders[claim.codec](claim.payload).key_0
+                if read is not None and len(claim.payload) <= SMALL:
+                    claim.arguments = arguments = read(claim.payload, claim.codec)
+                    key = arguments.get(cast(str, limit.by), default)
+                elif (key := decoders[claim.codec](claim.payload).key_0) is msgspec.UNSET:
+                    key = default
                 if type(key) is not int or not -MOST < key < MOST:  # such a number is a key as it is
-                    key = limit.tokens_for(default if key is msgspec.UNSET else key)[1]
+                    key = limit.tokens_for(key)[1]
                 keys[claim.job_id] = str(key)
             except UNREADABLE:
                 continue

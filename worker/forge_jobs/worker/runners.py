@@ -273,12 +273,12 @@ class Runners:
             node = (
                 None if claim.node is None else NodeRun(claim.node, claim, config.name, handler, self._forge)
             )
-            arguments = (node or handler.arguments).decode(claim.payload or b"", claim.codec)
+            given = node or handler.arguments
+            arguments = claim.arguments or given.decode(claim.payload or b"", claim.codec)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
             if handler.redact or claim.codec not in OPEN or handler.arguments.codec not in OPEN:
                 attempt.hide(handler.arguments.hidden(claim.codec), arguments)
-            if claim.timeout is None and config.timeout is not None:
-                # for this attempt: the next asks the queue again
+            if claim.timeout is None and config.timeout is not None:  # the next attempt asks the queue again
                 claim.timeout = config.timeout.total_seconds()
             if claim.limits is not None:
                 timer = limited(attempt, claim.limits, self._stop)

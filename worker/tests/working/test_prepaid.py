@@ -426,6 +426,30 @@ async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
     assert sorted(ran) == list(range(20))
 
 
+@pytest.mark.parametrize("is_small", [True, False])
+async def test_jobs_that_pay_together_get_their_arguments_as_others_do(forge: Forge, is_small: bool) -> None:
+    got: list[tuple[Any, ...]] = []
+
+    @forge.handler(kind="call", limits=KeyLimit("api", by="user"))
+    async def call(text: str, user: int = 7, factor: float = 2.0, note: str | None = "none") -> None:
+        got.append((text, user, factor, note))
+
+    text = "x" if is_small else "x" * 1000
+    payloads: list[dict[str, Any]] = [
+        {"text": text, "user": user, "factor": user} for user in range(100, 119)
+    ]
+    await forge.enqueue_many("call", [{"text": text, "note": None}, *payloads])
+    async with working(forge, concurrency=20):
+        await eventually(lambda: _are_done(forge, 20))
+
+    assert sorted(got) == [
+        (text, 7, 2.0, None),
+        *[(text, user, float(user), "none") for user in range(100, 119)],
+    ]
+    assert all(type(factor) is float for _, _, factor, _ in got)
+    assert await spent(forge) == {str(user): 1 for user in [7, *range(100, 119)]}
+
+
 async def _are_pending(forge: Forge, count: int) -> bool:
     [counts] = await forge.jobs.counts()
     return (counts.pending, counts.in_progress) == (count, 0)
