@@ -27,7 +27,7 @@ from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN
 from forge_jobs.storage.postgres.permits import FIRST_KEY, SWEEP_KEYS, SWEEP_PERMITS
 from forge_jobs.storage.postgres.schedule import MAKE_PENDING
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
-from forge_jobs.storage.postgres.spend_log import FOLD, LONG, READ, SEPARATOR, WRITE
+from forge_jobs.storage.postgres.spend_log import FOLD, FOLD_KNOWN, LONG, READ, SEPARATOR, WRITE
 
 FOLDER = Path(__file__).parents[1] / "docs" / "explain"
 SMALL, LARGE = 1_000, 1_000_000
@@ -67,6 +67,7 @@ SELECT -number, moment, moment FROM generate_series(1, {waiting}) AS number CROS
 INSERT INTO forge_jobs.waiting (job_id, queue_id, attempt, step) SELECT -number, 1, 0, 'approval' FROM generate_series(1, {waiting}) AS number
 """
 BEHIND = 5  # rows that others have written since
+HOT_KEYS = 10_000  # of which all rows of a log are, where whoever wrote them folds it
 NESTED = """
 LOAD 'auto_explain';
 SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on;
@@ -219,6 +220,8 @@ class Explainer:
         claim = (0, DAY, jobs, LONG + 1, keys, [2.0] * BARE_BATCH)
         await self.explain("write of spends", WRITE, ("logged", LONG, LONG, *claim), {})
         await self.explain("fold of spends", FOLD, ("logged", LONG), {}, calls=True)
+        known = SEPARATOR.join(str(number) for number in range(1, HOT_KEYS + 1)), [2.0] * HOT_KEYS
+        await self.explain("fold of known spends", FOLD_KNOWN, ("logged", LONG, LONG, 1, *known), {})
 
     async def _claims(self, name: str, queue_id: int, hint: tuple[int, int]) -> None:
         for place, at in (("with a hint", hint), ("without a hint", START)):

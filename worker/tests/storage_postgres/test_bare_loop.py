@@ -49,12 +49,18 @@ async def test_every_statement_is_explained_and_nothing_of_it_stays(url: str) ->
         "make-pending",
         "sweep of permits",
         "sweep of keys",
+        "look for chores",
+        "read of spends",
+        "write of spends",
+        "fold of spends",
+        "fold of known spends",
+        "claim with turns",
         "enqueue",
         "claim beside dead rows, with a hint",
         "claim beside dead rows, without a hint",
     ]
     assert all("Execution Time" in plan.text for plan in explainer.plans)
     idle = [plan.name for plan in explainer.plans if plan.buffers <= 0]
-    assert set(idle) <= {"sweep of permits", "sweep of keys"}  # of which there are none
+    assert set(idle) <= {"sweep of permits", "sweep of keys", "claim with turns"}  # of which there are none
     assert {plan.file for plan in explainer.plans} >= {"claim-with-a-hint-1203.txt", "finish-1203.txt"}
     assert (await counts(url)).done == 0
