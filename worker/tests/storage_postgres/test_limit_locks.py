@@ -61,3 +61,23 @@ async def test_the_permits_of_a_rate_limit_are_looked_up(database: PostgresDatab
     )
 
     assert any("(scope" in record["indexdef"] for record in indexes)
+
+
+async def test_a_sweep_waits_for_nobody_who_uses_several_keys(
+    database: PostgresDatabase, tables: str, impatient: PostgresDatabase
+) -> None:
+    await PostgresLimits(database).set("api", capacity=5, refill=1000)
+    permits = PostgresPermits(database)
+    await permits.reserve([PermitRequest("api", f"key {number}") for number in range(3)])
+    await database.execute("UPDATE {schema}.rate_key SET full_at = 0")
+
+    async with database.transaction() as connection:
+        await database.execute(
+            "SELECT FROM {schema}.rate_key WHERE key = 'key 1' FOR UPDATE", connection=connection
+        )
+        await PostgresPermits(impatient).sweep(limit=10)
+
+    left = await database.fetch("SELECT key FROM {schema}.rate_key")
+    assert [record["key"] for record in left] == ["key 1"]
+    await permits.sweep(limit=10)
+    assert not await database.fetch("SELECT key FROM {schema}.rate_key")

@@ -197,21 +197,28 @@ IS_UNUSED = """rate_key.full_at <= flowed
              AND coalesce(rate_key.reset_at <= now() - interval '1 day' AND full_from <= flowed, true)"""
 
 # A walk along the primary key, a page a call: an index of `full_at` would have to be written by every use of a key.
-# A key that is used meanwhile stays: no lock was taken, and PostgreSQL before 18.1, 17.7, 16.11, 15.15 and 14.20 does not
-# compare the place of a row that was updated meanwhile, but all other conditions.
+# A key that is used just then stays: whoever uses several is not waited for, since it may wait for a key of this page.
+# PostgreSQL before 18.1, 17.7, 16.11, 15.15 and 14.20 does not compare the place of a row that was updated meanwhile, but all
+# other conditions.
 SWEEP_KEYS = """
 WITH page AS MATERIALIZED (
     SELECT ctid AS place, scope, key, full_at, reset_at
     FROM {schema}.rate_key WHERE (scope, key) > ($1, $2) ORDER BY scope, key LIMIT $3
 ), bucket AS MATERIALIZED ({bucket}
+), free AS MATERIALIZED (
+    SELECT ctid AS place FROM {schema}.rate_key
+    WHERE ctid = ANY (ARRAY(SELECT place FROM page AS rate_key JOIN bucket USING (scope) WHERE {is_unused})) AND {is_still}
+    FOR UPDATE SKIP LOCKED
 ), unused AS (
-    DELETE FROM {schema}.rate_key
-    WHERE ctid = ANY (ARRAY(SELECT place FROM page AS rate_key JOIN bucket USING (scope) WHERE {is_unused}))
-      AND full_at <= (SELECT flowed FROM bucket WHERE bucket.scope = rate_key.scope)
-      AND (reset_at IS NULL OR (SELECT {is_unused} FROM bucket WHERE bucket.scope = rate_key.scope))
+    DELETE FROM {schema}.rate_key WHERE ctid = ANY (ARRAY(SELECT place FROM free)) AND {is_still}
 )
 SELECT count(*) AS keys, (max(ARRAY[scope, key]))[1] AS scope, (max(ARRAY[scope, key]))[2] AS key FROM page
-""".replace("{bucket}", BUCKET).replace("{is_unused}", IS_UNUSED)
+"""
+IS_STILL = """full_at <= (SELECT flowed FROM bucket WHERE bucket.scope = rate_key.scope)
+      AND (reset_at IS NULL OR (SELECT {is_unused} FROM bucket WHERE bucket.scope = rate_key.scope))"""
+SWEEP_KEYS = (
+    SWEEP_KEYS.replace("{is_still}", IS_STILL).replace("{bucket}", BUCKET).replace("{is_unused}", IS_UNUSED)
+)
 
 SWEEP_PERMITS = """
 WITH old AS (
