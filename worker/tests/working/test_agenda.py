@@ -15,6 +15,7 @@ from forge_jobs.maintenance import agenda, leader, loop, permits
 from forge_jobs.model.chore import Chore
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.events import CronFired, DatabaseLost, TokensAwaited
+from tests.storage import factories
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -51,7 +52,7 @@ def calls(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(getattr(forge.storage, noun), verb, call)
 
-    for name in ("chores.due", *ON_CALL, *OF_SOME):
+    for name in ("chores.due", "workers.beats", *ON_CALL, *OF_SOME):
         counted(name)
     return calls
 
@@ -87,6 +88,23 @@ async def _refused(within: timedelta) -> frozenset[Chore]:
 async def _hanging(within: timedelta) -> frozenset[Chore]:
     await asyncio.Event().wait()
     return frozenset()
+
+
+async def test_a_leader_looks_for_the_beats_of_others_while_there_are_any(
+    forge: Forge, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agenda, "LOOK_EVERY", 0.02)
+
+    async def looks_for_nobodys() -> bool:
+        counted, until = calls["workers.beats"], calls["chores.due"] + 20
+        await eventually(lambda: calls["chores.due"] >= until)
+        return calls["workers.beats"] == counted
+
+    async with working(forge, heartbeat=timedelta(seconds=0.1)):
+        await eventually(looks_for_nobodys)
+        await factories.worker(forge.storage)
+        counted = calls["workers.beats"]
+        await eventually(lambda: calls["workers.beats"] > counted + 8)
 
 
 @pytest.mark.parametrize("look", [None, _refused, _hanging])
@@ -137,10 +155,11 @@ async def test_a_cron_fires_when_it_is_due_though_the_last_look_was_before_it_wa
         await eventually(lambda: len(events.of(CronFired)) >= 2)
 
 
-async def test_a_count_that_rests_when_the_last_rate_limit_goes_is_told_once_more(
-    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rest", [0.0, 0.5])
+async def test_a_count_is_told_once_more_when_the_last_rate_limit_has_gone_also_while_it_rests(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch, rest: float
 ) -> None:
-    monkeypatch.setattr(permits, "breather", lambda began: 0.5 / permits.SHARE)
+    monkeypatch.setattr(permits, "breather", lambda began: rest / permits.SHARE)
     waiting = {"smtp": 5}
 
     async def counted() -> dict[str, int]:

@@ -60,6 +60,9 @@ async def test_a_job_handed_back_at_its_old_place_is_found(forge: Forge, ran: li
 async def test_looks_that_find_nothing_for_long_begin_at_the_beginning_and_need_no_scouts(
     forge: Forge, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        hints, "LATE", timedelta(0)
+    )  # so a look that begins at a hint finds nothing before it
     for module in (claimer, served_queue):
         monkeypatch.setattr(module, "LONGEST_POLL", SHORTEST_POLL)
     monkeypatch.setattr(served_queue, "QUICK", 60.0)

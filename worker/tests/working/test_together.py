@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,8 +11,13 @@ import pytest
 from forge_jobs import Forge, Throttled, Worker
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.job import Claim
+from forge_jobs.model.worker import Standing
+from forge_jobs.storage.interface.claims import AskedQueue
 from forge_jobs.telemetry.events import ChoreFailed, DatabaseLost
 from forge_jobs.worker import audit, together
+from forge_jobs.worker.polling import LONGEST_POLL
+from forge_jobs.worker.served_queue import ServedQueue
+from forge_jobs.worker.together import Together
 from tests.working.asked import Asked
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -62,6 +69,30 @@ async def test_queues_in_which_nothing_is_pending_are_asked_together_and_heard_o
         assert asked.statements < 20
         for queue in QUEUES[::7]:
             await forge.wait((await work.options(queue=queue).enqueue()).id, timeout=2)
+
+
+async def test_of_queues_that_are_asked_together_those_with_rare_looks_are_looked_at_from_their_beginning(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+
+    async def claim_from(queues: Sequence[AskedQueue], *given: Any, **options: Any) -> list[Claim]:
+        begun.extend(not queue.hints and queue.hint is None for queue in queues)
+        return []
+
+    monkeypatch.setattr(forge.storage.claims, "claim_from", claim_from)
+    await forge.queues.ensure("often", "rare")
+    queues = [ServedQueue(await forge.queues.get(name)) for name in ("often", "rare")]
+    for queue in queues:
+        claim = Claim(1, 1, 1, queue.id, "work", b"{}", "json", 0, 10**15, 5, None, None, 1e9)
+        queue.scout_took = 0.0
+        queue.hints.took(queue.hints.set_out(), [claim], is_full=False)
+    queues[1].poll = LONGEST_POLL
+
+    asked = Together(forge.storage.claims, forge.telemetry, 1, lambda: None)
+    await asked.ask(queues, 1, 1, frozenset(), Standing(1, datetime.now(UTC)))
+
+    assert begun == [False, True]
 
 
 async def test_queues_with_limits_are_asked_alone_beside_others(forge: Forge, asked: Asked) -> None:
