@@ -3,7 +3,7 @@
 A job that is claimed with many others would otherwise ask when it begins, with the few that begin in that moment.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from types import NoneType
 from typing import Any, cast, get_args
 
@@ -59,30 +59,32 @@ class Prepayment:
 
     def _pay(self, claims: Sequence[Claim], held_up_of: ServedQueue | None = None) -> Set[int]:
         """Ask for the tokens; return which jobs are held up, if there is a queue of which they may be."""
-        held_up = set[int]()
-        for kind in dict.fromkeys([claim.kind for claim in claims]):
+        held_up: Set[int] = frozenset()
+        kinds = dict.fromkeys([claim.kind for claim in claims])
+        for kind in kinds:
             if (price := self._prices.get(kind)) is None:
                 continue
-            its = [claim for claim in claims if claim.kind == kind]
-            held_up.update(self._pay_for(price, kind, its, held_up_of))
+            its = claims if len(kinds) == 1 else [claim for claim in claims if claim.kind == kind]
+            more = self._pay_for(price, kind, its, held_up_of)
+            held_up = held_up | more if held_up else more
         return held_up
 
     def _pay_for(
         self, price: "_Price", kind: str, its: Sequence[Claim], held_up_of: ServedQueue | None
-    ) -> Iterable[int]:
+    ) -> Set[int]:
         keys = {} if price.only is None else price.keys_of(its)
         if price.only is not None and len(keys) >= TOGETHER:
             if len(keys) < len(its):
                 its = [claim for claim in its if claim.job_id in keys]
             told = _nothing if held_up_of is None else self._hand.hold_up(held_up_of, its)
             self._tokens.take_ahead_for_all(*price.only, keys, told)
-            return () if held_up_of is None else keys
+            return frozenset() if held_up_of is None else keys.keys()
         for claim in its:
             if tokens := price.of(claim):
                 self._tokens.take_ahead(claim.job_id, tokens)
         if held_up_of is not None and self._hand.holds_up_behind(held_up_of, kind, its):
-            return [claim.job_id for claim in its]
-        return ()
+            return {claim.job_id for claim in its}
+        return frozenset()
 
 
 def _nothing() -> None: ...
