@@ -178,10 +178,6 @@ def _require_list(kind: str, handler: "Handler[Any, Any] | None", like: Payload 
 
 
 def _require_no_other_key(kind: str, options: Options) -> None:
-    if not options.none.isdisjoint({"key", "unique"}):
-        raise InvalidInput(
-            f"Handler {kind!r} is a singleton and key or unique is None, allowed is to say nothing of them."
-        )
     for name in ("key", "unique"):
         if getattr(options, name) is not None:
             raise InvalidInput(

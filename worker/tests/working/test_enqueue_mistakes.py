@@ -150,9 +150,7 @@ async def test_a_job_of_which_the_call_says_that_it_has_none_has_none_whatever_i
     free: OptionValues = {"group": (), "unique": None}
     assert [serial.options(**free).job().groups, serial.options(key=None).job().key] == [None, None]
     assert fair.options(tenant=None).job(customer="ada").tenant is None
-    for none in (OptionValues(unique=None), OptionValues(key=None)):
-        with pytest.raises(InvalidInput, match="is a singleton and key or unique is None"):
-            single.options(**none).job()
+    assert single.options(unique=None).job().key is None
     assert (serial.options(tags=["a"]).job().key is None, fair.job(customer="ada").tenant) == (False, "ada")
 
 
