@@ -23,10 +23,11 @@ from tests.working.running import working
 
 
 async def test_a_running_job_that_is_cancelled_is_dead_and_not_retried(forge: Forge) -> None:
-    told = []
+    told, has_begun = [], asyncio.Event()
 
     @forge.handler
     async def endless(ctx: Context) -> None:
+        has_begun.set()
         try:
             await asyncio.sleep(3600)
         finally:
@@ -34,7 +35,7 @@ async def test_a_running_job_that_is_cancelled_is_dead_and_not_retried(forge: Fo
 
     async with working(forge):
         job = await endless.enqueue()
-        await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
+        await has_begun.wait()
         assert await forge.jobs.cancel(job.id) is Cancelled.REQUESTED
         await eventually(lambda: _state(forge, job.id, State.DEAD))
 
@@ -47,8 +48,11 @@ async def _state(forge: Forge, job_id: int, state: State) -> bool:
 
 
 async def test_a_handler_that_finishes_in_spite_of_being_cancelled_is_done(forge: Forge) -> None:
+    has_begun = asyncio.Event()
+
     @forge.handler
     async def tidy() -> str:
+        has_begun.set()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -57,7 +61,7 @@ async def test_a_handler_that_finishes_in_spite_of_being_cancelled_is_done(forge
 
     async with working(forge):
         job = await tidy.enqueue()
-        await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
+        await has_begun.wait()
         await forge.jobs.cancel(job.id)
         assert await forge.wait(job.id, timeout=30) == "finished anyway"
 
@@ -81,10 +85,11 @@ async def test_a_worker_goes_on_after_a_cancelled_job(forge: Forge) -> None:
 
 
 async def test_a_handler_in_a_thread_sees_that_it_is_cancelled(forge: Forge) -> None:
-    seen = []
+    begun, seen = [], []
 
     @forge.handler
     def patient(ctx: Context) -> None:
+        begun.append(ctx.job_id)
         until = time.monotonic() + 30
         while time.monotonic() < until and not ctx.is_cancelled:
             time.sleep(0.005)
@@ -92,7 +97,7 @@ async def test_a_handler_in_a_thread_sees_that_it_is_cancelled(forge: Forge) -> 
 
     async with working(forge):
         job = await patient.enqueue()
-        await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
+        await eventually(lambda: begun)
         await forge.jobs.cancel(job.id)
         await eventually(lambda: _state(forge, job.id, State.DEAD))
         await eventually(lambda: seen == [True])
