@@ -118,7 +118,7 @@ def _request(
     declared: bool,
 ) -> Request:
     pattern = merged.job(kind, b"", codec, declared=declared)
-    is_of_handler = handler is not None and merged.tenant is None and "tenant" not in merged.none
+    says_tenant = merged.tenant is not None or "tenant" in merged.none
     if pattern.key_mode is KeyMode.MERGE:
         _require_list(kind, handler, like, codec)
         pattern = replace(pattern, most_bytes=limit)
@@ -128,7 +128,7 @@ def _request(
         _encoder(kind, handler, codec, limit),
         merged.unique,
         grouping,
-        handler.fairness if is_of_handler and handler is not None else None,
+        None if handler is None or says_tenant else handler.fairness,
         {} if handler is None else handler.arguments.defaults,
     )
 
