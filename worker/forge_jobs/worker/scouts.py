@@ -7,6 +7,7 @@ worker sends one at a time, so that however many queues it serves they cost it t
 import asyncio
 import time
 from collections.abc import Callable
+from math import inf
 
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.outage import Outage
@@ -15,9 +16,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.served_queue import ServedQueue
 
 SCOUT_EVERY = 0.25  # seconds between scouts of a queue
-SCOUT_WHILE_ANEW_EVERY = (
-    60.0  # ... where looks begin at the beginning as well: to see whether that still costs little
-)
+SCOUT_WHILE_ANEW_EVERY = 60.0  # ... where looks begin at the beginning as well, if that still costs little
 SCOUT_SHARE = 20  # ... and between any two of a worker so many times what the first one took
 
 
@@ -75,15 +74,16 @@ class Scouts:
         """Return whether jobs stand before the queue's hints. However it ends, a rest follows."""
         now = time.monotonic()
         scout = queue.hints.set_out()
+        queue.scout_took = inf  # unless it comes back, nothing is known of what it costs
         try:
             front = await self._claims.front(
                 queue.id,
                 without_kinds=queue.left_alone_now(now),
                 without_pinned_of=self._worker_id if now < queue.pinned_alone_until else None,
             )
+            queue.scout_took = time.monotonic() - now
         finally:
-            after = time.monotonic()
-            queue.scouted_at, queue.scout_took = after, after - now
+            after = queue.scouted_at = time.monotonic()
             self._rested_at = after + SCOUT_SHARE * (after - now)
             queue.scout_at = max(after + SCOUT_EVERY, self._rested_at)
         return queue.hints.scouted(front, scout)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import pytest
 
 from forge_jobs import Forge
+from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.claims import Front
 from forge_jobs.storage.interface.storage import Storage
@@ -100,6 +102,23 @@ async def test_looks_that_find_nothing_for_long_begin_at_the_beginning_and_need_
         await forge.storage.claims.hand_back([claimed])
         await eventually(lambda: old in ran)
         assert scouted == before
+
+
+async def test_a_scout_that_fails_says_nothing_of_what_one_costs(
+    forge: Forge, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*given: Any, **options: Any) -> Front:
+        raise StorageUnavailable("it is away")
+
+    async with working(forge) as served:
+        await _looked(forge, ran)
+        assert served.session is not None
+        [asked] = served.session._claimer.queues.values()
+        await eventually(lambda: asked.scout_took < inf)
+        monkeypatch.setattr(forge.storage.claims, "front", away)
+        await _looked(forge, ran)
+
+        await eventually(lambda: asked.scout_took == inf, within=20)
 
 
 async def test_a_job_whose_transaction_commits_late_is_found(
