@@ -1,6 +1,7 @@
 """What claims spend of the keys of a rate limit is written into a log, a row a claim, until somebody needs the rows of the keys."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -432,3 +433,34 @@ async def test_who_is_in_a_deadlock_with_others_spends_a_moment_later(
     monkeypatch.setattr(database, "fetchrow", contended)
 
     assert [granted(await permits.spend("api", 4.0, MANY, JOBS)) for _ in range(2)] == [60, 0]
+
+
+async def test_the_database_reads_the_numbers_of_a_row_exactly(database: PostgresDatabase) -> None:
+    dice = random.Random(5)
+    numbers = [0.0, 1.0, 0.1, 1 / 3, 2.0**53 + 2, 5e-300, 1e300]
+    numbers += [dice.uniform(0, 10 ** dice.randrange(18)) for _ in range(500)]
+    keys = [f"key {place}" for place in range(len(numbers))]
+    for row in ([1.0] * len(numbers), numbers):
+        await database.execute(
+            "INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) VALUES ('api', $1, 0, $2, $3)",
+            int(row is numbers),
+            spend_log.SEPARATOR.join(keys),
+            spend_log.packed(row),
+        )
+
+    read = await database.fetch("SELECT key, full_at FROM {schema}.logged_keys('api', 9223372036854775807)")
+
+    assert dict(read) == dict(zip(keys, numbers, strict=True))
+
+
+def test_a_claim_that_names_each_key_once_is_decided_as_any_other() -> None:
+    dice = random.Random(3)
+    keys = [f"key {number}" for number in range(20)]
+    for _ in range(200):
+        stands = {key: dice.uniform(0, 20) for key in keys}
+        costs = [dice.choice([1.0, 2.5]) for _ in keys]
+        flowed, end = dice.uniform(0, 15), dice.uniform(15, 40)
+
+        decided = spend_log.decide(stands, costs, keys, flowed, end)
+
+        assert decided == spend_log.decide_in_turn(stands, costs, keys, flowed, end)

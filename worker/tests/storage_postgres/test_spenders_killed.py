@@ -23,8 +23,7 @@ STANDS = """
 SELECT key, max(full_at) AS full_at FROM (
     SELECT key, full_at FROM {schema}.rate_key
     UNION ALL
-    SELECT logged.key, logged.full_at
-    FROM {schema}.spend_log AS log CROSS JOIN LATERAL unnest(string_to_array(log.keys, chr(31)), log.full_at) AS logged (key, full_at)
+    SELECT key, full_at FROM {schema}.logged_keys('api', 9223372036854775807)
 ) AS stands GROUP BY key
 """
 

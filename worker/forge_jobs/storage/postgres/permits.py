@@ -167,9 +167,7 @@ WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1
 ), stands AS (
     SELECT key, full_at, free_to, reset_at FROM {schema}.rate_key WHERE scope = $1
     UNION ALL
-    SELECT logged.key, logged.full_at, 0, NULL
-    FROM {schema}.spend_log AS log CROSS JOIN LATERAL unnest(string_to_array(log.keys, chr(31)), log.full_at) AS logged (key, full_at)
-    WHERE scope = $1
+    SELECT key, full_at, 0, NULL FROM {schema}.logged_keys($1, 9223372036854775807)
 ), rate_key AS (
     SELECT key, max(full_at) AS full_at, max(free_to) AS free_to, max(reset_at) AS reset_at FROM stands GROUP BY key
 ), used AS (

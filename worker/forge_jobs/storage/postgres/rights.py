@@ -151,6 +151,7 @@ FUNCTIONS = (
     "leave_groups",
     "let_in",
     "links_of",
+    "logged_keys",
     "meet",
     "merged",
     "micros",

@@ -11,8 +11,9 @@ meanwhile.
 """
 
 import secrets
+import struct
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ WITH free AS (
 ), begun AS (
     UPDATE {schema}.rate_limit SET is_logged = true FROM free WHERE rate_limit.scope = free.scope RETURNING rate_limit.scope
 )
-INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) SELECT scope, $3, $4, '', ARRAY[]::double precision[] FROM begun
+INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) SELECT scope, $3, $4, '', '' FROM begun
 """.replace("{flowed}", FLOWED)
 
 # The limit, what was logged since, and the rows of keys, as of one moment.
@@ -49,12 +50,12 @@ WITH bucket AS MATERIALIZED (
     SELECT capacity, refill, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 AND is_logged
 )
 SELECT 'limit' AS of, now() AS at, NULL::bigint AS number, NULL::bigint AS behind, NULL::bigint AS stamp, NULL AS keys,
-       ARRAY[capacity, refill, flowed] AS full_at FROM bucket
+       ARRAY[capacity, refill, flowed] AS numbers, NULL::bytea AS full_at FROM bucket
 UNION ALL (
-    SELECT 'rows', now(), NULL, NULL, NULL, coalesce(string_agg(key, chr(31)), ''), coalesce(array_agg(full_at), ARRAY[]::double precision[])
+    SELECT 'rows', now(), NULL, NULL, NULL, coalesce(string_agg(key, chr(31)), ''), array_agg(full_at), NULL
     FROM {schema}.rate_key WHERE scope = $1 AND key = ANY (string_to_array($3, chr(31))))
 UNION ALL (
-    SELECT 'log', now(), number, behind, stamp, keys, full_at FROM {schema}.spend_log WHERE scope = $1 AND number > $2 ORDER BY number)
+    SELECT 'log', now(), number, behind, stamp, keys, NULL, full_at FROM {schema}.spend_log WHERE scope = $1 AND number > $2 ORDER BY number)
 """.replace("{flowed}", FLOWED)
 
 # Nothing is written where a permit was kept for one of the jobs, which must not pay anew; who names none of them is told
@@ -125,10 +126,20 @@ async def fold_logs(database: PostgresDatabase) -> None:
     await database.execute(FOLD_ALL, REST, LONGEST)
 
 
+def packed(numbers: Collection[float]) -> bytes:
+    """Return the numbers as `logged_keys` in SQL reads them."""
+    return struct.pack(f">{len(numbers)}d", *numbers)
+
+
+def unpacked(numbers: bytes) -> Sequence[float]:
+    """Return the numbers that were `packed`."""
+    return struct.unpack(f">{len(numbers) // 8}d", numbers)
+
+
 class Decided(NamedTuple):
     """What is to be written of a claim."""
 
-    reached: list[float | None]
+    reached: Sequence[float | None]
     """Where the bucket of its key stands after each request; None: it has not got the tokens."""
 
     stands: dict[str, float]
@@ -136,6 +147,40 @@ class Decided(NamedTuple):
 
     flowed: float
     """The tokens that have flowed by the moment for which this was decided."""
+
+
+def decide(
+    stands: Mapping[str, float], costs: Sequence[float], keys: Sequence[str], flowed: float, end: float
+) -> Decided:
+    """Decide which requests for `costs` of the `keys` get them whose buckets stand there, when so many tokens have flowed, and a
+    bucket holds nothing that stands at the `end`. Raises KeyError for a key of which nobody knows where it stands.
+    """
+    reached = [
+        (full_at if full_at > flowed else flowed) + cost
+        for full_at, cost in zip(map(stands.__getitem__, keys), costs, strict=True)
+    ]
+    spent = dict(zip(keys, reached, strict=True))
+    if len(spent) < len(keys) or max(reached) >= end:
+        return decide_in_turn(stands, costs, keys, flowed, end)
+    return Decided(reached, spent, flowed)
+
+
+def decide_in_turn(
+    stands: Mapping[str, float], costs: Sequence[float], keys: Sequence[str], flowed: float, end: float
+) -> Decided:
+    """As `decide`, also where a key is named more than once, or has too little."""
+    spent: dict[str, float] = {}
+    reached: list[float | None] = []
+    later = set[str]()  # keys that had too little for a request: nobody gets in before it
+    for key, cost in zip(keys, costs, strict=True):
+        full_at = max(spent.get(key) or stands[key], flowed) + cost
+        if full_at < end and not (later and key in later):
+            spent[key] = full_at
+            reached.append(full_at)
+        else:
+            later.add(key)
+            reached.append(None)
+    return Decided(reached, spent, flowed)
 
 
 class SpendLog:
@@ -205,21 +250,7 @@ class SpendLog:
         # A little less than has flowed by our clock: spending for a moment in the past is never too early.
         flowed = self._flowed + self._refill * max(0.0, 0.999 * (time.monotonic() - self._answered) - 0.001)
         end = flowed + self._capacity + self._refill * 0.000002
-        stands, spent = self._stands, dict[str, float]()
-        reached: list[float | None] = []
-        later = set[str]()  # keys that had too little for a request: nobody gets in before it
-        for key, cost in zip(keys, costs, strict=True):
-            full_at = spent.get(key) or stands[key]
-            if full_at < flowed:
-                full_at = flowed
-            full_at += cost
-            if full_at < end and not (later and key in later):
-                spent[key] = full_at
-                reached.append(full_at)
-            else:
-                later.add(key)
-                reached.append(None)
-        return Decided(reached, spent, flowed)
+        return decide(self._stands, costs, keys, flowed, end)
 
     async def _write(self, decided: Decided, job_ids: Sequence[int | None]) -> bool:
         """Write a row; return whether it was not refused."""
@@ -234,7 +265,7 @@ class SpendLog:
             ",".join(map(str, filter(None, job_ids))) if self._keeps else None,
             stamp,
             SEPARATOR.join(decided.stands),
-            list(decided.stands.values()),
+            packed(decided.stands.values()),
         )
         self._is_current = False
         if record is None:
@@ -293,15 +324,16 @@ class SpendLog:
             if stamp and record["behind"] != stamp:
                 return False
             stamp = record["stamp"]
-        self._capacity, self._refill, self._flowed = limit[0]["full_at"]
+        self._capacity, self._refill, self._flowed = limit[0]["numbers"]
         self._moment, self._answered = limit[0]["at"], time.monotonic()
         stands = self._stands
         stands.update(dict.fromkeys(unknown, 0.0))
         for record in rows + logged:
             if record["keys"]:
-                keys = record["keys"].split(SEPARATOR)
-                stands.update(zip(keys, record["full_at"], strict=True))
-                if record["of"] == "log":
+                keys, is_logged = record["keys"].split(SEPARATOR), record["of"] == "log"
+                reached = unpacked(record["full_at"]) if is_logged else record["numbers"]
+                stands.update(zip(keys, reached, strict=True))
+                if is_logged:
                     self._unfolded.update(keys)
                     self._last = keys
         if logged:

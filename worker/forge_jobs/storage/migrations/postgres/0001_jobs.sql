@@ -560,30 +560,44 @@ CREATE TABLE {schema}.spend_log (
     behind  bigint NOT NULL,  -- the stamp of the row before
     stamp   bigint NOT NULL,
     keys    text NOT NULL,  -- separated by U+001F
-    full_at double precision[] NOT NULL,  -- of each key, as in `rate_key`
+    full_at bytea NOT NULL,  -- of each key, as in `rate_key`: IEEE 754 doubles, the most significant byte first
     written_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (scope, number),
     UNIQUE (scope, behind)
 );
--- They are short-lived, and numbers and names of keys hardly become smaller.
+-- They are short-lived, and numbers and names of keys hardly become smaller. Numbers are bytes, since drivers look at each item
+-- of an array.
 ALTER TABLE {schema}.spend_log ALTER keys SET STORAGE EXTERNAL, ALTER full_at SET STORAGE EXTERNAL;
+
+-- Return where the buckets of the keys stand that are named in the log before this number. Of a key counts the last place at
+-- which it is named; a number that is not 0 is 1.m * 2^(e - 1023) by the bits of its exponent e and its mantissa m.
+CREATE FUNCTION {schema}.logged_keys(of_scope text, before bigint) RETURNS TABLE (key text, full_at double precision)
+LANGUAGE sql STABLE AS $$
+    WITH log AS MATERIALIZED (
+        SELECT row_number() OVER (ORDER BY number) AS turn, keys, full_at || ''::bytea AS full_at  -- read once, and not for each key
+        FROM {schema}.spend_log WHERE scope = of_scope AND number < before
+    ), last AS MATERIALIZED (
+        SELECT named.key, max(log.turn << 32 | named.place) AS at
+        FROM log CROSS JOIN LATERAL unnest(string_to_array(log.keys, chr(31))) WITH ORDINALITY AS named (key, place)
+        GROUP BY named.key
+    ), read AS MATERIALIZED (
+        SELECT last.key, ('x' || encode(substr(log.full_at, (at & 4294967295)::integer * 8 - 7, 8), 'hex'))::bit(64)::bigint AS bits
+        FROM last JOIN log ON log.turn = last.at >> 32
+    )
+    SELECT key, CASE WHEN bits = 0 THEN 0 ELSE ((bits & 4503599627370495) + 4503599627370496)::double precision
+                                               * power(2::double precision, ((bits >> 52) - 1075)::double precision) END
+    FROM read
+$$;
 
 -- What stands in the log before this number has gone into the rows of the keys.
 CREATE FUNCTION {schema}.fold_spends(of_scope text, before bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM {schema}.rate_limit WHERE scope = of_scope FOR KEY SHARE;  -- whoever ends the log waits
-    WITH old AS MATERIALIZED (
-        SELECT number FROM {schema}.spend_log WHERE scope = of_scope AND number < before ORDER BY number FOR UPDATE
-    ), gone AS (
-        DELETE FROM {schema}.spend_log
-        WHERE scope = of_scope AND number = ANY (ARRAY(SELECT number FROM old))
-        RETURNING keys, full_at
-    )
+    PERFORM FROM {schema}.spend_log WHERE scope = of_scope AND number < before ORDER BY number FOR UPDATE;
     INSERT INTO {schema}.rate_key (scope, key, full_at)
-    SELECT of_scope, spent.key COLLATE "C" AS key, max(spent.full_at)
-    FROM gone CROSS JOIN LATERAL unnest(string_to_array(gone.keys, chr(31)), gone.full_at) AS spent (key, full_at)
-    GROUP BY spent.key ORDER BY key
+    SELECT of_scope, logged.key COLLATE "C" AS key, logged.full_at FROM {schema}.logged_keys(of_scope, before) AS logged ORDER BY key
     ON CONFLICT (scope, key) DO UPDATE SET full_at = greatest(rate_key.full_at, excluded.full_at);
+    DELETE FROM {schema}.spend_log WHERE scope = of_scope AND number < before;
 END
 $$;
 
