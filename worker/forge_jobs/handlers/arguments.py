@@ -65,11 +65,10 @@ class Arguments:
                 gc=False,
             )
             self._more: Any = dict[str, more]  # type: ignore[valid-type]
-            self._decoders: dict[
-                str, Callable[[bytes], Any]
-            ] = {}  # those that read all of a payload in one step
+            self.readers: dict[str, Callable[[bytes], Any]] = {}
+            """By codec, those that read all of a payload in one step, for `named`."""
             if not extra:
-                self._decoders = {
+                self.readers = {
                     "json": msgspec.json.Decoder(self._struct, dec_hook=from_plain).decode,
                     "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=from_plain).decode,
                 }
@@ -127,20 +126,24 @@ class Arguments:
     def _decoded(self, payload: bytes, codec: str) -> dict[str, Any]:
         outer = codec
         try:
-            decoder = self._decoders.get(codec)
-            if decoder is None:
+            reader = self.readers.get(codec)
+            if reader is None:
                 payload, codec = opened(payload, codec, of=self.kind)
-                decoder = self._decoders.get(codec)
-            if decoder is None:
+                reader = self.readers.get(codec)
+            if reader is None:
                 return self._convert(decode(payload, codec))
-            arguments = _asdict(decoder(payload))
+            read = reader(payload)
         except InvalidPayload:
             raise
         except Exception as error:  # the classes of arguments are a program's own code
             raise self._refusal(payload, codec, error, hidden=self.hidden(outer)) from error
+        return self.named(read)
+
+    def named(self, read: Any) -> dict[str, Any]:
+        """Return the keyword arguments that one of the `readers` has read."""
         if self._has_defaults:
-            return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
-        return arguments
+            return {name: value for name, value in _asdict(read).items() if value is not msgspec.UNSET}
+        return _asdict(read)
 
     def check(
         self,
@@ -151,14 +154,14 @@ class Arguments:
         hidden: bool = False,
     ) -> bytes:
         """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload, which names no place in them if they are `hidden`."""
-        decoder = self._decoders.get(codec)
-        if decoder is None and (inner := innermost(codec)) != codec:
+        reader = self.readers.get(codec)
+        if reader is None and (inner := innermost(codec)) != codec:
             inside = self.check(arguments, inner, limit=sys.maxsize, hidden=hidden or hides(codec))
             return wrapped(inside, codec, limit=limit, of=self.kind)
         payload = encode(arguments, codec, limit=limit, hidden=hidden)
         try:
-            if decoder is not None:
-                decoder(payload)
+            if reader is not None:
+                reader(payload)
                 return payload
         except Exception:
             pass  # the next line says what is wrong

@@ -9,6 +9,7 @@ from forge_jobs.rules.cost import checked_cost
 
 if TYPE_CHECKING:
     from forge_jobs.handlers.context import Context
+    from forge_jobs.model.job import Claim
     from forge_jobs.model.permit import Taken
 
 
@@ -31,11 +32,14 @@ class ProcessTokens(Protocol):
     def taken(self) -> "Taken":
         """Return what a run has taken that begins now: nothing."""
 
-    def has_paid(self, job_id: int) -> bool:
+    def has_paid(self, claim: "Claim") -> bool:
         """Whether all tokens of keys that the job, which begins now, needs to begin were taken ahead; they are spent then."""
 
-    async def pays(self, job_id: int) -> bool:
+    async def pays(self, claim: "Claim") -> bool:
         """As `has_paid`, as soon as what was asked for the job is answered."""
+
+    def part(self, claim: "Claim") -> None:
+        """What was asked for the job and others is the job's own: it finds it as it asks for its tokens."""
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""

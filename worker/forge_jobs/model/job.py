@@ -204,10 +204,7 @@ class Alike:
 
 
 class Enqueued(msgspec.Struct, Generic[R], frozen=True, gc=False):
-    """The answer to an enqueue: a new job, or the living one with the same kind and key, as it was or replaced.
-
-    Its result will be an R.
-    """
+    """The answer to an enqueue: a new job, or the living one with the same kind and key. Its result will be an R."""
 
     id: int
     duplicate: bool = False  # nothing was enqueued: this job has the key
@@ -250,7 +247,8 @@ class Claim(msgspec.Struct, gc=False):
     node: "ClaimedNode | None" = None  # what its flow says of it, read with its payload; None: it is in none
     pinned_to: str | None = None  # the other version that has to go on with it; None: its worker may
     steps: "Sequence[JobStep] | None" = None  # those that were done; None: they were not read, or are much
-    arguments: dict[str, Any] | None = None  # what was read of its payload; None: nothing before it begins
+    read: Any = None  # what a reader of its arguments has read before it begins; None: nothing
+    prepaid: Any = None  # of its worker: with what tokens were asked for it and others; None: for itself alone, or not at all
 
     def __repr__(self) -> str:
         """Return what it is without its arguments and its state, which may be secret."""

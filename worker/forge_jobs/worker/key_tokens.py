@@ -14,22 +14,21 @@ from contextlib import suppress
 from contextvars import Context as Variables
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import repeat
-from operator import is_
+from weakref import WeakSet
 
 import msgspec
 
-from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
-from forge_jobs.model.decision import AwaitsTurn, Throttled
+from forge_jobs.errors import InvalidInput, StorageUnavailable
+from forge_jobs.model.decision import AwaitsTurn
+from forge_jobs.model.job import Claim
 from forge_jobs.model.permit import AT_ONCE, Granted, Permit, PermitRequest, Taken
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
-from forge_jobs.worker.prepaid import Answer, Prepaid
+from forge_jobs.worker.prepaid import Answer, Prepaid, as_decision
 
 MOST_AT_ONCE = 1000  # requests of one statement
-RETRY = 1.0  # seconds, when the database cannot be asked
 LONGEST_ANSWER = 2.0  # seconds for which outcomes wait to learn what jobs that have not begun were granted
 
 
@@ -40,7 +39,7 @@ class Gathering:
     answers: list[Answer] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def tell(self) -> None:
+    def end(self) -> None:
         """Who waits for an answer has it, or is told that there will be none."""
         for answer in self.answers:
             answer.drop()
@@ -83,17 +82,25 @@ class KeyTokens:
         self._is_closed = False
         self.advances: dict[int, Advance] = {}
         """What was asked for jobs that have not used it, by job."""
-        self.prepaid: dict[int, Prepaid] = {}
-        """Where it was asked for many jobs at once that have not used it, by job."""
+        self._prepaid = WeakSet[
+            Prepaid
+        ]()  # what is asked for many jobs at once, as long as one of them has not begun
 
     def take_ahead_for_all(
-        self, scope: str, cost: float, keys: dict[int, str], told: Callable[[], None] = lambda: None
+        self,
+        scope: str,
+        cost: float,
+        claims: Sequence[Claim],
+        keys: Sequence[str],
+        told: Callable[[], None] = lambda: None,
     ) -> None:
-        """As `take_ahead` for many jobs, for each of which `cost` tokens of a key are asked for. `told()` is called when it is
-        answered for all that have them now, or nobody will.
+        """As `take_ahead` for many jobs, for each of which `cost` tokens of the key at its place are asked for. `told()` is called
+        when it is answered for all that have them now, or nobody will.
         """
-        prepaid = Prepaid(scope, cost, keys, told)
-        self.prepaid.update(dict.fromkeys(keys, prepaid))
+        prepaid = Prepaid(scope, cost, [claim.job_id for claim in claims], keys, told)
+        for claim in claims:
+            claim.prepaid = prepaid
+        self._prepaid.add(prepaid)
         self._gathered.append(prepaid)
         self._begin_asking()
 
@@ -102,20 +109,24 @@ class KeyTokens:
         wanted = _requests(tokens, AT_ONCE, job_id, None)
         self.advances[job_id] = Advance(tokens, [self._ask_for(request) for request in wanted])
 
-    async def pays(self, job_id: int) -> bool:
+    async def pays(self, claim: Claim) -> bool:
         """As `has_paid`, as soon as what was asked for the job is answered."""
-        if prepaid := self.prepaid.get(job_id):
-            await prepaid.told.wait()
-        if advance := self.advances.get(job_id):
+        if claim.prepaid is not None:
+            await claim.prepaid.told.wait()
+            if self.has_paid(claim):
+                return True
+            self.part(claim)
+        if advance := self.advances.get(claim.job_id):
             await advance.answered()
-        return self.has_paid(job_id)
+        return self.has_paid(claim)
 
-    def has_paid(self, job_id: int) -> bool:
+    def has_paid(self, claim: Claim) -> bool:
         """Whether the job, which begins now, has got all that was asked for it: then it needs to ask for nothing."""
-        if (prepaid := self.prepaid.pop(job_id, None)) is not None:
-            if prepaid.spent is None:
-                self.prepaid[job_id] = prepaid
+        job_id = claim.job_id
+        if (prepaid := claim.prepaid) is not None:
+            if prepaid.spent is None or prepaid.is_void or job_id in prepaid.answers:
                 return False
+            claim.prepaid = None
             return True
         advance = self.advances.get(job_id)
         if advance is None:
@@ -129,48 +140,55 @@ class KeyTokens:
 
     def unused(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Return those of jobs for which something was asked that they have not used."""
-        if not (self.advances or self.prepaid):
-            return []
-        job_ids = [verdict.run.claim.job_id for verdict in verdicts]
-        if self.advances.keys().isdisjoint(job_ids) and self.prepaid.keys().isdisjoint(job_ids):
+        advances = self.advances
+        if not (advances or self._prepaid):
             return []
         return [
             verdict
-            for verdict, job_id in zip(verdicts, job_ids, strict=True)
-            if job_id in self.advances or job_id in self.prepaid
+            for verdict in verdicts
+            if (claim := verdict.run.claim).prepaid is not None or (advances and claim.job_id in advances)
         ]
 
-    async def keep(self, job_ids: Iterable[int]) -> None:
+    async def keep(self, claims: Iterable[Claim]) -> None:
         """Of these jobs, which do not go on here, those that were granted tokens and have not used them find them when they ask
         again; those that are not answered soon are none of them, since outcomes wait for this.
 
         May be called again, until they are forgotten. Raises StorageUnavailable.
         """
         granted: list[Granted] = []
-        left = {job_id: advance for job_id in job_ids if (advance := self._advance(job_id))}
+        left: list[Advance] = []
+        for claim in claims:
+            self.part(claim)
+            if advance := self.advances.get(claim.job_id):
+                left.append(advance)
         with suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_ANSWER):
-                for advance in left.values():
+                for advance in left:
                     await advance.answered()
-        for advance in left.values():
+        for advance in left:
             granted += advance.granted()
         if granted:
             await self._permits.keep(granted)
 
-    def forget(self, job_ids: Iterable[int]) -> None:
+    def forget(self, claims: Iterable[Claim]) -> None:
         """These jobs are no longer this process's."""
-        for job_id in job_ids:
-            self.prepaid.pop(job_id, None)
-            if advance := self.advances.pop(job_id, None):
+        for claim in claims:
+            if (prepaid := claim.prepaid) is not None:
+                prepaid.gone.add(claim.job_id)
+                claim.prepaid = None
+            if advance := self.advances.pop(claim.job_id, None):
                 advance.drop()
 
-    def _advance(self, job_id: int) -> Advance | None:
-        """Return what was asked for the job, which has not used it; None: nothing was."""
-        if prepaid := self.prepaid.pop(job_id, None):
-            answer = prepaid.answer(job_id)
+    def part(self, claim: Claim) -> None:
+        """What was asked for the job and others is the job's own from now on."""
+        prepaid: Prepaid | None = claim.prepaid
+        if prepaid is not None:
+            claim.prepaid = None
+            answer = prepaid.answer(claim.job_id)
             asked = answer.request
-            self.advances[job_id] = Advance([(asked.scope, asked.key, asked.cost)], [answer])
-        return self.advances.get(job_id)
+            self.advances[claim.job_id] = Advance(
+                [(asked.scope, asked.key, asked.cost)], [self._anew(answer) if prepaid.is_void else answer]
+            )
 
     async def take(
         self,
@@ -185,8 +203,7 @@ class KeyTokens:
         AwaitsTurn when some come later: then all are kept for the job, the taken ones as well, so that
         it pays none of them twice.
         """
-        is_ahead = self.advances or self.prepaid
-        answers = await self._answered_before(job_id, tokens) if is_ahead else None
+        answers = await self._answered_before(job_id, tokens) if self.advances else None
         if answers is None:
             answers = [self._ask_for(request) for request in _requests(tokens, patience, job_id, taken)]
         try:
@@ -217,7 +234,7 @@ class KeyTokens:
         """Return what was asked for the job, if it is what it asks for, and keep it for the job otherwise. Until that is
         answered it has not begun.
         """
-        advance = self._advance(job_id)
+        advance = self.advances.get(job_id)
         if advance is None:
             return None
         await advance.answered()
@@ -235,12 +252,12 @@ class KeyTokens:
             try:
                 await self._permits.keep(granted)
             except StorageUnavailable as error:
-                raise _as_decision(error, granted[0][0]) from error
+                raise as_decision(error, granted[0][0].scope) from error
 
     def void(self, scope: str) -> None:
         """The buckets of the rate limit were emptied: for jobs that have not begun their tokens are asked for anew."""
-        for job_id in [job_id for job_id, prepaid in self.prepaid.items() if prepaid.scope == scope]:
-            self._advance(job_id)
+        for prepaid in self._prepaid:
+            prepaid.is_void |= prepaid.scope == scope
         for advance in self.advances.values():
             advance.answers = [
                 self._anew(answer) if answer.request.scope == scope else answer for answer in advance.answers
@@ -279,11 +296,13 @@ class KeyTokens:
     async def close(self) -> None:
         """Nobody is answered any more."""
         self._is_closed = True
-        self.forget([*self.prepaid, *self.advances])
+        for advance in self.advances.values():
+            advance.drop()
+        self.advances.clear()
         if self._asking is not None:
             self._asking.cancel()
         for gathering in self._gathered:
-            _tell(gathering)
+            gathering.end()
         self._gathered.clear()
 
     async def _ask(self) -> None:
@@ -298,28 +317,22 @@ class KeyTokens:
                 if isinstance(error, asyncio.CancelledError) and not self._is_closed:
                     self._gathered.appendleft(gathering)  # somebody cancels whatever tasks there are
                 else:
-                    _tell(gathering)
+                    gathering.end()
                 raise
-            _tell(gathering)
+            gathering.end()
 
     async def _spend(self, prepaid: Prepaid) -> None:
         """The jobs that cannot have their tokens now are promised them by `reserve`, or hear why not."""
-        keys = prepaid.keys
-        if not all(map(is_, map(self.prepaid.get, keys), repeat(prepaid))):  # some are gone
-            keys = {job_id: key for job_id, key in keys.items() if self._wants(job_id, prepaid)}
-        if not (jobs := list(keys)):
+        jobs, keys = prepaid.wanted()
+        if prepaid.is_void or not jobs:
             return
         try:
-            spent = await self._permits.spend(prepaid.scope, prepaid.cost, list(keys.values()), jobs)
+            spent = await self._permits.spend(prepaid.scope, prepaid.cost, keys, jobs)
         except InvalidInput:  # it is the mistake of one of them
             self._ask_next(prepaid, jobs)
             return
         except Exception as error:
-            for job_id in jobs:
-                if self._wants(job_id, prepaid):
-                    self._advance(job_id)
-                    answer = prepaid.answer(job_id)
-                    answer.outcome = _as_decision(error, answer.request)
+            prepaid.has_failed(error)
             return
         prepaid.has_heard(jobs, spent)
         if None in spent.full_at:
@@ -328,20 +341,10 @@ class KeyTokens:
             ]
             self._ask_next(prepaid, have_none)
 
-    def _wants(self, job_id: int, prepaid: Prepaid) -> bool:
-        """Whether the job waits for the answer to what was asked for it and others."""
-        if self.prepaid.get(job_id) is prepaid:
-            return True
-        answer = prepaid.answers.get(job_id)
-        return answer is not None and answer.outcome is None
-
     def _ask_next(self, prepaid: Prepaid, jobs: Sequence[int]) -> None:
         """These jobs are promised their tokens before any that were claimed after them have theirs."""
-        asked: list[Answer] = []
-        for job_id in jobs:
-            if self._wants(job_id, prepaid):
-                self._advance(job_id)
-                asked.append(prepaid.answer(job_id))
+        answers = [prepaid.answer(job_id) for job_id in jobs if job_id not in prepaid.gone]
+        asked = [answer for answer in answers if answer.outcome is None]
         for start in reversed(range(0, len(asked), MOST_AT_ONCE)):
             gathering = Gathering(asked[start : start + MOST_AT_ONCE])
             for answer in gathering.answers:
@@ -358,23 +361,11 @@ class KeyTokens:
                 return
             for answer in asked:
                 if answer.outcome is None:
-                    answer.outcome = _as_decision(error, answer.request)
+                    answer.outcome = as_decision(error, answer.request.scope)
             return
         for answer, permit in zip(asked, permits, strict=True):
             if answer.outcome is None:
                 answer.outcome = permit
-
-
-def _tell(gathering: Gathering | Prepaid) -> None:
-    """Who waits for an answer has it, or is told that there will be none, or where it comes."""
-    if isinstance(gathering, Gathering):
-        gathering.tell()
-    else:
-        for answer in gathering.answers.values():
-            if answer.told is gathering.told:
-                answer.drop()
-        gathering.told.set()
-        gathering.then()
 
 
 def _requests(
@@ -394,10 +385,3 @@ def _requests(
             take += sum((one.scope, one.key) == (scope, key) for one in wanted)
         wanted.append(PermitRequest(scope, key, cost, job_id, take, patience))
     return wanted
-
-
-def _as_decision(error: Exception, request: PermitRequest) -> Exception:
-    """Return what a handler hears. An outage is no mistake of the job: it is throttled, which counts no attempt."""
-    if isinstance(error, StorageUnavailable) and not isinstance(error, StorageUnusable):
-        return Throttled(RETRY, f"rate limit {request.scope!r} cannot be asked: {error}")
-    return error

@@ -3,7 +3,7 @@
 A job that is claimed with many others would otherwise ask when it begins, with the few that begin in that moment.
 """
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from types import NoneType
 from typing import Any, cast, get_args
 
@@ -53,38 +53,37 @@ class Prepayment:
             return claims
         held_up = self._pay(claims, queue)
         if len(held_up) < len(claims):
-            in_line = [claim for claim in claims if claim.job_id not in held_up] if held_up else claims
+            waits = {claim.job_id for claim in held_up}
+            in_line = [claim for claim in claims if claim.job_id not in waits] if waits else claims
             self._hand.add(queue, in_line)
         return claims
 
-    def _pay(self, claims: Sequence[Claim], held_up_of: ServedQueue | None = None) -> Set[int]:
+    def _pay(self, claims: Sequence[Claim], held_up_of: ServedQueue | None = None) -> Sequence[Claim]:
         """Ask for the tokens; return which jobs are held up, if there is a queue of which they may be."""
-        held_up: Set[int] = frozenset()
+        held_up: Sequence[Claim] = ()
         kinds = dict.fromkeys([claim.kind for claim in claims])
         for kind in kinds:
             if (price := self._prices.get(kind)) is None:
                 continue
             its = claims if len(kinds) == 1 else [claim for claim in claims if claim.kind == kind]
             more = self._pay_for(price, kind, its, held_up_of)
-            held_up = held_up | more if held_up else more
+            held_up = [*held_up, *more] if held_up else more
         return held_up
 
     def _pay_for(
         self, price: "_Price", kind: str, its: Sequence[Claim], held_up_of: ServedQueue | None
-    ) -> Set[int]:
-        keys = {} if price.only is None else price.keys_of(its)
+    ) -> Sequence[Claim]:
+        payers, keys = ((), ()) if price.only is None else price.keys_of(its)
         if price.only is not None and len(keys) >= TOGETHER:
-            if len(keys) < len(its):
-                its = [claim for claim in its if claim.job_id in keys]
-            told = _nothing if held_up_of is None else self._hand.hold_up(held_up_of, its)
-            self._tokens.take_ahead_for_all(*price.only, keys, told)
-            return frozenset() if held_up_of is None else keys.keys()
+            told = _nothing if held_up_of is None else self._hand.hold_up(held_up_of, payers)
+            self._tokens.take_ahead_for_all(*price.only, payers, keys, told)
+            return () if held_up_of is None else payers
         for claim in its:
             if tokens := price.of(claim):
                 self._tokens.take_ahead(claim.job_id, tokens)
         if held_up_of is not None and self._hand.holds_up_behind(held_up_of, kind, its):
-            return {claim.job_id for claim in its}
-        return frozenset()
+            return its
+        return ()
 
 
 def _nothing() -> None: ...
@@ -109,9 +108,8 @@ class _Price:
         fields = {name: f"key_{number}" for number, name in enumerate(dict.fromkeys(name for _, name in by))}
         self._parts = [(limit, fields[name], arguments.defaults.get(name)) for limit, name in by]
         # Reading them runs no code of the program.
-        self._read = (
-            arguments.decode if all(_is_one_of(SCALARS, hint) for hint in arguments.hints.values()) else None
-        )
+        reads_all = all(_is_one_of(SCALARS, hint) for hint in arguments.hints.values())
+        self._readers = arguments.readers if reads_all and not arguments.sealed_only else {}
         keys = msgspec.defstruct(
             "Keys",
             [(field, Any, msgspec.UNSET) for field in fields.values()],
@@ -139,25 +137,30 @@ class _Price:
         except UNREADABLE:
             return []
 
-    def keys_of(self, claims: Sequence[Claim]) -> dict[int, str]:
-        """Return the keys for the only limit, by job, where they can be told."""
+    def keys_of(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], Sequence[str]]:
+        """Return the jobs whose key for the only limit can be told, and the keys at their places."""
         [(limit, _, default)] = self._parts
-        decoders, read, keys = self._decoders, self._read, dict[int, str]()
+        decoders, readers, name = self._decoders, self._readers, cast(str, limit.by)
+        payers, keys = list[Claim](), list[str]()
         for claim in claims:
-            if claim.payload is None or claim.node is not None or claim.codec not in decoders:
+            payload, codec = claim.payload, claim.codec
+            if payload is None or claim.node is not None or codec not in decoders:
                 continue
             try:
-                if read is not None and len(claim.payload) <= SMALL:
-                    claim.arguments = arguments = read(claim.payload, claim.codec)
-                    key = arguments.get(cast(str, limit.by), default)
-                elif (key := decoders[claim.codec](claim.payload).key_0) is msgspec.UNSET:
+                if codec in readers and len(payload) <= SMALL:
+                    claim.read = read = readers[codec](payload)
+                    key = getattr(read, name)
+                else:
+                    key = decoders[codec](payload).key_0
+                if key is msgspec.UNSET:
                     key = default
                 if type(key) is not int or not -MOST < key < MOST:  # such a number is a key as it is
                     key = limit.tokens_for(key)[1]
-                keys[claim.job_id] = str(key)
+                keys.append(str(key))
+                payers.append(claim)
             except UNREADABLE:
                 continue
-        return keys
+        return payers, keys
 
     def _decoder(self, claim: Claim) -> Any:
         """Return what reads the keys from the job's payload; None: nothing does."""

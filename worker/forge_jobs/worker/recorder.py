@@ -183,7 +183,7 @@ class Recorder:
 
     async def _keep_tokens(self, tokens: KeyTokens, batch: Sequence[Verdict]) -> None:
         """What jobs were granted that have not used it is kept for them before anybody can claim them again."""
-        go_on = [verdict.run.claim.job_id for verdict in batch if not isinstance(verdict.write, End)]
+        go_on = [verdict.run.claim for verdict in batch if not isinstance(verdict.write, End)]
         while True:
             try:
                 await tokens.keep(go_on)
@@ -194,7 +194,7 @@ class Recorder:
             except Exception as error:  # any error: it must not keep the outcomes waiting
                 self._telemetry.emit(ChoreFailed("keeping tokens of keys", error, 0.0))
             break  # what could not be kept is lost: too few tokens, never too many
-        tokens.forget([verdict.run.claim.job_id for verdict in batch])
+        tokens.forget([verdict.run.claim for verdict in batch])
 
     async def _write(self, part: Sequence[Verdict]) -> None:
         """The database knows these verdicts, or they are written apart from now on."""

@@ -273,8 +273,10 @@ class Runners:
             node = (
                 None if claim.node is None else NodeRun(claim.node, claim, config.name, handler, self._forge)
             )
-            given = node or handler.arguments
-            arguments = claim.arguments or given.decode(claim.payload or b"", claim.codec)
+            if claim.read is None:
+                arguments = (node or handler.arguments).decode(claim.payload or b"", claim.codec)
+            else:
+                arguments = handler.arguments.named(claim.read)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
             if handler.redact or claim.codec not in OPEN or handler.arguments.codec not in OPEN:
                 attempt.hide(handler.arguments.hidden(claim.codec), arguments)
@@ -291,10 +293,12 @@ class Runners:
                 result = node.result
             elif handler.placement is IN_LOOP and (
                 not handler.takes_context
-                or (handler.pays_ahead and (self._has_paid(claim.job_id) or await self._pays(claim.job_id)))
+                or (handler.pays_ahead and (self._has_paid(claim) or await self._pays(claim)))
             ):
                 result = await handler.bare(**arguments)
             else:
+                if claim.prepaid is not None:
+                    self._tokens.part(claim)
                 context = Context(claim, config.name, self._forge, self._tokens, self._reports, self._loop)
                 attempt.context, context.task_id = context, id(task)
                 if node is not None:

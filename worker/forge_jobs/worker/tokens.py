@@ -96,6 +96,7 @@ class LeasedTokens:
         self.of_keys = KeyTokens(permits, telemetry)
         self.has_paid = self.of_keys.has_paid
         self.pays = self.of_keys.pays
+        self.part = self.of_keys.part
         self.taken = Taken
         self.take_ahead = self.of_keys.take_ahead
         self.take_ahead_for_all = self.of_keys.take_ahead_for_all

@@ -1,7 +1,7 @@
 """Jobs of one claim that pay the same limit by key ask with one call, and each is still as one that asked by itself."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,9 +10,11 @@ import pytest
 from forge_jobs import Context, Forge, KeyLimit, State
 from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
+from forge_jobs.model.job import Claim
 from forge_jobs.model.permit import Permit, PermitRequest, Spent, Taken
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.key_tokens import KeyTokens
+from tests.storage.factories import claim_of
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -32,6 +34,21 @@ def tokens(forge: Forge) -> KeyTokens:
     return KeyTokens(forge.storage.permits, forge.telemetry)
 
 
+Claims = Mapping[int, Claim]
+
+
+@pytest.fixture
+def claims() -> Claims:
+    return {job_id: claim_of(job_id) for job_id in JOBS}
+
+
+def ask(
+    tokens: KeyTokens, claims: Claims, told: Callable[[], None] = lambda: None, jobs: Iterable[int] = JOBS
+) -> None:
+    """Tokens are asked for all these jobs at once."""
+    tokens.take_ahead_for_all("api", 1.0, [claims[one] for one in jobs], [JOBS[one] for one in jobs], told)
+
+
 @pytest.fixture
 def spending(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
     """Set when a call has come to the database; and to be set for it to go on."""
@@ -46,7 +63,9 @@ def spending(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Eve
     return has_come, goes_on
 
 
-async def take(tokens: KeyTokens, job_id: int) -> None:
+async def take(tokens: KeyTokens, job_id: int, claims: Claims | None = None) -> None:
+    if claims is not None:
+        tokens.part(claims[job_id])
     await tokens.take([("api", JOBS[job_id], 1.0)], AT_ONCE, job_id, Taken())
 
 
@@ -55,92 +74,100 @@ async def spent(forge: Forge) -> dict[str, int]:
     return {use.key: round(use.spent) for use in await forge.limits.hottest("api", limit=1000)}
 
 
-async def test_all_have_paid_as_soon_as_it_is_answered(forge: Forge, tokens: KeyTokens) -> None:
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
+async def test_all_have_paid_as_soon_as_it_is_answered(
+    forge: Forge, tokens: KeyTokens, claims: Claims
+) -> None:
+    ask(tokens, claims)
 
-    assert not tokens.has_paid(1)
-    assert await tokens.pays(1)
-    assert all(tokens.has_paid(job_id) for job_id in range(2, 61))
-    assert not tokens.has_paid(1), "it has used them"
+    assert not tokens.has_paid(claims[1])
+    assert await tokens.pays(claims[1])
+    assert all(tokens.has_paid(claims[job_id]) for job_id in range(2, 61))
+    assert not tokens.has_paid(claims[1]), "it has used them"
     assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
 
 
-async def test_those_that_come_later_are_promised_their_moments(forge: Forge, tokens: KeyTokens) -> None:
+async def test_those_that_come_later_are_promised_their_moments(
+    forge: Forge, tokens: KeyTokens, claims: Claims
+) -> None:
     await forge.limits.reserve("api", JOBS[7])
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    ask(tokens, claims)
 
-    assert not await tokens.pays(7)
+    assert not await tokens.pays(claims[7])
     with pytest.raises(AwaitsTurn):
-        await take(tokens, 7)
-    assert await tokens.pays(8)
+        await take(tokens, 7, claims)
+    assert await tokens.pays(claims[8])
     assert await spent(forge) == {**dict.fromkeys(JOBS.values(), 1), JOBS[7]: 2}
 
 
 async def test_a_handler_that_asks_by_itself_gets_what_was_asked_for_its_job(
-    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+    forge: Forge, tokens: KeyTokens, claims: Claims, spending: tuple[asyncio.Event, asyncio.Event]
 ) -> None:
     has_come, goes_on = spending
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
-    taking = asyncio.create_task(take(tokens, 3))
+    ask(tokens, claims)
+    taking = asyncio.create_task(take(tokens, 3, claims))
     await has_come.wait()
     goes_on.set()
 
     await taking
-    await take(tokens, 4)
+    await take(tokens, 4, claims)
     assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
 async def test_a_job_that_does_not_begin_here_finds_its_tokens_elsewhere(
-    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event], is_answered: bool
+    forge: Forge,
+    tokens: KeyTokens,
+    claims: Claims,
+    spending: tuple[asyncio.Event, asyncio.Event],
+    is_answered: bool,
 ) -> None:
     has_come, goes_on = spending
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    ask(tokens, claims)
     await has_come.wait()
     if is_answered:
         goes_on.set()
-        await tokens.pays(60)
-    keeping = asyncio.create_task(tokens.keep([1, 2]))
+        await tokens.pays(claims[60])
+    keeping = asyncio.create_task(tokens.keep([claims[1], claims[2]]))
     await asyncio.sleep(0)
     goes_on.set()
     await keeping
-    tokens.forget([1, 2])
+    tokens.forget([claims[1], claims[2]])
 
     for job_id in (1, 2):
         await take(KeyTokens(forge.storage.permits, forge.telemetry), job_id)
-    assert await tokens.pays(3)
+    assert await tokens.pays(claims[3])
     assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
 
 
 async def test_nothing_is_asked_for_jobs_that_are_gone_before(
-    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+    forge: Forge, tokens: KeyTokens, claims: Claims, spending: tuple[asyncio.Event, asyncio.Event]
 ) -> None:
     has_come, goes_on = spending
     first, second = dict(list(JOBS.items())[:30]), dict(list(JOBS.items())[30:])
-    tokens.take_ahead_for_all("api", 1.0, first)
-    tokens.take_ahead_for_all("api", 1.0, second)
+    ask(tokens, claims, jobs=first)
+    ask(tokens, claims, jobs=second)
     await has_come.wait()
-    tokens.forget(list(second)[:10])
+    tokens.forget([claims[job_id] for job_id in list(second)[:10]])
     goes_on.set()
 
-    assert await tokens.pays(60)
+    assert await tokens.pays(claims[60])
     assert await spent(forge) == dict.fromkeys([*first.values(), *list(second.values())[10:]], 1)
 
 
 async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(
-    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+    forge: Forge, tokens: KeyTokens, claims: Claims, spending: tuple[asyncio.Event, asyncio.Event]
 ) -> None:
     has_come, goes_on = spending
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    ask(tokens, claims)
     await has_come.wait()
     goes_on.set()
-    assert await tokens.pays(1)
+    assert await tokens.pays(claims[1])
     await forge.limits.empty("api")
     tokens.void("api")
 
     for job_id in (2, 60):
         with pytest.raises(AwaitsTurn):
-            await take(tokens, job_id)
+            await take(tokens, job_id, claims)
 
 
 async def test_a_job_whose_tokens_come_later_is_promised_them_before_those_that_were_claimed_after_it(
@@ -159,17 +186,18 @@ async def test_a_job_whose_tokens_come_later_is_promised_them_before_those_that_
 
     monkeypatch.setattr(forge.storage.permits, "spend", none_now)
     monkeypatch.setattr(forge.storage.permits, "reserve", at_some_time)
-    tokens.take_ahead_for_all("api", 1.0, {job_id: "ann" for job_id in range(1, 1502)})
-    tokens.take_ahead_for_all("api", 1.0, {2000: "ann"})
+    claims = {job_id: claim_of(job_id) for job_id in (*range(1, 1502), 2000)}
+    tokens.take_ahead_for_all("api", 1.0, list(claims.values())[:-1], ["ann"] * 1501)
+    tokens.take_ahead_for_all("api", 1.0, [claims[2000]], ["ann"])
 
-    await tokens.pays(2000)
+    await tokens.pays(claims[2000])
 
     at_some_time_for = [("at some time", job_id) for job_id in (1, 1001, 2000)]
     assert asked == [("now", 1501), *at_some_time_for[:2], ("now", 1), at_some_time_for[2]]
 
 
 async def test_a_key_that_the_database_refuses_harms_no_other_job(
-    forge: Forge, tokens: KeyTokens, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, tokens: KeyTokens, claims: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     permits = forge.storage.permits
     reserve = permits.reserve
@@ -184,42 +212,42 @@ async def test_a_key_that_the_database_refuses_harms_no_other_job(
 
     monkeypatch.setattr(permits, "spend", refused)
     monkeypatch.setattr(permits, "reserve", picky)
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    ask(tokens, claims)
 
-    assert not await tokens.pays(3)
+    assert not await tokens.pays(claims[3])
     with pytest.raises(StorageRefused):
-        await take(tokens, 3)
-    assert [await tokens.pays(job_id) for job_id in JOBS if job_id != 3] == [True] * 59
+        await take(tokens, 3, claims)
+    assert [await tokens.pays(claims[job_id]) for job_id in JOBS if job_id != 3] == [True] * 59
 
 
 async def test_an_outage_throttles_each_job(
-    forge: Forge, tokens: KeyTokens, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, tokens: KeyTokens, claims: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*given: Any) -> Spent:
         raise StorageUnavailable("it is away")
 
     monkeypatch.setattr(forge.storage.permits, "spend", away)
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
+    ask(tokens, claims)
 
-    assert not await tokens.pays(1)
+    assert not await tokens.pays(claims[1])
     for job_id in (1, 60):
         with pytest.raises(Throttled, match="away"):
-            await take(tokens, job_id)
+            await take(tokens, job_id, claims)
 
 
 async def test_nobody_waits_for_ever_when_the_worker_closes(
-    tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+    tokens: KeyTokens, claims: Claims, spending: tuple[asyncio.Event, asyncio.Event]
 ) -> None:
     has_come, _ = spending
-    tokens.take_ahead_for_all("api", 1.0, JOBS)
-    taking = asyncio.create_task(take(tokens, 3))
+    ask(tokens, claims)
+    taking = asyncio.create_task(take(tokens, 3, claims))
     await has_come.wait()
 
     await tokens.close()
 
     async with asyncio.timeout(20):
         await asyncio.wait([taking])
-    assert not await tokens.pays(4)
+    assert not await tokens.pays(claims[4])
 
 
 def cancel_asking() -> None:
@@ -230,13 +258,13 @@ def cancel_asking() -> None:
 
 
 async def test_what_is_asked_for_is_answered_though_somebody_cancels_the_task_that_asks(
-    forge: Forge, tokens: KeyTokens, spending: tuple[asyncio.Event, asyncio.Event]
+    forge: Forge, tokens: KeyTokens, claims: Claims, spending: tuple[asyncio.Event, asyncio.Event]
 ) -> None:
     has_come, goes_on = spending
     told = asyncio.Event()
-    tokens.take_ahead_for_all("api", 1.0, dict(list(JOBS.items())[:30]))
-    tokens.take_ahead_for_all("api", 1.0, dict(list(JOBS.items())[30:]), told.set)
-    taking = asyncio.create_task(take(tokens, 3))
+    ask(tokens, claims, jobs=list(JOBS)[:30])
+    ask(tokens, claims, told.set, list(JOBS)[30:])
+    taking = asyncio.create_task(take(tokens, 3, claims))
     await has_come.wait()
     cancel_asking()
     goes_on.set()
@@ -244,7 +272,7 @@ async def test_what_is_asked_for_is_answered_though_somebody_cancels_the_task_th
     async with asyncio.timeout(20):
         await told.wait()
     await taking
-    assert all(tokens.has_paid(job_id) for job_id in JOBS if job_id != 3)
+    assert all(tokens.has_paid(claims[job_id]) for job_id in JOBS if job_id != 3)
     assert await spent(forge) == dict.fromkeys(JOBS.values(), 1)
 
 

@@ -17,7 +17,7 @@ from forge_jobs.worker import key_tokens
 from forge_jobs.worker.key_tokens import KeyTokens
 from forge_jobs.worker.recorder import Recorder
 from tests.storage.databases import Database
-from tests.storage.factories import queue, running, worker
+from tests.storage.factories import claim_of, queue, running, worker
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -127,8 +127,8 @@ async def test_a_job_that_does_not_begin_here_finds_its_tokens_elsewhere(
     tokens = [("api", "ann", 2.0), ("api", "ann", 1.0), ("api", "bob", 1.0)]
     here.take_ahead(1, tokens)
 
-    await here.keep([1])
-    here.forget([1])
+    await here.keep([claim_of(1)])
+    here.forget([claim_of(1)])
 
     await elsewhere.take(tokens, timedelta(0), 1, Taken())
     assert statements == [3, 3]
@@ -249,8 +249,8 @@ async def test_a_job_whose_turn_has_come_keeps_it_however_late_it_begins(
     await forge.limits.reserve("turns", "ann")
 
     first.take_ahead(1, [("turns", "ann", 1.0)])
-    await first.keep([1])
-    first.forget([1])
+    await first.keep([claim_of(1)])
+    first.forget([claim_of(1)])
     second.take_ahead(1, [("turns", "ann", 1.0)])
     await second.take([("turns", "ann", 1.0)], timedelta(0), 1, Taken())
 
@@ -278,8 +278,8 @@ async def test_a_job_that_is_stopped_while_it_asks_for_its_tokens_keeps_them(
     await asyncio.wait([taking])
     answer.set()
 
-    await tokens.keep([1])
-    tokens.forget([1])
+    await tokens.keep([claim_of(1)])
+    tokens.forget([claim_of(1)])
 
     await tokens.take([("api", "ann", 2.0)], timedelta(0), 1, Taken())
     assert await spent(forge) == {"ann": 2}
@@ -313,8 +313,8 @@ async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(fo
     for job_id in (1, 2):
         tokens.take_ahead(job_id, both)
         await tokens.advances[job_id].answered()
-    await tokens.keep([1])
-    tokens.forget([1])
+    await tokens.keep([claim_of(1)])
+    tokens.forget([claim_of(1)])
     await forge.limits.empty("api")
     tokens.void("api")
 
