@@ -19,7 +19,8 @@ from tests.copied_postgres import CopiedPostgres
 from tests.storage_postgres.gate import Gate
 
 LISTENERS = (
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^(LISTEN|NOTIFY)'"
+    "SELECT pid FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ '^LISTEN|notification_queue'"
 )
 
 
@@ -95,7 +96,9 @@ async def test_a_listener_whose_connection_went_silent_is_replaced(server: Local
 async def test_checks_of_the_connection_are_heard_by_nobody(database: PostgresDatabase) -> None:
     hasty = PostgresWakeups(database, check_every=timedelta(milliseconds=1))
     async with listening(PostgresWakeups(database)) as heard, listening(hasty) as also_heard:
-        pid = (await database.fetch(f"{LISTENERS} AND query ~ '^NOTIFY'")) or await database.fetch(LISTENERS)
+        pid = (await database.fetch(f"{LISTENERS} AND query ~ 'notification_queue'")) or await database.fetch(
+            LISTENERS
+        )
         assert pid
         for number in range(50):
             await tell(database, f"queue:{number}")

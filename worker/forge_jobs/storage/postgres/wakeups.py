@@ -7,7 +7,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context as Variables
 from datetime import timedelta
 from typing import Any
@@ -31,6 +31,11 @@ WITH left_behind AS (
 INSERT INTO {schema}.idle (queue_id, worker_id, marked_at)
 SELECT queue_id, $1, now() FROM unnest($2::integer[]) AS queue_id
 ON CONFLICT (queue_id, worker_id) DO UPDATE SET marked_at = excluded.marked_at
+"""
+
+# Returns whether the queue of notifications is too full for that.
+NOTIFY = """
+SELECT usage >= 0.5, CASE WHEN usage < 0.5 THEN pg_notify($1, '') END FROM pg_notification_queue_usage() AS usage
 """
 
 UNMARK_IDLE = "DELETE FROM {schema}.idle WHERE worker_id = $1"
@@ -122,7 +127,9 @@ class PostgresWakeups(Wakeups):
         if self._database.pooled:
             return False
         async with self._ear(lambda kind, subject: None) as ear:
-            return await ear.hears_itself_within(self._answer_within)
+            with suppress(StorageBusy):
+                return await ear.hears_itself_within(self._answer_within)
+        return False
 
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
         """An enqueue to one of these queues now tells this worker."""
@@ -137,7 +144,7 @@ class PostgresWakeups(Wakeups):
         connection = await self._database.connect()
         try:
             with self._database.translating():
-                ear = Ear(connection)
+                ear = Ear(connection, self._database.url)
                 await ear.listen(self._database.channel, heard)
                 yield ear
         finally:
@@ -151,11 +158,6 @@ class PostgresWakeups(Wakeups):
                 self._database.moves != moves or self._database.pooled
             ):  # by chance a connection hears itself there, too
                 return
-            if await ear.is_choked(self._answer_within):
-                raise StorageBusy(
-                    f"The notifications of {self._database.url} fill up, because a session that listens does not end its "
-                    "transaction; until it does nobody is told of anything, and work is found by polling."
-                )
             if not await ear.hears_itself_within(self._answer_within):
                 self._database.doubt()
                 await self._database.sure()
@@ -165,8 +167,9 @@ class PostgresWakeups(Wakeups):
 class Ear:
     """One connection that listens."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, url: str) -> None:
         self._connection = connection
+        self._url = url  # as it is shown
         self._own_channel = f"forge-jobs {secrets.token_hex(8)}"  # so that a check wakes no other process
         self._lost = asyncio.Event()
         self._answered = asyncio.Event()
@@ -186,15 +189,17 @@ class Ear:
         """Return whether the connection is lost within that many seconds."""
         return await _happens(self._lost, seconds)
 
-    async def is_choked(self, seconds: float) -> bool:
-        """Return whether notifications fill their queue so far that nobody notifies any more; see `tell` in the schema."""
-        usage = "SELECT pg_notification_queue_usage() >= 0.5"
-        return bool(await self._connection.fetchval(usage, timeout=seconds))
-
     async def hears_itself_within(self, seconds: float) -> bool:
-        """Return whether a notification that the connection sends to itself arrives within that many seconds."""
+        """Return whether a notification that the connection sends to itself arrives within that many seconds.
+
+        Raises StorageBusy when notifications fill their queue so far that nobody notifies any more; see `tell` in the schema.
+        """
         self._answered.clear()
-        await self._connection.execute(f'NOTIFY "{self._own_channel}"', timeout=seconds)
+        if await self._connection.fetchval(NOTIFY, self._own_channel, timeout=seconds):
+            raise StorageBusy(
+                f"The notifications of {self._url} fill up, because a session that listens does not end its "
+                "transaction; until it does nobody is told of anything, and work is found by polling."
+            )
         return await _happens(self._answered, seconds)
 
 
