@@ -194,7 +194,7 @@ class Explainer:
         await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity", None), {})
         await self.explain("sweep of permits", SWEEP_PERMITS, (SWEPT,), {})
         await self.explain("sweep of keys", SWEEP_KEYS, (*FIRST_KEY, SWEPT), {})
-        await self.explain("look for chores", DUE_CHORES, ("1 second",), {})
+        await self.explain("look for chores", DUE_CHORES, ("1 second", "-infinity", 0, "15 seconds"), {})
         await self.spends()
         await self.turns(connection)
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)

@@ -1,17 +1,28 @@
 """The agenda of a leader: one look at the database says which of its chores have something to do.
 
-A look is one statement for all of them. A chore that has something to do before the next look is woken, and keeps its own time from
-then on: it knows to the moment when it is due. One that looks now and then does without where it would find nothing. As long as a
-look fails, or hangs, since somebody has locked one of all these tables, each may have something to do.
+A look is one statement for all of them, and renews the lead. A chore that has something to do before the next look is woken, and keeps
+its own time from then on: it knows to the moment when it is due. One that looks now and then does without where it would find nothing.
+As long as a look fails, or hangs, since somebody has locked one of all these tables, each may have something to do.
+
+A look at everything walks over what was deleted, as long as a long transaction may still see it. After one that took long the next
+ones look only for what is due since, until a hundred times as much time has passed.
 """
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 
-from forge_jobs.model.chore import Chore
+from forge_jobs.model.chore import Chore, Outlook
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.interface.chores import Chores
+from forge_jobs.system.uptime import uptime
 
 LOOK_EVERY = 1.0  # seconds
+SHARE = 100  # looks at everything come after so many times as long as the last one took
+LONGEST_SHARE = 60.0  # seconds, at most
+MARGIN = timedelta(
+    seconds=10
+)  # a row that was due before the last look at everything may be committed after it
 LONGEST_LOOK = 1.0  # seconds, after which all chores are called, again and again until the look is answered
 UNCALLED_EVERY = 60.0  # seconds after which a chore begins that was not woken
 
@@ -19,13 +30,25 @@ ALL = frozenset(Chore)
 
 
 class Agenda:
-    """Of one leader."""
+    """Of one leader, in one epoch. `renewed(moment)`: the lead lasts for `lease` from that `uptime` on."""
 
-    def __init__(self, chores: Chores) -> None:
-        self.calls = {chore: asyncio.Event() for chore in Chore}  # set: it is to begin now
+    def __init__(
+        self,
+        chores: Chores,
+        epoch: LeaderEpoch,
+        lease: timedelta,
+        renewed: Callable[[float], None],
+        calls: Mapping[Chore, asyncio.Event],
+    ) -> None:
+        self.calls = {chore: asyncio.Event() for chore in Chore} | dict(calls)  # set: it is to begin now
         self.begun = asyncio.Event()  # set once the first look has said something, or taken long
         self._chores = chores
+        self._epoch = epoch
+        self._lease = lease
+        self._renewed = renewed
         self._due = ALL
+        self._since: datetime | None = None  # by the database's clock: from here on less is looked at
+        self._all_at = 0.0  # the `uptime` from which on everything is looked at again
         self._unanswered: asyncio.TimerHandle  # of the look that is on its way
 
     def is_idle(self, chore: Chore) -> bool:
@@ -39,10 +62,23 @@ class Agenda:
         due = ALL
         self._call_all_later()
         try:
-            due = await self._chores.due(timedelta(seconds=LOOK_EVERY))
+            due = (await self._looked()).due
         finally:
             self._unanswered.cancel()
             self._call(due)
+
+    async def _looked(self) -> Outlook:
+        began = uptime()
+        since = self._since if began < self._all_at else None
+        look = await self._chores.look(
+            timedelta(seconds=LOOK_EVERY), since=since, epoch=self._epoch, duration=self._lease
+        )
+        if look.renewed:
+            self._renewed(began)
+        if since is None:
+            self._since = look.at - MARGIN
+            self._all_at = uptime() + min(SHARE * look.took, LONGEST_SHARE)
+        return look
 
     def _call_all_later(self) -> None:
         self._unanswered = asyncio.get_running_loop().call_later(LONGEST_LOOK, self._call_all)

@@ -5,7 +5,9 @@ from forge_jobs.storage.interface.signals import Signals
 from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.system.uptime import uptime
 
-SHARE = 20  # the chore rests for so many times as long as a look took, since it looks at all that wait
+SHARE = (
+    20  # the chore rests for so many times as long as a look took, since it looks at all that wait, or did
+)
 SHORTEST_REST = 1.0  # seconds
 SHORTEST_REST_WHEN_DEAF = 0.25  # ... where workers are not told that a job which they have is waited for
 
@@ -24,10 +26,9 @@ class JobWaits:
         if began < self._rests_until:
             return self._rests_until - began
         ended, waiting = await self._signals.end_waits(epoch=self._epoch)
-        if not ended and not waiting:
-            return None
-        shortest = SHORTEST_REST_WHEN_DEAF if self._wakeups.poll_only else SHORTEST_REST
         now = uptime()
-        rest = max(shortest, SHARE * (now - began))
+        rest = SHARE * (now - began)
+        if ended or waiting:
+            rest = max(rest, SHORTEST_REST_WHEN_DEAF if self._wakeups.poll_only else SHORTEST_REST)
         self._rests_until = now + rest
-        return rest
+        return rest if ended or waiting else None

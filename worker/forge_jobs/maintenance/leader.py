@@ -1,7 +1,8 @@
 """The leader: one worker holds a lease, and runs the chores while it does.
 
-The lease lasts 15 seconds by the database's clock and is renewed every five. Its epoch
-grows with each new leader, and every write of a chore names it, so a leader that was
+The lease lasts 15 seconds by the database's clock. A look for what there is to do renews it; after five seconds
+in which none has, the leader asks for it by itself, on the connection of heartbeats, so that no look that hangs ends the
+lead. Its epoch grows with each new leader, and every write of a chore names it, so a leader that was
 frozen and thawed writes nothing. By its own clock it counts too: no chore begins when it has run out.
 
 A leader that cannot read a cron gives up the lead when another worker lives, and stands aside
@@ -12,6 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from math import inf
 
 from forge_jobs.maintenance import (
     agenda,
@@ -77,6 +79,7 @@ class LeadingWorker:
         heartbeat: timedelta,
         stale: timedelta,
         crons_changed: asyncio.Event,
+        jobs_due: asyncio.Event,
     ) -> None:
         self.epoch: LeaderEpoch | None = None  # while it leads
         self._storage = storage
@@ -84,6 +87,8 @@ class LeadingWorker:
         self._worker = worker
         self._stale = stale.total_seconds()
         self._crons_changed = crons_changed
+        self._jobs_due = jobs_due  # set when a look finds that jobs become pending
+        self._agenda: Agenda | None = None  # while it leads
         self._outage = Outage("leading", telemetry)
         self._clock = SilenceClock()
         self._reaper = Reaper(
@@ -97,6 +102,10 @@ class LeadingWorker:
     def heard(self, life: str) -> None:
         """The database answered just now, in this life of its server; others may lead, who have seen that it began."""
         self._clock.answered(life)
+
+    def is_idle(self, chore: Chore) -> bool:
+        """Whether it leads, and has seen at its last look that the chore has nothing to do."""
+        return self._agenda is not None and self._agenda.is_idle(chore)
 
     async def run(self) -> None:
         """Lead whenever nobody else does."""
@@ -128,20 +137,27 @@ class LeadingWorker:
         except BaseException as error:
             self._clock.unanswered(error)
             raise
-        self._clock.answered()
         self._outage.over()
-        if epoch is not None:
-            self._until = asked + LEASE.total_seconds()
+        if epoch is None:
+            self._clock.answered()
+        else:
+            self._renewed(asked)
         return epoch
+
+    def _renewed(self, asked: float) -> None:
+        self._clock.answered()
+        self._until = asked + LEASE.total_seconds()
 
     async def _lead(self, epoch: LeaderEpoch) -> None:
         """Run the chores until the lease is lost, or could not be renewed before it ran out."""
         chores = self._chores(epoch)
         try:
-            while uptime() < self._until and not await self._offers_within(RENEW_EVERY):
+            while uptime() < self._until and not await self._offers_within(self._asks_in()):
                 for chore in chores:
                     if chore.done():
                         chore.result()  # none ends by itself, unless it is a bug of ours: raise it
+                if self._asks_in() > 0:
+                    continue
                 try:
                     renewed = await self._ask()
                 except Exception as error:  # the lease may yet be renewed
@@ -150,6 +166,7 @@ class LeadingWorker:
                 if renewed != epoch:
                     return
         finally:
+            self._agenda = None
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
@@ -159,30 +176,35 @@ class LeadingWorker:
                 async with beside_heartbeat(self._stale):
                     await self._storage.leadership.resign(self._worker.id)
 
+    def _asks_in(self) -> float:
+        """Return in how many seconds it has to ask for the lead, unless a look renews it."""
+        return max(0.0, RENEW_EVERY - (LEASE.total_seconds() - (self._until - uptime())))
+
     def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
-        looks, reaper = Agenda(self._storage.chores), self._reaper
+        reaper = self._reaper
+        looks = self._agenda = Agenda(
+            self._storage.chores, epoch, LEASE, self._renewed, {Chore.PENDING: self._jobs_due}
+        )
         return (
-            self._every(agenda.LOOK_EVERY, looks.look, "looking what there is to do"),
+            self._every(
+                agenda.LOOK_EVERY, looks.look, "looking what there is to do", again=agenda.LOOK_EVERY
+            ),
             *self._chores_on_call(epoch, looks),
             *self._chores_of_some(epoch, looks),
             self._every(
                 reaper.look_every,
-                lambda: reaper.reap(epoch, is_alone=looks.is_idle(Chore.REAPING)),
+                lambda: reaper.reap(epoch, is_idle=looks.is_idle),
                 "reaping",
             ),
             self._every(
-                SWEEP_EVERY, lambda: sweeper.sweep(self._storage, self._telemetry, epoch), "sweeping"
-            ),
-            self._every(
-                FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"
+                SWEEP_EVERY,
+                lambda: sweeper.sweep(
+                    self._storage, self._telemetry, epoch, are_limits=not looks.is_idle(Chore.LIMITS)
+                ),
+                "sweeping",
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),
-            self._every(
-                ADD_UP_EVERY,
-                lambda: statistics.add_up(self._storage.statistics, epoch),
-                "adding up statistics",
-            ),
         )
 
     def _chores_on_call(self, epoch: LeaderEpoch, looks: Agenda) -> Sequence[asyncio.Task[None]]:
@@ -204,7 +226,7 @@ class LeadingWorker:
             ),
         }
         return [
-            self._every(agenda.UNCALLED_EVERY, chore, doing, looks.calls[name])
+            self._every(agenda.UNCALLED_EVERY, chore, doing, looks.calls[name], idle=(looks, name))
             for name, (chore, doing) in chores.items()
         ]
 
@@ -227,6 +249,12 @@ class LeadingWorker:
         def move() -> Awaitable[None]:
             return permits.move(storage)
 
+        def fold() -> Awaitable[None]:
+            return counts.fold(storage.jobs, telemetry)
+
+        def add_up() -> Awaitable[float | None]:
+            return statistics.add_up(storage.statistics, epoch)
+
         chores: Sequence[tuple[Chore, float, Callable[[], Awaitable[float | None]], str]] = (
             (Chore.TENANTS, FORGET_TURNS_EVERY, forget_turns, "forgetting turns that have come"),
             (Chore.TENANTS, COUNT_TENANTS_EVERY, count_tenants, "counting tenants that wait"),
@@ -235,6 +263,8 @@ class LeadingWorker:
             (Chore.LIMITS, COUNT_AWAITED_EVERY, count_awaited, "counting jobs that wait for tokens"),
             (Chore.LIMITS, MOVE_EVERY, move, "moving jobs that wait for permits"),
             (Chore.AGEING, LIFT_EVERY, lift, "letting jobs rise that wait"),
+            (Chore.COUNTS, FOLD_EVERY, fold, "folding counts"),
+            (Chore.STATISTICS, ADD_UP_EVERY, add_up, "adding up statistics"),
         )
         fire = self._every(
             FIRE_EVERY,
@@ -294,23 +324,24 @@ class LeadingWorker:
         doing: str,
         wake: asyncio.Event | None = None,
         idle: tuple[Agenda, Chore] | None = None,
+        again: float = inf,
     ) -> asyncio.Task[None]:
         async def while_leading() -> float | None:
             while uptime() >= self._until:  # it is about to end, unless the lease was renewed just now
                 await asyncio.sleep(0.1)
             return await chore()
 
-        async def again() -> None:
+        async def over_and_over() -> None:
             outage = Outage(doing, self._telemetry)
             if idle is None:
-                return await every(interval, while_leading, outage=outage, wake=wake)
+                return await every(interval, while_leading, outage=outage, wake=wake, again=again)
             looks, name = idle
             await looks.begun.wait()
             await every(
                 interval, while_leading, outage=outage, wake=wake, is_idle=lambda: looks.is_idle(name)
             )
 
-        return OwnTask(again(), self._telemetry, name=f"{doing} of {self._worker.label}")
+        return OwnTask(over_and_over(), self._telemetry, name=f"{doing} of {self._worker.label}")
 
     async def _declare(self) -> None:
         await declared_crons.declare(self._storage, self._telemetry, self._undeclared)

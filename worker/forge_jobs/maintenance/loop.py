@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 
 from forge_jobs.storage.outage import Outage
 
@@ -31,11 +32,13 @@ async def every(
     outage: Outage,
     wake: asyncio.Event | None = None,
     is_idle: Callable[[], bool] = lambda: False,
+    again: float = inf,
 ) -> None:
     """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
 
-    A chore that fails is tried again for ever, at growing intervals; `outage` remembers since when it fails. As long as there is
-    nothing that it could find (`is_idle`), and was nothing when it ran last, it is not run unless it is woken, or said when to.
+    A chore that fails is tried again for ever, at growing intervals (of `again` seconds at most); `outage` remembers since when it
+    fails. As long as there is nothing that it could find (`is_idle`), and was nothing when it ran last, it is not run unless it is
+    woken, or said when to.
     """
     while True:
         if wake is not None:
@@ -44,7 +47,7 @@ async def every(
         try:
             soon = await chore()
         except Exception as error:  # a chore must not end the worker
-            await outage.wait(error)
+            await outage.wait(error, at_most=again)
             continue
         outage.over()
         pause = interval * random.uniform(0.9, 1.0)

@@ -7,12 +7,13 @@ that failed lose no attempt: they had no part in that, and it claims nothing mor
 dead all the same where their handler says so: nobody knows how far they came.
 """
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from forge_jobs.errors import JobNotFound, StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.maintenance.silence_clock import SilenceClock
+from forge_jobs.model.chore import Chore
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import WORKER_LOST, Claim
 from forge_jobs.model.kind import OnLost
@@ -51,27 +52,34 @@ class Reaper:
         self._sightings = Sightings(me, heartbeat=heartbeat, stale=stale)
         self._take_back_at = 0.0
 
-    async def reap(self, epoch: LeaderEpoch, *, is_alone: bool = False) -> float | None:
+    async def reap(
+        self, epoch: LeaderEpoch, *, is_idle: Callable[[Chore], bool] = lambda chore: False
+    ) -> float | None:
         """Make one pass as the leader of this epoch; return 0 when there is more. Who is alone looks for nobody's beat, and only
-        now and then for what others left behind.
+        now and then for what others left behind: slots, and jobs, where anybody has any.
         """
-        if is_alone and uptime() < self._take_back_at:
-            return None
-        beats = await self._beats()
-        silent = self._sightings.silent(
-            beats, self._clock.seconds, self._clock.unbroken_since, self._clock.up_since
-        )
+        silent = {} if is_idle(Chore.REAPING) else await self._silent()
         if not silent and uptime() < self._take_back_at:
             return None
         self._take_back_at = 0.0  # should this one fail, the next pass does what is left
+        if silent or not is_idle(Chore.SLOTS):
+            await self._declare_lost(silent, epoch)
+        if (silent or not is_idle(Chore.CLAIMS)) and await self._take_back(epoch) == BATCH:
+            return 0.0
+        self._take_back_at = uptime() + TAKE_BACK_EVERY
+        return None
+
+    async def _declare_lost(self, silent: Mapping[int, datetime], epoch: LeaderEpoch) -> None:
         async with beside_heartbeat(self._stale):
             lost_workers = await self._storage.workers.declare_lost(silent, epoch=epoch)
         if lost_workers:
             self._telemetry.emit(WorkersLost(sorted(lost_workers.values())))
-        if await self._take_back(epoch) == BATCH:
-            return 0.0
-        self._take_back_at = uptime() + TAKE_BACK_EVERY
-        return None
+
+    async def _silent(self) -> Mapping[int, datetime]:
+        beats = await self._beats()
+        return self._sightings.silent(
+            beats, self._clock.seconds, self._clock.unbroken_since, self._clock.up_since
+        )
 
     async def _beats(self) -> Beats:
         try:

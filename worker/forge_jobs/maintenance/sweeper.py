@@ -11,12 +11,16 @@ from forge_jobs.telemetry.telemetry import Telemetry
 BATCH = 1000
 
 
-async def sweep(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> float | None:
-    """Make one pass; return when the next should come if there is more."""
+async def sweep(
+    storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch, *, are_limits: bool = True
+) -> float | None:
+    """Make one pass; return when the next should come if there is more. `are_limits`: there may be rate limits."""
     began = time.monotonic()
     jobs = await storage.history.sweep(epoch=epoch, limit=BATCH)
     if jobs:
         telemetry.emit(JobsSwept(jobs))
-    is_more = await storage.permits.give_back(limit=BATCH)
-    is_more |= await storage.permits.sweep(limit=BATCH)
+    is_more = False
+    if are_limits:
+        is_more = await storage.permits.give_back(limit=BATCH)
+        is_more |= await storage.permits.sweep(limit=BATCH)
     return breather(began) if jobs >= BATCH or is_more else None

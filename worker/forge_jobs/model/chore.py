@@ -1,5 +1,7 @@
 """The chores of the leader that begin when the database says that there is something to do."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -7,6 +9,7 @@ class Chore(StrEnum):
     """One of them, or several that have to do with the same rows."""
 
     # These have moments at which they have something to do.
+    PENDING = "pending"  # scheduled jobs become pending, and waits time out; any worker does that
     TIME_LIMITS = "time_limits"  # jobs whose time is over end
     PAUSES = "pauses"  # of queues, kinds and groups, which were to last until a moment, end
     OPERATIONS = "operations"  # bulk operations are worked off
@@ -19,3 +22,19 @@ class Chore(StrEnum):
     FLOWS = "flows"  # nodes that were left open are handed on
     AGEING = "ageing"  # jobs rise while they wait
     REAPING = "reaping"  # workers that fell silent are lost: there is more than one
+    SLOTS = "slots"  # that workers which are gone left taken are given back
+    CLAIMS = (
+        "claims"  # of workers that are gone are taken back, and each worker's own compared with what it runs
+    )
+    COUNTS = "counts"  # of jobs: their notes are summed up
+    STATISTICS = "statistics"  # what processes have handed in is added up, and forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What one look at the database said."""
+
+    due: frozenset[Chore]  # those that may have something to do
+    at: datetime  # by the database's clock
+    renewed: bool  # the lead of the leader that looked
+    took: float  # seconds of the database

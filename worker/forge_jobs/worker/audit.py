@@ -4,7 +4,9 @@ No claim is on the wire meanwhile, or its jobs would be taken for lost: the clai
 """
 
 import time
+from collections.abc import Callable
 
+from forge_jobs.model.chore import Chore
 from forge_jobs.model.job import NOBODY, Claim
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut
@@ -17,6 +19,7 @@ from forge_jobs.worker.runners import Runners
 
 AUDIT_EVERY = 5.0  # seconds between looks at what the database says is ours
 AUDIT_AGAIN = 0.5  # ... until the second look, when a job is in no hand
+PASSED_OVER = 1.0  # ... that would have found nothing, until it is seen whether another one might
 AUDIT_SHARE = 100  # ... or this many times what the last look took
 
 
@@ -33,6 +36,7 @@ class ClaimAudit:
         runners: Runners,
         recorder: Recorder,
         eras: Eras,
+        is_idle: Callable[[Chore], bool] = lambda chore: False,
     ) -> None:
         self.at = time.monotonic() + AUDIT_EVERY  # when the next one is due
         self._claims = claims
@@ -43,6 +47,8 @@ class ClaimAudit:
         self._runners = runners
         self._recorder = recorder
         self._eras = eras
+        self._is_idle = is_idle  # by what this process has seen just now, if it leads
+        self._is_hurried = False
         self._adrift: set[Proof] = set()  # ours by the last look, and in no hand
         self._unknown: set[Proof] = set()  # in a hand of ours, but not ours by the last look
         self._unknown_at_beat = 0  # how many beats had been heard when the first of them was seen
@@ -53,15 +59,20 @@ class ClaimAudit:
         return frozenset(job_id for job_id, _ in self._adrift)
 
     def hurry(self) -> None:
-        """The next audit is due at once."""
+        """The next audit is due at once, whatever was seen before."""
         self.at = 0.0
+        self._is_hurried = True
 
     async def run(self) -> None:
         """Jobs that two looks find to be ours and in no hand are handed back; claims of jobs that run here
         and that two looks do not find are doubted. Two looks, since the first may have been on its way
-        while an outcome was written.
+        while an outcome was written. There is none while nobody has a claim and nothing is in hand here.
         """
         began = time.monotonic()
+        if self._finds_nothing():
+            self.at = began + PASSED_OVER
+            return
+        self._is_hurried = False
         self.at = began + AUDIT_EVERY
         run = proofs(self._hand.claims())
         held = {(claim.job_id, claim.attempt): claim for claim in await self._claims.held(self._worker_id)}
@@ -79,6 +90,11 @@ class ClaimAudit:
         now = time.monotonic()
         self.at = now + (
             AUDIT_AGAIN if self._adrift or self._unknown else max(AUDIT_EVERY, AUDIT_SHARE * (now - began))
+        )
+
+    def _finds_nothing(self) -> bool:
+        return self._is_idle(Chore.CLAIMS) and not (
+            self._is_hurried or self._adrift or self._unknown or self._in_hand()
         )
 
     async def take_stock(self) -> None:

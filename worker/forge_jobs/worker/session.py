@@ -13,7 +13,7 @@ from forge_jobs.forge import Forge
 from forge_jobs.maintenance import declared_crons
 from forge_jobs.maintenance.leader import LeadingWorker
 from forge_jobs.maintenance.loop import every
-from forge_jobs.maintenance.pending import make_pending
+from forge_jobs.maintenance.pending import keep_making_pending
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.job import Claim, Postponement, Settled
 from forge_jobs.model.run import Outcome, Run
@@ -42,8 +42,6 @@ from forge_jobs.worker.stray_jobs import StrayJobs
 from forge_jobs.worker.tokens import LeasedTokens
 from forge_jobs.worker.wakeup import Listeners, Wakeup
 
-PENDING_EVERY = 5.0
-PENDING_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 REPORT_EVERY = 60.0  # and with a beat, when there is something new
@@ -197,10 +195,20 @@ class Session:
         self.runners = runners = Runners(
             self.info.concurrency, self._forge, hand, held, tokens, progress, recorder, offset
         )
-        self._audit = ClaimAudit(
-            self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras
+        self.leader = leader = LeadingWorker(
+            self._storage,
+            self._telemetry,
+            self.info,
+            heartbeat=self._heartbeat,
+            stale=self._stale,
+            crons_changed=self._crons_changed,
+            jobs_due=self._due,
         )
-        self._strays = StrayJobs(self._storage.workers, self.info.id, runners, self._audit)
+        claims, me = self._storage.claims, self.info.id
+        self._audit = ClaimAudit(
+            claims, self._telemetry, me, hand, held, runners, recorder, eras, leader.is_idle
+        )
+        self._strays = StrayJobs(self._storage.workers, me, runners, self._audit)
         self._claimer = Claimer(
             self._storage,
             self._telemetry,
@@ -209,7 +217,7 @@ class Session:
             self._forge.handlers,
             hand=hand,
             held=held,
-            allowance=Allowance(self._storage, self._telemetry, self.info.id),
+            allowance=Allowance(self._storage, self._telemetry, me),
             audit=self._audit,
             recorder=recorder,
             eras=eras,
@@ -221,7 +229,7 @@ class Session:
         self._beats = Heartbeat(
             self._storage,
             self._telemetry,
-            self.info.id,
+            me,
             self.info.label,
             self.counts,
             interval=self._heartbeat,
@@ -231,14 +239,6 @@ class Session:
             hurried=hurried,
             era=lambda: eras.acknowledged,
             ailment=self._said_ailment,
-        )
-        self.leader = LeadingWorker(
-            self._storage,
-            self._telemetry,
-            self.info,
-            heartbeat=self._heartbeat,
-            stale=self._stale,
-            crons_changed=self._crons_changed,
         )
 
     def _cancel(self) -> None:
@@ -361,16 +361,10 @@ class Session:
         return [self._task(Wakeup(self._storage.wakeups, self._telemetry, listeners).run(), "wakeup")]
 
     def _making_pending(self) -> "asyncio.Task[Any]":
-        interval = PENDING_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else PENDING_EVERY
-        return self._task(
-            every(
-                interval,
-                lambda: make_pending(self._storage.schedule, self._telemetry, self._claimer.wake),
-                outage=self._due_jobs,
-                wake=self._due,
-            ),
-            "pending",
+        making = keep_making_pending(
+            self._storage, self._telemetry, self._claimer.wake, self._due_jobs, self._due, self.leader.is_idle
         )
+        return self._task(making, "pending")
 
     def _configuring(self) -> "asyncio.Task[Any]":
         interval = CONFIGURE_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else CONFIGURE_EVERY

@@ -1,17 +1,41 @@
 """The look for what the leader has to do costs the same however many jobs there are."""
 
+import asyncio
 import json
-from datetime import timedelta
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import asyncpg
+import pytest
 
 from forge_jobs.model.chore import Chore
 from forge_jobs.model.job import NewJob
 from forge_jobs.storage.postgres.chores import DUE, PostgresChores
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.leadership import PostgresLeadership
+from forge_jobs.storage.postgres.schedule import FROM_THE_BEGINNING
 
 MANY = 20_000
 FEW_PAGES = 40
 SECOND = timedelta(seconds=1)
+DATED = f"""
+WITH limited AS (
+    INSERT INTO {{schema}}.time_limit (job_id, start_by, look_at)
+    SELECT number, now() + $1::interval, now() + $1 FROM generate_series(1, {MANY}) AS number
+)
+INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
+SELECT number, now() + $1, 1, 0, 0, 'delayed' FROM generate_series(1, {MANY}) AS number
+"""
+
+
+@pytest.fixture
+async def onlooker(url: str) -> AsyncIterator[None]:
+    """A transaction that still sees what is deleted meanwhile."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
+    yield
+    await connection.close()
 
 
 async def test_a_look_touches_few_pages_however_many_jobs_have_time_limits_or_wait(
@@ -36,12 +60,71 @@ async def test_a_look_walks_over_no_deleted_rows_of_tenants(database: PostgresDa
     assert await _touched(database) < FEW_PAGES
 
 
-async def _touched(database: PostgresDatabase) -> int:
+async def test_a_look_walks_over_nothing_that_was_to_be_due_later_and_is_gone(
+    database: PostgresDatabase, tables: str, onlooker: None
+) -> None:
+    await database.execute(DATED, timedelta(hours=1))
+    await database.execute("DELETE FROM {schema}.time_limit")
+    await database.execute("DELETE FROM {schema}.scheduled")
+
+    assert await _touched(database) < FEW_PAGES
+
+
+async def test_a_look_from_a_moment_on_walks_over_nothing_that_was_due_before_and_is_gone(
+    database: PostgresDatabase, tables: str, onlooker: None
+) -> None:
+    await database.execute(DATED, timedelta(hours=-1))
+    await database.execute(
+        f"""INSERT INTO {{schema}}.waiting (job_id, queue_id, attempt, step, until, for_job)
+            SELECT number, 1, 0, 'approval', now() - interval '1 hour', number FROM generate_series(1, {MANY}) AS number"""
+    )
+    for table in ("time_limit", "scheduled", "waiting"):
+        await database.execute(f"DELETE FROM {{schema}}.{table}")
+    now = await database.fetchval("SELECT now()")
+
+    assert await _touched(database, since=now) < FEW_PAGES
+    assert await _touched(database) > FEW_PAGES
+
+
+async def test_counts_of_jobs_are_due_once_there_are_more_notes_than_queues(
+    database: PostgresDatabase, tables: str
+) -> None:
+    jobs, chores = PostgresJobs(database), PostgresChores(database)
+    await jobs.enqueue_many([NewJob("work")])
+    await jobs.enqueue_many([NewJob("work")])
+    assert (await chores.look(SECOND, epoch=0, duration=SECOND)).due == {Chore.COUNTS}
+
+    await jobs.fold()
+
+    assert (await chores.look(SECOND, epoch=0, duration=SECOND)).due == set()
+
+
+async def test_a_look_waits_for_nobody_who_has_locked_the_lead(
+    database: PostgresDatabase, tables: str, url: str
+) -> None:
+    epoch = await PostgresLeadership(database).lead(1, timedelta(seconds=15))
+    await database.execute("UPDATE {schema}.leader SET until = now() + interval '5 seconds'")
+    other = await asyncpg.connect(url)
+    await other.execute("BEGIN; SELECT FROM forge_jobs.leader FOR UPDATE")
+
+    async with asyncio.timeout(30):
+        look = await PostgresChores(database).look(SECOND, epoch=epoch, duration=timedelta(seconds=15))
+
+    assert not look.renewed
+    await other.close()
+
+
+async def _touched(database: PostgresDatabase, since: datetime = FROM_THE_BEGINNING) -> int:
     """Return how many pages a look touches, on a connection that has made one."""
     async with database.connection() as connection:
         for _ in range(2):
             plan = await database.fetchval(
-                "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + DUE, SECOND, connection=connection
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + DUE,
+                SECOND,
+                since,
+                0,
+                SECOND,
+                connection=connection,
             )
     top = json.loads(plan)[0]["Plan"]
     return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
@@ -56,4 +139,4 @@ async def test_a_moment_that_somebody_has_put_off_to_infinity_hides_no_other(
     )
     await database.execute("UPDATE {schema}.queue SET paused = true, paused_until = 'infinity'")
 
-    assert await PostgresChores(database).due(SECOND) == {Chore.TIME_LIMITS}
+    assert (await PostgresChores(database).look(SECOND, epoch=0, duration=SECOND)).due == {Chore.TIME_LIMITS}

@@ -225,7 +225,7 @@ async def test_a_leader_whose_lease_runs_out_in_an_outage_does_not_say_that_the_
 
     async with working(forge, heartbeat=0.2, stale=9):
         await eventually(lambda: events.of(LeaderChanged))
-        monkeypatch.setattr(forge.storage.chores, "due", away)
+        monkeypatch.setattr(forge.storage.chores, "look", away)
         monkeypatch.setattr(forge.storage.leadership, "lead", silent)
         await eventually(lambda: len(events.of(LeaderChanged)) == 2)
 

@@ -28,6 +28,15 @@ WHERE held.worker_id IS NULL OR held.worker_id = $1 OR held.until <= now() OR he
 RETURNING epoch
 """
 
+# Part of a look of the leader (its epoch $3, its lease $4), whose answer must not wait for anybody who has the row.
+RENEWED = """
+    UPDATE {schema}.leader SET until = now() + $4::interval
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {schema}.leader
+        WHERE epoch = $3::bigint AND until > now() AND until <= now() + $4::interval * 0.75 FOR UPDATE SKIP LOCKED))
+    RETURNING epoch
+"""
+
 RESIGN = "UPDATE {schema}.leader SET worker_id = NULL, until = now() WHERE worker_id = $1"
 
 GET = """

@@ -65,6 +65,30 @@ def resign(transaction: Transaction, worker_id: int) -> None:
     )
 
 
+RENEWABLE = "epoch = :epoch AND worker_id IS NOT NULL AND until > :now AND until <= :soon"
+
+
+def renewable(transaction: Transaction, epoch: LeaderEpoch, duration: timedelta) -> bool:
+    """Return whether the lead in this epoch has not run out, though a quarter of `duration` or more is over."""
+    return (
+        transaction.row(f"SELECT 1 FROM leader WHERE {RENEWABLE}", _renewal(transaction, epoch, duration))
+        is not None
+    )
+
+
+def renew(transaction: Transaction, epoch: LeaderEpoch, duration: timedelta) -> bool:
+    """The lead in this epoch lasts for `duration` from now, if it is `renewable`; return whether it was."""
+    renewed = transaction.changed(
+        f"UPDATE leader SET until = :until WHERE {RENEWABLE}", _renewal(transaction, epoch, duration)
+    )
+    return renewed > 0
+
+
+def _renewal(transaction: Transaction, epoch: LeaderEpoch, duration: timedelta) -> dict[str, int]:
+    now = transaction.beat_now
+    return {"epoch": epoch, "now": now, "soon": later(now, duration * 0.75), "until": later(now, duration)}
+
+
 def leads(transaction: Transaction, epoch: LeaderEpoch) -> bool:
     """Return whether the leader of this epoch still leads."""
     row = transaction.row(
