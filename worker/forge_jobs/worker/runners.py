@@ -276,7 +276,7 @@ class Runners:
             if claim.read is None:
                 arguments = (node or handler.arguments).decode(claim.payload or b"", claim.codec)
             else:
-                arguments = handler.arguments.named(claim.read)
+                arguments, claim.read = handler.arguments.named(claim.read), None
             claim.payload = b""  # a large one would be kept until the outcome is recorded
             if handler.redact or claim.codec not in OPEN or handler.arguments.codec not in OPEN:
                 attempt.hide(handler.arguments.hidden(claim.codec), arguments)

@@ -1,6 +1,8 @@
 """The tokens of keys that jobs need to begin are taken when the jobs are claimed, in one statement for all."""
 
 import asyncio
+import gc
+import weakref
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -19,6 +21,7 @@ from forge_jobs.worker.recorder import Recorder
 from tests.storage.databases import Database
 from tests.storage.factories import claim_of, queue, running, worker
 from tests.working.eventually import eventually
+from tests.working.in_a_process import plain
 from tests.working.running import working
 
 LONG = 10 * 365 * 86_400  # seconds in which next to nothing flows back
@@ -373,6 +376,35 @@ async def test_a_job_with_an_argument_that_cannot_be_a_key_fails_by_itself(forge
             await forge.wait(job.id, timeout=30)
         await eventually(lambda: _are_dead(forge, 2))
     assert await spent(forge) == {"ann": 1, "bob": 1}
+
+
+async def test_jobs_that_pay_together_run_in_processes(forge: Forge) -> None:
+    call: Any = forge.handler(kind="call", executor="process", limits=KeyLimit("api", by="left"))(plain)
+    jobs = await call.enqueue_many([{"left": number, "right": 1} for number in range(10)])
+
+    async with working(forge, concurrency=10):
+        results = [await forge.wait(job.id, timeout=60) for job in jobs]
+
+    assert results == list(range(1, 11))
+    assert await spent(forge) == {str(number): 1 for number in range(10)}
+
+
+class Kept: ...
+
+
+async def test_what_an_argument_has_kept_is_freed_after_the_job(forge: Forge) -> None:
+    kept: list[weakref.ref[Kept]] = []
+
+    @forge.handler(limits=KeyLimit("api", by="user"))
+    async def call(ctx: Context, user: int, seen: Any) -> None:
+        seen += [ctx, Kept()]
+        kept.append(weakref.ref(seen[-1]))
+
+    await call.enqueue_many([{"user": user, "seen": []} for user in range(20)])
+    async with working(forge, concurrency=20):
+        await eventually(lambda: _all_done(forge, 20))
+        gc.collect()
+        assert [one() for one in kept] == [None] * 20
 
 
 async def _are_dead(forge: Forge, count: int) -> bool:
