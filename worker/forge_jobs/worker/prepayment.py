@@ -4,8 +4,8 @@ A job that is claimed with many others would otherwise ask when it begins, with 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from types import NoneType
-from typing import Any, cast, get_args
+from types import NoneType, UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -95,7 +95,8 @@ def _tells(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:
 
 
 def _is_one_of(types: Collection[Any], hint: Any) -> bool:
-    return all(part in types for part in get_args(hint) or (hint,))
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return all(part in types for part in parts)
 
 
 class _Price:

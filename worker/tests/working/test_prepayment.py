@@ -3,16 +3,17 @@
 import asyncio
 import gc
 import weakref
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
 from forge_jobs import Context, Forge, KeyLimit, State, Worker
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn
-from forge_jobs.model.job import Claim
+from forge_jobs.model.job import Claim, NewJob
 from forge_jobs.model.permit import Taken
 from forge_jobs.rules.verdict import Verdict, dead, handed_back
 from forge_jobs.worker import key_tokens
@@ -387,6 +388,31 @@ async def test_jobs_that_pay_together_run_in_processes(forge: Forge) -> None:
 
     assert results == list(range(1, 11))
     assert await spent(forge) == {str(number): 1 for number in range(10)}
+
+
+V = TypeVar("V")
+
+
+@dataclass
+class Box(Generic[V]):
+    """What refuses a value in its own way."""
+
+    value: V
+
+    def __post_init__(self) -> None:
+        if self.value == 3:
+            raise RuntimeError("it takes no 3")
+
+
+async def test_a_job_whose_argument_refuses_its_value_fails_by_itself(forge: Forge) -> None:
+    @forge.handler(limits=KeyLimit("api", by="user"))
+    async def call(user: int, box: Box[int]) -> None: ...
+
+    await call.enqueue_many([{"user": user, "box": {"value": user + 10}} for user in range(20)])
+    await forge.storage.jobs.enqueue(NewJob("call", b'{"user": 20, "box": {"value": 3}}', max_attempts=1))
+    async with working(forge, concurrency=21):
+        await eventually(lambda: _all_done(forge, 20))
+        await eventually(lambda: _are_dead(forge, 1))
 
 
 class Kept: ...
