@@ -3,10 +3,12 @@
 What was missed while nobody led is decided by the cron's `missed` policy. A fire names
 the time it was due at; the database holds one job for each, so two leaders, or one that
 repeats itself, do no harm. A cron that cannot be read or fired keeps none of the others.
+Where the clock was set back, crons go on from where it is: what had fired does not fire again, and
+what was passed over, while the clock was ahead, does.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from forge_jobs.errors import ForgeError, InvalidCron, StorageUnavailable
 from forge_jobs.model.cron import CronConfig
@@ -15,6 +17,9 @@ from forge_jobs.rules import cron_times
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable
 from forge_jobs.telemetry.telemetry import Telemetry
+
+SET_BACK_WITHIN = timedelta(seconds=10)
+"""A clock that a pass finds set back was set within this time: passes come every five seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ async def _advance(
     if config.next_fire_at is not None and config.next_fire_at <= now:
         return await _fire(storage, telemetry, config, now, epoch)
     await _note(storage, config, None, epoch)
-    if config.next_fire_at is not None:
-        return config.next_fire_at
-    next_fire_at = schedule.next_after(now)  # new, or edited: nothing was missed
-    await storage.fires.seed(config.name, next_fire_at, epoch=epoch)
+    next_fire_at = schedule.next_after(now)
+    if config.next_fire_at is None:  # new, or edited: nothing was missed
+        await storage.fires.seed(config.name, next_fire_at, epoch=epoch)
+    elif next_fire_at < config.next_fire_at:  # the clock was set back
+        next_fire_at = schedule.next_after(now - SET_BACK_WITHIN)
+        await storage.fires.bring_forward(config, next_fire_at, epoch=epoch)
     return next_fire_at
 
 

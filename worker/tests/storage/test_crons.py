@@ -471,3 +471,17 @@ async def test_a_cron_whose_kind_is_sealed_by_now_enqueues_no_open_arguments(sto
 
     assert await jobs(storage) == []
     assert (await storage.crons.get("nightly")).next_fire_at == NIGHT
+
+
+async def test_a_cron_whose_clock_was_set_back_fires_sooner_unless_it_was_changed_meanwhile(
+    storage, nightly, epoch
+):
+    async def brought_forward(known, *, epoch=epoch):
+        await storage.fires.bring_forward(known, NIGHT - DAY, epoch=epoch)
+        return (await storage.crons.get("nightly")).next_fire_at
+
+    assert await brought_forward(replace(nightly, next_fire_at=NIGHT + DAY)) == NIGHT
+    assert await brought_forward(replace(nightly, expression="0 4 * * *")) == NIGHT
+    assert await brought_forward(replace(nightly, timezone="Europe/Berlin")) == NIGHT
+    assert await brought_forward(nightly, epoch=epoch - 1) == NIGHT
+    assert await brought_forward(nightly) == NIGHT - DAY

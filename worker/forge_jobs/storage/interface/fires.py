@@ -18,6 +18,9 @@ class Fires(Protocol):
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
         """The cron fires next at `next_fire_at`, unless that was known before."""
 
+    async def bring_forward(self, cron: CronConfig, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
+        """The cron fires next at `next_fire_at`, unless the row does not say the same as `cron` any more of when it fires."""
+
     async def fire(
         self,
         cron: CronConfig,

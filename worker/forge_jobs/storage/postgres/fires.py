@@ -36,6 +36,11 @@ UPDATE {schema}.cron SET next_fire_at = $2
 WHERE name = $1 AND next_fire_at IS NULL AND enabled AND {leads}
 """.replace("{leads}", LEADS.replace("{epoch}", "$3"))
 
+BRING_FORWARD = """
+UPDATE {schema}.cron SET next_fire_at = $3
+WHERE name = $1 AND next_fire_at = $2 AND enabled AND expression = $4 AND timezone = $5 AND {leads}
+""".replace("{leads}", LEADS.replace("{epoch}", "$6"))
+
 MOVE_ON = """
 UPDATE {schema}.cron SET next_fire_at = $3, last_fire_at = coalesce($4, last_fire_at), last_error = NULL
 FROM {schema}.queue
@@ -72,6 +77,10 @@ class PostgresFires:
 
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(SEED, name, next_fire_at, epoch)
+
+    async def bring_forward(self, cron: CronConfig, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
+        known = cron.name, cron.next_fire_at, next_fire_at, cron.expression, cron.timezone
+        await self._database.execute(BRING_FORWARD, *known, epoch)
 
     async def fire(
         self,

@@ -30,6 +30,25 @@ class SqliteFires:
 
         await self._database.write(seed)
 
+    async def bring_forward(self, cron: CronConfig, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
+        def bring_forward(transaction: Transaction) -> None:
+            if leads(transaction, epoch):
+                transaction.execute(
+                    """
+                    UPDATE cron SET next_fire_at = ?
+                    WHERE name = ? AND next_fire_at = ? AND enabled AND expression = ? AND timezone = ?
+                    """,
+                    (
+                        micros(next_fire_at),
+                        cron.name,
+                        micros(cron.next_fire_at),
+                        cron.expression,
+                        cron.timezone,
+                    ),
+                )
+
+        await self._database.write(bring_forward)
+
     async def fire(
         self,
         cron: CronConfig,
