@@ -197,11 +197,7 @@ class LeadingWorker:
                 "reaping",
             ),
             self._every(
-                SWEEP_EVERY,
-                lambda: sweeper.sweep(
-                    self._storage, self._telemetry, epoch, are_limits=not looks.is_idle(Chore.LIMITS)
-                ),
-                "sweeping",
+                SWEEP_EVERY, lambda: sweeper.sweep(self._storage, self._telemetry, epoch), "sweeping"
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(DECLARE_EVERY, self._declare, "looking after the crons of handlers"),
@@ -249,6 +245,12 @@ class LeadingWorker:
         def move() -> Awaitable[None]:
             return permits.move(storage)
 
+        def give_back() -> Awaitable[float | None]:
+            return permits.give_back(storage.permits)
+
+        def sweep_keys() -> Awaitable[float | None]:
+            return permits.sweep(storage.permits)
+
         def fold() -> Awaitable[None]:
             return counts.fold(storage.jobs, telemetry)
 
@@ -262,6 +264,8 @@ class LeadingWorker:
             (Chore.FLOWS, AUDIT_FLOWS_EVERY, audit_flows, "looking after flows"),
             (Chore.LIMITS, COUNT_AWAITED_EVERY, count_awaited, "counting jobs that wait for tokens"),
             (Chore.LIMITS, MOVE_EVERY, move, "moving jobs that wait for permits"),
+            (Chore.LIMITS, SWEEP_EVERY, give_back, "giving back tokens of jobs that have ended"),
+            (Chore.LIMITS, SWEEP_EVERY, sweep_keys, "sweeping keys"),
             (Chore.AGEING, LIFT_EVERY, lift, "letting jobs rise that wait"),
             (Chore.COUNTS, FOLD_EVERY, fold, "folding counts"),
             (Chore.STATISTICS, ADD_UP_EVERY, add_up, "adding up statistics"),

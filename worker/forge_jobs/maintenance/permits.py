@@ -1,7 +1,8 @@
-"""Jobs that wait for permits of a rate limit come sooner when it became larger or faster, or their key was reset, and are counted.
+"""The look after permits of rate limits: those of jobs that have ended are given back, and keys that nobody uses are swept.
 
-Whoever changes the limit, or resets a key, moves those that wait. A job that was put off by the numbers of before, and that nobody
-had written down by then, is found here; so are all of them where that program ended in between.
+Jobs that wait for permits come sooner when their rate limit became larger or faster, or their key was reset, and are counted.
+Whoever changes the limit, or resets a key, moves those that wait. A job that was put off by the numbers of before, and that
+nobody had written down by then, is found here; so are all of them where that program ended in between.
 """
 
 import time
@@ -11,6 +12,12 @@ from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import TokensAwaited
 from forge_jobs.telemetry.telemetry import Telemetry
+
+BATCH = 1000
+LONGEST_REST = 20
+"""Keys are walked over again and again, as long as there are any. A look after which all are gone is followed by a rest as long as it
+took, one after which half of them are by twice that, and so on, up to so many times.
+"""
 
 SHARE = 50
 """A count rests for so many times as long as it took, which is less than a second for a million jobs that wait."""
@@ -24,6 +31,21 @@ async def move(storage: Storage) -> None:
     for scope, key in await storage.permits.reset_lately():
         if scope not in changed:
             await storage.permits.moved(scope, key)
+
+
+async def give_back(permits: Permits) -> float | None:
+    """Make one pass over permits that were kept for jobs which have ended; return when the next should come if there is more."""
+    began = time.monotonic()
+    return breather(began) if await permits.give_back(limit=BATCH) else None
+
+
+async def sweep(permits: Permits) -> float | None:
+    """Make one look at keys and old permits; return when the next should come if there is more."""
+    began = time.monotonic()
+    swept = await permits.sweep(limit=BATCH)
+    if not swept.is_more:
+        return None
+    return breather(began) * (min(LONGEST_REST, BATCH / swept.gone) if swept.gone else LONGEST_REST)
 
 
 class AwaitedTokens:

@@ -1,4 +1,4 @@
-"""The sweeper: ended jobs past their queue's retention are forgotten, and keys of rate limits that nobody uses."""
+"""The sweeper: ended jobs past their queue's retention are forgotten."""
 
 import time
 
@@ -11,16 +11,10 @@ from forge_jobs.telemetry.telemetry import Telemetry
 BATCH = 1000
 
 
-async def sweep(
-    storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch, *, are_limits: bool = True
-) -> float | None:
-    """Make one pass; return when the next should come if there is more. `are_limits`: there may be rate limits."""
+async def sweep(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> float | None:
+    """Make one pass; return when the next should come if there is more."""
     began = time.monotonic()
     jobs = await storage.history.sweep(epoch=epoch, limit=BATCH)
     if jobs:
         telemetry.emit(JobsSwept(jobs))
-    is_more = False
-    if are_limits:
-        is_more = await storage.permits.give_back(limit=BATCH)
-        is_more |= await storage.permits.sweep(limit=BATCH)
-    return breather(began) if jobs >= BATCH or is_more else None
+    return breather(began) if jobs >= BATCH else None

@@ -67,6 +67,13 @@ Granted = tuple[PermitRequest, Permit]
 """What somebody asked for, and got."""
 
 
+class Swept(NamedTuple):
+    """What one look found of all that nobody may use any more."""
+
+    gone: int  # keys, or permits
+    is_more: bool  # there may be more to look at
+
+
 class LeftPermit(NamedTuple):
     """A permit that was kept for a job which has ended, and where the bucket of its key stands."""
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forge_jobs.errors import InvalidInput, RateLimited, UnknownScope
+from forge_jobs.maintenance import permits
 from forge_jobs.model.job import Postponement, Reason
-from forge_jobs.model.permit import AwaitedKey, Permit, PermitRequest
+from forge_jobs.model.permit import AwaitedKey, Permit, PermitRequest, Swept
 from tests.storage.factories import enqueue, running, worker
 from tests.storage.spending import check_spending
 
@@ -294,7 +295,7 @@ async def test_a_key_has_a_row_only_while_it_is_in_use(storage, clock, database)
     await waits(storage, *["ann"] * 3, "bob")
     await clock.advance(seconds=1)
 
-    assert not await storage.permits.sweep(limit=10)
+    assert await storage.permits.sweep(limit=10) == Swept(1, is_more=False)
     assert await keys() == ["ann"]
 
     await clock.advance(seconds=1)
@@ -306,12 +307,24 @@ async def test_a_sweep_looks_at_so_many_keys_and_the_next_at_those_behind_them(s
     await waits(storage, *["ann"] * 3, "bob", "eve")
     await clock.advance(seconds=1)
 
-    assert [await storage.permits.sweep(limit=1) for _ in range(4)] == [True, True, True, False]
+    swept = [await storage.permits.sweep(limit=1) for _ in range(4)]
+    assert swept == [Swept(0, True), Swept(1, True), Swept(1, True), Swept(0, False)]
     assert [row[0] for row in await database.rows("SELECT key FROM rate_key")] == ["ann"]
 
     await clock.advance(seconds=1)
-    assert await storage.permits.sweep(limit=1)
+    assert await storage.permits.sweep(limit=1) == Swept(1, is_more=True)
     assert await database.rows("SELECT key FROM rate_key") == []
+
+
+async def test_a_look_at_keys_that_are_in_use_is_followed_by_a_long_rest(storage, clock, monkeypatch):
+    monkeypatch.setattr(permits, "BATCH", 2)
+    monkeypatch.setattr(permits, "breather", lambda began: 1.0)
+    await waits(storage, *["ann"] * 3, *["bob"] * 3, "eve", "joe", "zoe")
+    await clock.advance(seconds=1)
+
+    rests = [await permits.sweep(storage.permits) for _ in range(3)]
+
+    assert rests == [permits.LONGEST_REST, 1.0, None]
 
 
 async def test_old_permits_are_swept_so_many_at_once(storage, clock, database):
@@ -323,9 +336,9 @@ async def test_old_permits_are_swept_so_many_at_once(storage, clock, database):
     assert len(await database.rows("SELECT job_id FROM permit")) == 3
 
     await clock.advance(days=1)
-    assert await storage.permits.sweep(limit=2)
+    assert await storage.permits.sweep(limit=2) == Swept(2, is_more=True)
     assert len(await database.rows("SELECT job_id FROM permit")) == 1
-    assert not await storage.permits.sweep(limit=2)
+    assert await storage.permits.sweep(limit=2) == Swept(1, is_more=False)
     assert await database.rows("SELECT job_id FROM permit") == []
 
 

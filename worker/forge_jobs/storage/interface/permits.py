@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from forge_jobs.model.permit import AwaitedKey, Granted, KeyUse, Permit, PermitRequest, Spent
+from forge_jobs.model.permit import AwaitedKey, Granted, KeyUse, Permit, PermitRequest, Spent, Swept
 
 
 class Permits(Protocol):
@@ -80,7 +80,7 @@ class Permits(Protocol):
         Those of up to `limit` jobs are looked at, which are before the last ones. Return whether there may be more.
         """
 
-    async def sweep(self, *, limit: int) -> bool:
+    async def sweep(self, *, limit: int) -> Swept:
         """Look at up to `limit` keys, those after the last ones, and at as many old permits: what nobody uses any more
-        is gone. Return whether there may be more.
+        is gone.
         """

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import cast
 
 from forge_jobs.errors import ForgeError, RateLimited
-from forge_jobs.model.permit import SETTLED, AwaitedKey, Granted, KeyUse, Permit, PermitRequest, Spent
+from forge_jobs.model.permit import SETTLED, AwaitedKey, Granted, KeyUse, Permit, PermitRequest, Spent, Swept
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import left_permits, promises
 from forge_jobs.storage.postgres.buckets import BUCKET, FULL_FROM, IN_ROWS, WAIT, unknown_scope
@@ -208,9 +208,10 @@ WITH page AS MATERIALIZED (
     WHERE ctid = ANY (ARRAY(SELECT place FROM page AS rate_key JOIN bucket USING (scope) WHERE {is_unused})) AND {is_still}
     FOR UPDATE SKIP LOCKED
 ), unused AS (
-    DELETE FROM {schema}.rate_key WHERE ctid = ANY (ARRAY(SELECT place FROM free)) AND {is_still}
+    DELETE FROM {schema}.rate_key WHERE ctid = ANY (ARRAY(SELECT place FROM free)) AND {is_still} RETURNING 1
 )
-SELECT count(*) AS keys, (max(ARRAY[scope, key]))[1] AS scope, (max(ARRAY[scope, key]))[2] AS key FROM page
+SELECT (SELECT count(*) FROM unused) AS gone, count(*) AS keys,
+       (max(ARRAY[scope, key]))[1] AS scope, (max(ARRAY[scope, key]))[2] AS key FROM page
 """
 IS_STILL = """full_at <= (SELECT flowed FROM bucket WHERE bucket.scope = rate_key.scope)
       AND (reset_at IS NULL OR (SELECT {is_unused} FROM bucket WHERE bucket.scope = rate_key.scope))"""
@@ -353,13 +354,13 @@ class PostgresPermits:
         return is_more
 
     @tried_again
-    async def sweep(self, *, limit: int) -> bool:
+    async def sweep(self, *, limit: int) -> Swept:
         await fold_logs(self._database)
         permits: int = await self._database.fetchval(SWEEP_PERMITS, limit)
         keys: int
-        [(keys, *last)] = await self._database.fetch(SWEEP_KEYS, *self._swept_to, limit)
+        [(gone, keys, *last)] = await self._database.fetch(SWEEP_KEYS, *self._swept_to, limit)
         self._swept_to = tuple(last) if keys == limit else FIRST_KEY
-        return permits >= limit or keys >= limit
+        return Swept(max(permits, gone), is_more=permits >= limit or keys >= limit)
 
     async def _refuse(self, scope: str, cost: float) -> None:
         """Raise the reason why the rate limit gives no permit for `cost` tokens, unless it was changed meanwhile and does."""

@@ -18,6 +18,7 @@ from forge_jobs.model.permit import (
     Permit,
     PermitRequest,
     Spent,
+    Swept,
     Tails,
     tails,
 )
@@ -196,8 +197,8 @@ class SqlitePermits:
         self._given_back_to = ids[-1] if len(ids) == limit else LAST_JOB
         return len(ids) == limit
 
-    async def sweep(self, *, limit: int) -> bool:
-        def sweep(transaction: Transaction) -> tuple[int, Sequence[tuple[str, str]]]:
+    async def sweep(self, *, limit: int) -> Swept:
+        def sweep(transaction: Transaction) -> tuple[int, int, Sequence[tuple[str, str]]]:
             permits = transaction.changed(
                 "DELETE FROM permit WHERE (job_id, scope, key, take) IN "
                 "(SELECT job_id, scope, key, take FROM permit WHERE until <= ? ORDER BY until LIMIT ?)",
@@ -212,15 +213,13 @@ class SqlitePermits:
                 (*self._swept_to, limit),
             )
             flows = {scope: buckets.bucket(transaction, scope) for scope in {row[0] for row in page}}
-            transaction.execute_many(
-                "DELETE FROM rate_key WHERE scope = ? AND key = ?",
-                [(scope, key) for scope, key, *stands in page if flows[scope].is_unused(*stands)],
-            )
-            return max(permits, settled), [(scope, key) for scope, key, *_ in page]
+            unused = [(scope, key) for scope, key, *stands in page if flows[scope].is_unused(*stands)]
+            transaction.execute_many("DELETE FROM rate_key WHERE scope = ? AND key = ?", unused)
+            return max(permits, settled), len(unused), [(scope, key) for scope, key, *_ in page]
 
-        permits, keys = await self._database.write(sweep)
+        permits, gone, keys = await self._database.write(sweep)
         self._swept_to = keys[-1] if len(keys) == limit else FIRST_KEY
-        return max(permits, len(keys)) >= limit
+        return Swept(max(permits, gone), is_more=max(permits, len(keys)) >= limit)
 
 
 def _tails(job_ids: Sequence[int], transaction: Transaction) -> Tails:
