@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -242,6 +243,28 @@ async def test_a_claim_with_permits_of_others_is_logged(
     assert await rows(database, "spend_log") == 1 + 2
     await permits.spend("api", 1.0, MANY, range(700, 760))
     assert not await is_logged(database), "who has a permit does not pay"
+
+
+async def test_a_claim_with_a_job_that_has_paid_already_is_not_written_again_and_again(
+    database: PostgresDatabase, permits: PostgresPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [PermitRequest("api", MANY[0], 1.0, 700)]
+    await permits.keep(list(zip(kept, await permits.reserve(kept), strict=True)))
+    await permits.spend("api", 1.0, MANY, JOBS)
+    fetchrow, written = database.fetchrow, list[str]()
+
+    async def counted(sql: str, *given: Any) -> Any:
+        if sql is spend_log.WRITE:
+            written.append(sql)
+        return await fetchrow(sql, *given)
+
+    monkeypatch.setattr(database, "fetchrow", counted)
+    answer = await permits.spend("api", 1.0, MANY, range(700, 760))
+
+    assert len(written) == 1
+    assert answer.full_at[0] is None, "who has a permit does not pay"
+    assert granted(answer) == 59
+    assert not await is_logged(database)
 
 
 async def test_a_sweep_folds_a_log_and_ends_one_that_nobody_writes(

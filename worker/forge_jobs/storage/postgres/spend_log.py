@@ -58,24 +58,25 @@ UNION ALL (
     SELECT 'log', now(), number, behind, stamp, keys, NULL, full_at FROM {schema}.spend_log WHERE scope = $1 AND number > $2 ORDER BY number)
 """.replace("{flowed}", FLOWED)
 
-# Nothing is written where a permit was kept for one of the jobs, which must not pay anew; who names none of them is told
-# that permits of the limit are kept.
+# Nothing is written where a permit was kept for one of the jobs, which must not pay anew, and the answer says so; who names
+# none of them is told that permits of the limit are kept.
 WRITE = """
 WITH bucket AS MATERIALIZED (
     SELECT refill, {flowed} AS flowed FROM {schema}.rate_limit WHERE scope = $1 AND is_logged FOR KEY SHARE
+), kept AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM {schema}.permit WHERE scope = $1) AS of_limit,
+           EXISTS (SELECT FROM {schema}.permit WHERE job_id = ANY (string_to_array($6::text, ',')::bigint[])) AS of_jobs
 ), last AS MATERIALIZED (
-    SELECT log.stamp FROM bucket CROSS JOIN {schema}.spend_log AS log
+    SELECT log.stamp FROM bucket CROSS JOIN kept CROSS JOIN {schema}.spend_log AS log
     WHERE log.scope = $1 AND log.number = $2 AND log.stamp = $3 AND flowed BETWEEN $4 AND $4 + refill * $5
-      AND CASE WHEN EXISTS (SELECT FROM {schema}.permit WHERE scope = $1)
-               THEN $6::text IS NOT NULL
-                AND NOT EXISTS (SELECT FROM {schema}.permit WHERE job_id = ANY (string_to_array($6, ',')::bigint[])) ELSE true END
+      AND (NOT of_limit OR ($6::text IS NOT NULL AND NOT of_jobs))
     FOR KEY SHARE OF log
 ), written AS (
     INSERT INTO {schema}.spend_log (scope, behind, stamp, keys, full_at) SELECT $1, stamp, $7, $8, $9 FROM last
     ON CONFLICT (scope, behind) DO NOTHING
     RETURNING number
 )
-SELECT now() AS at, flowed, (SELECT number FROM written) AS number, EXISTS (SELECT FROM {schema}.permit WHERE scope = $1) AS keeps FROM bucket
+SELECT now() AS at, flowed, (SELECT number FROM written) AS number, of_limit AS keeps, of_limit AND of_jobs AS is_paid FROM bucket CROSS JOIN kept
 """.replace("{flowed}", FLOWED)
 
 END = "SELECT {schema}.end_log($1)"
@@ -241,8 +242,11 @@ class SpendLog:
                 continue
             if not decided.stands:
                 return Spent(self._moment, decided.reached)
-            if await self._write(decided, job_ids):
+            is_written = await self._write(decided, job_ids)
+            if is_written:
                 return Spent(self._moment, decided.reached)
+            if is_written is None:
+                break
         await end_log(self._database, self._scope)
         return None
 
@@ -252,8 +256,8 @@ class SpendLog:
         end = flowed + self._capacity + self._refill * 0.000002
         return decide(self._stands, costs, keys, flowed, end)
 
-    async def _write(self, decided: Decided, job_ids: Sequence[int | None]) -> bool:
-        """Write a row; return whether it was not refused."""
+    async def _write(self, decided: Decided, job_ids: Sequence[int | None]) -> bool | None:
+        """Write a row; return whether it was not refused. None: it always will be, since one of the jobs has a permit that was kept."""
         stamp = secrets.randbits(63)
         record = await self._database.fetchrow(
             WRITE,
@@ -273,7 +277,7 @@ class SpendLog:
         self._flowed, self._answered, self._keeps = record["flowed"], time.monotonic(), record["keeps"]
         self._moment = record["at"] - timedelta(seconds=(self._flowed - decided.flowed) / self._refill)
         if record["number"] is None:
-            return False
+            return None if record["is_paid"] else False
         self._stands.update(decided.stands)
         self._unfolded.update(decided.stands)
         self._last = decided.stands
