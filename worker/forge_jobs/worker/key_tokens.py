@@ -26,7 +26,7 @@ from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
-from forge_jobs.worker.prepaid import Answer, Prepaid, as_decision
+from forge_jobs.worker.prepaid import Answer, Prepaid, Telling, as_decision
 
 MOST_AT_ONCE = 1000  # requests of one statement
 LONGEST_ANSWER = 2.0  # seconds for which outcomes wait to learn what jobs that have not begun were granted
@@ -37,7 +37,7 @@ class Gathering:
     """Requests of one statement."""
 
     answers: list[Answer] = field(default_factory=list)
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    told: Telling = field(default_factory=Telling)
 
     def end(self) -> None:
         """Who waits for an answer has it, or is told that there will be none."""
@@ -69,6 +69,12 @@ class Advance(msgspec.Struct, eq=False):
         """Nobody wants to hear the answers."""
         for answer in self.answers:
             answer.drop()
+
+    def drop_unasked(self) -> None:
+        """What was not asked for yet is not asked for any more."""
+        for answer in self.answers:
+            if not answer.told.is_asked:
+                answer.drop()
 
 
 class KeyTokens:
@@ -151,7 +157,8 @@ class KeyTokens:
 
     async def keep(self, claims: Iterable[Claim]) -> None:
         """Of these jobs, which do not go on here, those that were granted tokens and have not used them find them when they ask
-        again; those that are not answered soon are none of them, since outcomes wait for this.
+        again; those that are not answered soon are none of them, since outcomes wait for this. For those for which nobody has
+        asked the database yet, nobody will.
 
         May be called again, until they are forgotten. Raises StorageUnavailable.
         """
@@ -160,6 +167,7 @@ class KeyTokens:
         for claim in claims:
             self.part(claim)
             if advance := self.advances.get(claim.job_id):
+                advance.drop_unasked()
                 left.append(advance)
         with suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_ANSWER):
@@ -312,6 +320,7 @@ class KeyTokens:
                 if isinstance(gathering, Prepaid):
                     await self._spend(gathering)
                 elif asked := [answer for answer in gathering.answers if answer.outcome is None]:
+                    gathering.told.is_asked = True
                     await self._answer(asked)
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and not self._is_closed:
@@ -326,6 +335,7 @@ class KeyTokens:
         jobs, keys = prepaid.wanted()
         if prepaid.is_void or not jobs:
             return
+        prepaid.told.is_asked = True
         try:
             spent = await self._permits.spend(prepaid.scope, prepaid.cost, keys, jobs)
         except InvalidInput:  # it is the mistake of one of them

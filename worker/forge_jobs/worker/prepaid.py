@@ -14,11 +14,17 @@ from forge_jobs.model.permit import AT_ONCE, Permit, PermitRequest, Spent
 RETRY = 1.0  # seconds, when the database cannot be asked
 
 
+class Telling(asyncio.Event):
+    """Set as soon as requests that are one call have their answers, or nobody will answer."""
+
+    is_asked = False  # the database was asked, and may have spent something
+
+
 class Answer(msgspec.Struct, eq=False):
     """What becomes of one request. It is told together with those of other requests."""
 
     request: PermitRequest
-    told: asyncio.Event
+    told: Telling
     outcome: Permit | BaseException | None = None  # None: nobody knows yet
 
     @property
@@ -50,7 +56,7 @@ class Prepaid:
     jobs: Sequence[int]
     keys: Sequence[str]  # at the places of their jobs
     then: Callable[[], None]  # is called when this is answered
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    told: Telling = field(default_factory=Telling)
     spent: Spent | None = None  # at the places of the jobs; None: nothing, or nobody knows yet
     error: Exception | None = None  # with which the database refused to say
     is_void: bool = False  # what is granted may not be used: the jobs ask anew

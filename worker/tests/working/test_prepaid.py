@@ -12,6 +12,7 @@ from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
 from forge_jobs.model.job import Claim
 from forge_jobs.model.permit import Permit, PermitRequest, Spent, Taken
+from forge_jobs.worker import key_tokens
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.storage.factories import claim_of
@@ -152,6 +153,36 @@ async def test_nothing_is_asked_for_jobs_that_are_gone_before(
 
     assert await tokens.pays(claims[60])
     assert await spent(forge) == dict.fromkeys([*first.values(), *list(second.values())[10:]], 1)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_jobs_that_go_back_before_anybody_asks_for_them_are_not_waited_for_and_lose_nothing(
+    forge: Forge,
+    tokens: KeyTokens,
+    claims: Claims,
+    spending: tuple[asyncio.Event, asyncio.Event],
+    monkeypatch: pytest.MonkeyPatch,
+    together: bool,
+) -> None:
+    monkeypatch.setattr(key_tokens, "LONGEST_ANSWER", 60.0)
+    has_come, goes_on = spending
+    first, second = list(JOBS)[:30], list(JOBS)[30:]
+    ask(tokens, claims, jobs=first)
+    if together:
+        ask(tokens, claims, jobs=second)
+    else:
+        for job_id in second:
+            tokens.take_ahead(job_id, [("api", JOBS[job_id], 1.0)])
+    await has_come.wait()
+
+    async with asyncio.timeout(20):
+        await tokens.keep([claims[job_id] for job_id in second])
+    goes_on.set()
+    tokens.forget([claims[job_id] for job_id in second])
+
+    assert await tokens.pays(claims[30])
+    await take(tokens, 60)
+    assert await spent(forge) == dict.fromkeys([JOBS[job_id] for job_id in (*first, 60)], 1)
 
 
 async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(

@@ -130,6 +130,7 @@ async def test_a_job_that_does_not_begin_here_finds_its_tokens_elsewhere(
     here, elsewhere = (KeyTokens(forge.storage.permits, forge.telemetry) for _ in range(2))
     tokens = [("api", "ann", 2.0), ("api", "ann", 1.0), ("api", "bob", 1.0)]
     here.take_ahead(1, tokens)
+    await here.advances[1].answered()
 
     await here.keep([claim_of(1)])
     here.forget([claim_of(1)])
