@@ -249,7 +249,8 @@ class Claimer:
         now = time.monotonic()
         until = min(self._audit.at, now + LONGEST_IN_HAND)
         if looked and not self._hand.waiting:
-            until = min([self._audit.at, now + LONGEST_POLL, *(queue.look_at for queue in self._order)])
+            longest = LONGEST_IN_HAND if self._hand.holds_up else LONGEST_POLL
+            until = min([self._audit.at, now + longest, *(queue.look_at for queue in self._order)])
         if until <= now:
             return
         with suppress(TimeoutError):

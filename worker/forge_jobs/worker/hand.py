@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from forge_jobs.model.job import Claim
 from forge_jobs.rules.verdict import Verdict, handed_back
+from forge_jobs.system.uptime import uptime
 from forge_jobs.worker.attempt import Attempt, Record
 from forge_jobs.worker.extra_slots import ExtraSlot, ExtraSlots
 from forge_jobs.worker.pace import Pace
@@ -34,6 +35,7 @@ class HeldUp:
 
     queue: ServedQueue
     claims: list[Claim]
+    since: float  # an `uptime`
 
 
 class Hand:
@@ -62,6 +64,7 @@ class Hand:
         """Takes the verdict of a job that is in hand no more."""
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
         self._held_up: list[HeldUp] = []  # jobs that do not wait for a runner yet
+        self._is_stuck = False  # they are held up for so long that others should have those behind them
         self._added = 0  # jobs that ever waited for a runner, but for those that went back
         self._pace = Pace()
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
@@ -80,6 +83,11 @@ class Hand:
     @property
     def _not_in_line(self) -> int:
         return sum([len(held_up.claims) for held_up in self._held_up])
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether there are jobs in hand that do not wait for a runner yet."""
+        return bool(self._held_up)
 
     @property
     def slots_in_use(self) -> int:
@@ -107,7 +115,7 @@ class Hand:
 
     def wanted(self) -> int:
         """How many more jobs should be claimed now; 0 when they would be too few for a statement."""
-        ahead = self.ahead
+        ahead = 0 if self._is_stuck else self.ahead
         self._few = int(ahead * self._share_left)
         self._set_low()
         if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does
@@ -134,7 +142,7 @@ class Hand:
 
     def hold_up(self, queue: ServedQueue, claims: Sequence[Claim]) -> Callable[[], None]:
         """These jobs are in hand, and wait for a runner from when what is returned is called, unless they have gone until then."""
-        held_up = HeldUp(queue, list(claims))
+        held_up = HeldUp(queue, list(claims), uptime())
         self._held_up.append(held_up)
         self._set_low()
         return partial(self._line_up, held_up)
@@ -232,6 +240,7 @@ class Hand:
 
         A job for which slots are kept stays: it would lose them to jobs that need fewer, again and again.
         """
+        self._hand_back_held_up(seconds)
         if not self.waiting:
             return
         self._pace.look(self._added - len(self.waiting))
@@ -239,6 +248,18 @@ class Hand:
             if self.extra.are_gathered(self.waiting[-1][0].job_id):
                 return
             self._hand_back_last()
+
+    def _hand_back_held_up(self, seconds: float) -> None:
+        """Once the first jobs are held up for longer, those behind them are for others, but for as many as there are runners.
+
+        The first ones stay: what was asked for them may be theirs already.
+        """
+        self._is_stuck = bool(self._held_up) and uptime() - self._held_up[0].since > seconds
+        while self._is_stuck and len(self._held_up) > 1 and len(self) > self._count:
+            last = self._held_up.pop()
+            for claim in last.claims:
+                self.record(handed_back(claim, last.queue.config))
+            self._set_low()
 
     def _hand_back_excess(self) -> set[int]:
         """Jobs for which no slot is left are for others: some of those before them need more than one. Return which."""

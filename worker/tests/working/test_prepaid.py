@@ -12,7 +12,7 @@ from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.decision import AwaitsTurn, Throttled
 from forge_jobs.model.job import Claim
 from forge_jobs.model.permit import Permit, PermitRequest, Spent, Taken
-from forge_jobs.worker import key_tokens
+from forge_jobs.worker import claimer, key_tokens
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.storage.factories import claim_of
@@ -467,6 +467,31 @@ async def test_jobs_that_are_claimed_while_tokens_are_asked_for_start_after_thos
         await eventually(lambda: _are_done(forge, 25))
 
     assert ran == list(range(25))
+
+
+async def test_jobs_behind_those_that_are_asked_for_do_not_stay_where_no_answer_comes(
+    forge: Forge,
+    ran: list[int],
+    spending: tuple[asyncio.Event, asyncio.Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_come, goes_on = spending
+    monkeypatch.setattr(Hand, "ahead", 100)
+    monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 60.0)
+    await twenty(forge)
+    async with working(forge, concurrency=1):
+        await has_come.wait()
+        await forge.enqueue_many("call", [{"user": user} for user in range(20, 40)])
+        await eventually(lambda: _are_in_progress(forge, 40))
+        monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 0.05)
+        await forge.enqueue("call", {"user": 40})  # which wakes it
+        await eventually(lambda: _are_in_progress(forge, 20))
+        monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 60.0)
+        goes_on.set()
+        await eventually(lambda: _are_done(forge, 41))
+
+    assert sorted(ran) == list(range(41))
+    assert await spent(forge) == {str(user): 1 for user in range(41)}
 
 
 async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
