@@ -7,6 +7,7 @@ import asyncpg
 
 from forge_jobs.errors import InvalidInput, StorageDown, StorageRefused, StorageUnavailable
 from forge_jobs.settings.database_url import redact
+from forge_jobs.storage.postgres.array_types import ArrayConnection
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.down import Connect, ServerPlace
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
@@ -33,7 +34,7 @@ async def connect(
     database, and else what `translated` makes of it.
     """
     arguments = arguments_of(url)
-    all_options = {**arguments.options, **options}
+    all_options = {"connection_class": ArrayConnection, **arguments.options, **options}
 
     async def connect_to(place: ServerPlace) -> asyncpg.Connection:
         return await asyncpg.connect(arguments.dsn, **{**all_options, "host": place.host, "port": place.port})
