@@ -20,9 +20,7 @@ from forge_jobs.system.uptime import uptime
 LOOK_EVERY = 1.0  # seconds
 SHARE = 100  # looks at everything come after so many times as long as the last one took
 LONGEST_SHARE = 60.0  # seconds, at most
-MARGIN = timedelta(
-    seconds=10
-)  # a row that was due before the last look at everything may be committed after it
+MARGIN = timedelta(seconds=10)  # what was due before a look at everything may be committed after it
 LONGEST_LOOK = 1.0  # seconds, after which all chores are called, again and again until the look is answered
 UNCALLED_EVERY = 60.0  # seconds after which a chore begins that was not woken
 
