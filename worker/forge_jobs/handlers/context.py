@@ -186,7 +186,7 @@ class Context(WaitingContext):
         """These tokens are spent, and may be used now. Raises AwaitsTurn when some come later than `wait`."""
         if self._taken is None:
             self._taken = self._tokens.taken()
-        await self._tokens.take_of_keys(tokens, wait=wait, job_id=self.claim.job_id, taken=self._taken)
+        await self._tokens.take_of_keys(tokens, wait=wait, claim=self.claim, taken=self._taken)
 
     @property
     def rate_limit(self) -> "ContextTokens":

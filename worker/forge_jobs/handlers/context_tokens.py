@@ -24,7 +24,7 @@ class ProcessTokens(Protocol):
         tokens: Sequence[tuple[str, str, float]],
         *,
         wait: timedelta | float | None,
-        job_id: int,
+        claim: "Claim",
         taken: "Taken",
     ) -> None:
         """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
@@ -37,9 +37,6 @@ class ProcessTokens(Protocol):
 
     async def pays(self, claim: "Claim") -> bool:
         """As `has_paid`, as soon as what was asked for the job is answered."""
-
-    def part(self, claim: "Claim") -> None:
-        """What was asked for the job and others is the job's own: it finds it as it asks for its tokens."""
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""

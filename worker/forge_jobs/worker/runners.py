@@ -78,8 +78,7 @@ class Runners:
         self._hand, self._running, self._held = hand, hand.running, held
         self._fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
-        self._forge = forge
-        self._handlers = forge.handlers.by_kind
+        self._forge, self._handlers = forge, forge.handlers.by_kind
         self._calls = calls(forge, hand.running, self._outside)
         self._telemetry = forge.telemetry
         self._tokens, self._has_paid, self._pays = tokens, tokens.has_paid, tokens.pays
@@ -178,8 +177,7 @@ class Runners:
             await asyncio.wait(tasks, timeout=SECOND_CANCEL_TIMEOUT)
         await self._processes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        in_threads = len(self._threads.calls)
-        return max(in_threads, sum(not task.done() for task in tasks) + in_threads)
+        return sum(not task.done() for task in tasks) + len(self._threads.calls)
 
     def _spawn(self) -> None:
         task = OwnTask(self._runner(), self._telemetry, name="runner", context=self._context.copy())
@@ -297,8 +295,6 @@ class Runners:
             ):
                 result = await handler.bare(**arguments)
             else:
-                if claim.prepaid is not None:
-                    self._tokens.part(claim)
                 context = Context(claim, config.name, self._forge, self._tokens, self._reports, self._loop)
                 attempt.context, context.task_id = context, id(task)
                 if node is not None:

@@ -17,6 +17,7 @@ from datetime import timedelta
 
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import Throttled
+from forge_jobs.model.job import Claim
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.permit import Taken
 from forge_jobs.model.rate_limit import Lease
@@ -96,7 +97,6 @@ class LeasedTokens:
         self.of_keys = KeyTokens(permits, telemetry)
         self.has_paid = self.of_keys.has_paid
         self.pays = self.of_keys.pays
-        self.part = self.of_keys.part
         self.taken = Taken
         self.take_ahead = self.of_keys.take_ahead
         self.take_ahead_for_all = self.of_keys.take_ahead_for_all
@@ -139,12 +139,13 @@ class LeasedTokens:
         tokens: Sequence[tuple[str, str, float]],
         *,
         wait: timedelta | float | None,
-        job_id: int,
+        claim: Claim,
         taken: Taken,
     ) -> None:
         """See `ProcessTokens.take_of_keys`."""
         patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)
-        await self.of_keys.take(tokens, patience, job_id, taken)
+        self.of_keys.part(claim)
+        await self.of_keys.take(tokens, patience, claim.job_id, taken)
 
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""
