@@ -30,13 +30,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
 async def test_only_the_first_connection_of_a_process_asks_what_arrays_are(
     database: PostgresDatabase, asked: list[set[int]]
 ) -> None:
-    for number in range(3):
+    async def use_arrays() -> None:
         connection = await database.connect()
         assert list(await connection.fetchrow(ARRAYS, *VALUES)) == list(VALUES)
         await connection.close()
-        if number == 0:
-            asked.clear()
 
+    await use_arrays()
+    asked.clear()
+
+    await use_arrays()
+    for of_pool_or_lane in (database, database.claims):
+        assert [list(row) for row in await of_pool_or_lane.fetch(ARRAYS, *VALUES)] == [list(VALUES)]
     assert asked == []
 
 

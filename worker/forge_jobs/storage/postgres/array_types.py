@@ -5,8 +5,8 @@ from typing import Any
 import asyncpg
 
 FIRST_OF_OTHERS = 10_000  # smaller numbers of types are the same in each PostgreSQL
-ARRAYS = (1000, 1001, 1005, 1007, 1016, 1022, 1185)
-"""Types of arguments of our statements: boolean[], bytea[], smallint[], integer[], bigint[], double precision[], timestamptz[]."""
+ARRAYS = (1000, 1001, 1005, 1007, 1016, 1022, 1185, 1187)
+"""Types of arguments of our statements: boolean[], bytea[], smallint[], integer[], bigint[], float8[], timestamptz[], interval[]."""
 
 _known: dict[
     int, Any

@@ -34,7 +34,8 @@ async def connect(
     database, and else what `translated` makes of it.
     """
     arguments = arguments_of(url)
-    all_options = {"connection_class": ArrayConnection, **arguments.options, **options}
+    # In the end: the driver's pool has a class of its own among the options.
+    all_options = {**arguments.options, **options, "connection_class": ArrayConnection}
 
     async def connect_to(place: ServerPlace) -> asyncpg.Connection:
         return await asyncpg.connect(arguments.dsn, **{**all_options, "host": place.host, "port": place.port})
