@@ -36,6 +36,12 @@ class HeldUp:
     queue: ServedQueue
     claims: list[Claim]
     since: float  # an `uptime`
+    asked: int  # of the first ones, for which tokens were asked for together
+
+    @property
+    def payers(self) -> int:
+        """How many may have paid already."""
+        return min(self.asked, len(self.claims))
 
 
 class Hand:
@@ -64,7 +70,7 @@ class Hand:
         """Takes the verdict of a job that is in hand no more."""
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
         self._held_up: list[HeldUp] = []  # jobs that do not wait for a runner yet
-        self._is_stuck = False  # they are held up for so long that others should have those behind them
+        self._stuck: HeldUp | None = None  # the first of them, where that is so for long
         self._added = 0  # jobs that ever waited for a runner, but for those that went back
         self._pace = Pace()
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
@@ -83,6 +89,11 @@ class Hand:
     @property
     def _not_in_line(self) -> int:
         return sum([len(held_up.claims) for held_up in self._held_up])
+
+    @property
+    def _counting(self) -> int:
+        """Jobs in hand without those that are held up for so long that they leave room for others."""
+        return len(self) - (self._stuck.payers if self._stuck else 0)
 
     @property
     def holds_up(self) -> bool:
@@ -115,12 +126,12 @@ class Hand:
 
     def wanted(self) -> int:
         """How many more jobs should be claimed now; 0 when they would be too few for a statement."""
-        ahead = 0 if self._is_stuck else self.ahead
+        ahead = 0 if self._stuck else self.ahead
         self._few = int(ahead * self._share_left)
         self._set_low()
         if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does
             return 0
-        return max(0, self._count + ahead - len(self))
+        return max(0, self._count + ahead - self._counting)
 
     def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
         """These jobs will be run, in this order, but for those for which no slot is left; return which will be."""
@@ -142,7 +153,7 @@ class Hand:
 
     def hold_up(self, queue: ServedQueue, claims: Sequence[Claim]) -> Callable[[], None]:
         """These jobs are in hand, and wait for a runner from when what is returned is called, unless they have gone until then."""
-        held_up = HeldUp(queue, list(claims), uptime())
+        held_up = HeldUp(queue, list(claims), uptime(), len(claims))
         self._held_up.append(held_up)
         self._set_low()
         return partial(self._line_up, held_up)
@@ -159,12 +170,14 @@ class Hand:
     def _line_up(self, held_up: HeldUp) -> None:
         if held_up in self._held_up:
             self._held_up.remove(held_up)
+            self._stuck = None
             self.add(held_up.queue, held_up.claims)
             self._set_low()
 
     def _set_low(self) -> None:
         """Jobs that are held up are as good as in line, but for those that find a runner free."""
-        self.low = self._few - max(0, min(self._not_in_line, len(self) - self._count))
+        held_up = self._not_in_line - (self._stuck.payers if self._stuck else 0)
+        self.low = self._few - max(0, min(held_up, self._counting - self._count))
 
     def slots_of(self, claims: Sequence[Claim]) -> int:
         """Return how many slots these jobs take."""
@@ -254,12 +267,15 @@ class Hand:
 
         The first ones stay: what was asked for them may be theirs already.
         """
-        self._is_stuck = bool(self._held_up) and uptime() - self._held_up[0].since > seconds
-        while self._is_stuck and len(self._held_up) > 1 and len(self) > self._count:
-            last = self._held_up.pop()
-            for claim in last.claims:
-                self.record(handed_back(claim, last.queue.config))
-            self._set_low()
+        first = next((held_up for held_up in self._held_up if held_up.claims), None)
+        self._stuck = first if first is not None and uptime() - first.since > seconds else None
+        if self._stuck is None:
+            return
+        for held_up in reversed(self._held_up):
+            stay = held_up.payers if held_up is first else 0
+            while len(held_up.claims) > stay and self._counting > self._count:
+                self.record(handed_back(held_up.claims.pop(), held_up.queue.config))
+        self._set_low()
 
     def _hand_back_excess(self) -> set[int]:
         """Jobs for which no slot is left are for others: some of those before them need more than one. Return which."""

@@ -485,13 +485,36 @@ async def test_jobs_behind_those_that_are_asked_for_do_not_stay_where_no_answer_
         await eventually(lambda: _are_in_progress(forge, 40))
         monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 0.05)
         await forge.enqueue("call", {"user": 40})  # which wakes it
-        await eventually(lambda: _are_in_progress(forge, 20))
+        await eventually(lambda: _are_in_progress(forge, 20 + 1))  # one for the runner
         monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 60.0)
         goes_on.set()
         await eventually(lambda: _are_done(forge, 41))
 
     assert sorted(ran) == list(range(41))
     assert await spent(forge) == {str(user): 1 for user in range(41)}
+
+
+async def test_other_jobs_run_while_no_answer_comes(
+    forge: Forge,
+    ran: list[int],
+    spending: tuple[asyncio.Event, asyncio.Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_come, goes_on = spending
+    monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 0.01)
+
+    @forge.handler
+    async def other() -> None:
+        pass
+
+    await twenty(forge)
+    async with working(forge, concurrency=20):
+        await has_come.wait()
+        for _ in range(5):
+            await forge.wait((await other.enqueue()).id, timeout=20)
+        assert not ran
+        goes_on.set()
+        await eventually(lambda: _are_done(forge, 25))
 
 
 async def test_a_worker_stops_while_tokens_are_asked_for_and_loses_no_job(
