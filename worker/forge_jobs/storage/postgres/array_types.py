@@ -8,9 +8,8 @@ FIRST_OF_OTHERS = 10_000  # smaller numbers of types are the same in each Postgr
 ARRAYS = (1000, 1001, 1005, 1007, 1016, 1022, 1185, 1187)
 """Types of arguments of our statements: boolean[], bytea[], smallint[], integer[], bigint[], float8[], timestamptz[], interval[]."""
 
-_known: dict[
-    int, Any
-] = {}  # what a server said of a type, by its number; that of elements comes before arrays
+# What a server said of a type, by its number; that of elements comes before arrays.
+_known: dict[int, Any] = {}
 
 
 class _Answer:
