@@ -8,6 +8,9 @@ FIRST_OF_OTHERS = 10_000  # smaller numbers of types are the same in each Postgr
 ARRAYS = (1000, 1001, 1005, 1007, 1016, 1022, 1185, 1187)
 """Types of arguments of our statements: boolean[], bytea[], smallint[], integer[], bigint[], float8[], timestamptz[], interval[]."""
 
+DRIVERS = "0.30.", "0.31.", "0.32."
+"""Versions of the driver that are known to ask as `ArrayConnection` does; it is not for others, since it is no public way."""
+
 # What a server said of a type, by its number; that of elements comes before arrays.
 _known: dict[int, Any] = {}
 
@@ -32,3 +35,7 @@ class ArrayConnection(asyncpg.Connection):  # type: ignore[misc]
             )
             return types, statement
         return list(_known.values()), _Answer
+
+
+CONNECTION = ArrayConnection if asyncpg.__version__.startswith(DRIVERS) else asyncpg.Connection
+"""The class of connections."""

@@ -7,7 +7,7 @@ import asyncpg
 
 from forge_jobs.errors import InvalidInput, StorageDown, StorageRefused, StorageUnavailable
 from forge_jobs.settings.database_url import redact
-from forge_jobs.storage.postgres.array_types import ArrayConnection
+from forge_jobs.storage.postgres.array_types import CONNECTION
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.down import Connect, ServerPlace
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
@@ -35,7 +35,7 @@ async def connect(
     """
     arguments = arguments_of(url)
     # In the end: the driver's pool has a class of its own among the options.
-    all_options = {**arguments.options, **options, "connection_class": ArrayConnection}
+    all_options = {**arguments.options, **options, "connection_class": CONNECTION}
 
     async def connect_to(place: ServerPlace) -> asyncpg.Connection:
         return await asyncpg.connect(arguments.dsn, **{**all_options, "host": place.host, "port": place.port})
