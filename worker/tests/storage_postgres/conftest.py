@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 
 from forge_jobs.storage.interface.schema import Purpose
@@ -95,3 +96,12 @@ def with_tables(server: LocalPostgres, roles: None) -> str:
     url = with_schema(server, "with_tables")
     asyncio.run(PostgresSchema(PostgresDatabase(as_role(url, "owner"))).migrate())
     return "with_tables"
+
+
+@pytest.fixture
+async def onlooker(url: str) -> AsyncIterator[None]:
+    """A transaction that still sees what is deleted meanwhile."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
+    yield
+    await connection.close()

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import asyncpg
-import pytest
 
 from forge_jobs.model.chore import Chore
 from forge_jobs.model.job import NewJob
@@ -14,7 +12,7 @@ from forge_jobs.storage.postgres.chores import DUE, PostgresChores
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
-from forge_jobs.storage.postgres.schedule import FROM_THE_BEGINNING
+from forge_jobs.storage.postgres.outset import FROM_THE_BEGINNING
 
 MANY = 20_000
 FEW_PAGES = 40
@@ -27,15 +25,6 @@ WITH limited AS (
 INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
 SELECT number, now() + $1, 1, 0, 0, 'delayed' FROM generate_series(1, {MANY}) AS number
 """
-
-
-@pytest.fixture
-async def onlooker(url: str) -> AsyncIterator[None]:
-    """A transaction that still sees what is deleted meanwhile."""
-    connection = await asyncpg.connect(url)
-    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
-    yield
-    await connection.close()
 
 
 async def test_a_look_touches_few_pages_however_many_jobs_have_time_limits_or_wait(

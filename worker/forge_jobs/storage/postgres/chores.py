@@ -8,7 +8,7 @@ from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.chores import Chores
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import RENEWED
-from forge_jobs.storage.postgres.schedule import FROM_THE_BEGINNING
+from forge_jobs.storage.postgres.outset import FROM_THE_BEGINNING
 from forge_jobs.storage.postgres.statement import filled
 
 # min() walks to the first entry of an index, however the planner guesses and however many rows there are: EXISTS, with a condition

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.errors import StorageBusy
@@ -16,7 +16,9 @@ from forge_jobs.storage.postgres import endings, groups, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.joining import DROPPED, JOINED, UNMADE
 from forge_jobs.storage.postgres.key_wait import as_setting
+from forge_jobs.storage.postgres.outset import Outset
 from forge_jobs.storage.postgres.statement import filled
+from forge_jobs.system.uptime import uptime
 
 # Any worker may do this: rows that another one has locked are skipped, so that none waits. Where the first job
 # stands ($2) is known from the look before, so that nothing before it is walked over again: jobs that
@@ -100,10 +102,10 @@ SELECT count(*) FILTER (WHERE {schema}.end_wait(over.job_id, true)) FROM (
     LIMIT $1 FOR NO KEY UPDATE OF job SKIP LOCKED) AS over
 """
 
-# The first job that is scheduled from a moment on, the first wait that times out from another one on, and whether groups need something. A job that SQL has put off to
-# "infinity" is far away, since no duration of ours is infinite.
+# The first job that is scheduled from a moment on, the first wait that times out from another one on, which of these moments is the first
+# if it has come, and whether groups need something. A job that SQL has put off to "infinity" is far away, since no duration of ours is infinite.
 NEXT = """
-SELECT first.*, wait.*, now() AS now, EXISTS (SELECT FROM {schema}.unsettled) AS has_unsettled
+SELECT first.*, wait.*, least(run_at, until, now()) AS due_since, now() AS now, EXISTS (SELECT FROM {schema}.unsettled) AS has_unsettled
 FROM (SELECT) AS always LEFT JOIN (
     SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait
     FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1) AS first ON true
@@ -114,8 +116,6 @@ LEFT JOIN (
 
 TOGETHER = 1000
 """How many jobs are made pending in one transaction."""
-
-FROM_THE_BEGINNING = datetime.min.replace(tzinfo=UTC)  # the driver sends it as -infinity
 
 
 # One walk of the index `scheduled_queue` for each queue, however much is scheduled. It passes over jobs that nobody
@@ -187,6 +187,7 @@ class PostgresSchedule:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._outset = Outset()
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
         records = await self._database.fetch(UPCOMING, within.total_seconds())
@@ -194,27 +195,23 @@ class PostgresSchedule:
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
         count, is_full, is_held, are_waits_held, is_left = 0, False, False, False, False
-        then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, FROM_THE_BEGINNING)
-        assert then is not None
-        waits_from = FROM_THE_BEGINNING
+        then = await self._first()
+        jobs_from = waits_from = then["due_since"]
         if then["times_out_in"] is not None and then["times_out_in"] <= timedelta(0):
             ended = await self._database.fetchval(TIME_OUT, limit, then["until"])
             waits_from = then["until"]
-            then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, waits_from)
-            assert then is not None
+            then = await self._next(jobs_from, waits_from)
             if ended < limit and then["times_out_in"] is not None and then["times_out_in"] <= timedelta(0):
                 # Somebody had its job locked, perhaps to send it a signal that is never committed.
                 are_waits_held, waits_from = True, then["now"]
-                then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING, waits_from)
-                assert then is not None
+                then = await self._next(jobs_from, waits_from)
         if then["wait"] is not None and then["wait"] <= timedelta(0):
             first = then
             count, is_full, is_held = await self._make_pending(limit, first["run_at"])
             # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
             # are taken, by us or by others.
             begin = first["run_at"] if is_full else first["now"]
-            then = await self._database.fetchrow(NEXT, begin, waits_from)
-            assert then is not None
+            then = await self._next(begin, waits_from)
         if then["has_unsettled"]:
             if (
                 count
@@ -231,6 +228,17 @@ class PostgresSchedule:
         if (is_held and not is_full) or are_waits_held or is_left:
             next_in.append(HELD_FOR)
         return count, min(next_in, default=None)
+
+    async def _first(self) -> Any:
+        since, began = self._outset.since(), uptime()
+        then = await self._next(since, since)
+        self._outset.looked(since, began, at=then["now"], first=then["due_since"])
+        return then
+
+    async def _next(self, jobs_from: datetime, waits_from: datetime) -> Any:
+        then = await self._database.fetchrow(NEXT, jobs_from, waits_from)
+        assert then is not None
+        return then
 
     async def _make_pending(self, limit: int, first: datetime) -> tuple[int, bool, bool]:
         """Return how many jobs are pending; whether more may be due; whether turns of some tenants could not be had.

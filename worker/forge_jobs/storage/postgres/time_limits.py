@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.model.epoch import LeaderEpoch
@@ -16,6 +16,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.groups import hand_over
 from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.outset import Outset
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
 from forge_jobs.system.uptime import uptime
@@ -41,7 +42,7 @@ EXPIRE = filled(
 WITH late AS MATERIALIZED (
     SELECT job_id, coalesce(start_by <= now(), false) AS is_expired,
            CASE WHEN start_by <= now() THEN {expired} ELSE {overdue} END AS {by_time}
-    FROM {schema}.time_limit WHERE look_at <= now() AND (start_by <= now() OR deadline <= now()) AND {leads}
+    FROM {schema}.time_limit WHERE look_at >= $3 AND look_at <= now() AND (start_by <= now() OR deadline <= now()) AND {leads}
     ORDER BY look_at LIMIT $2
 ), unscheduled AS (
     DELETE FROM {schema}.scheduled WHERE ctid = ANY (ARRAY(
@@ -134,7 +135,8 @@ WITH looked_at AS MATERIALIZED (
            EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = time_limit.job_id) AS runs,
            EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = time_limit.job_id)
                OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = time_limit.job_id) AS is_stale
-    FROM {schema}.time_limit WHERE look_at <= now() AND {leads} ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    FROM {schema}.time_limit
+    WHERE look_at >= $3 AND look_at <= now() AND {leads} ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), stale AS (
     DELETE FROM {schema}.time_limit WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE is_stale))
 ), moving AS (
@@ -149,7 +151,13 @@ WITH looked_at AS MATERIALIZED (
 SELECT count(*) FROM looked_at
 """.replace("{leads}", LEADS.replace("{epoch}", "$1"))
 
-NEXT = "SELECT min(look_at) - now() FROM {schema}.time_limit"
+# The first moment from another one on, which EXPIRE and PUT_OFF begin at: rows that were deleted stay in the index for as long as any
+# transaction may still see them. One that SQL has put off to "infinity" is far away.
+NEXT = """
+SELECT CASE WHEN look_at IS NOT NULL THEN least(look_at, now() + interval '1000 years') - now() END AS next_in,
+       least(look_at, now()) AS due_since, now() AS now
+FROM (SELECT min(look_at) AS look_at FROM {schema}.time_limit WHERE look_at >= $1) AS first
+"""
 
 
 class PostgresTimeLimits:
@@ -157,25 +165,35 @@ class PostgresTimeLimits:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._outset = Outset()
 
     @tried_again
     async def expire(
         self, *, epoch: LeaderEpoch, limit: int = 1000
     ) -> tuple[Sequence[OutOfTime], timedelta | None]:
-        next_in = await self._database.fetchval(NEXT)
+        since, began = self._outset.since(), uptime()
+        first = await self._database.fetchrow(NEXT, since)
+        assert first is not None
+        due_since, next_in = first["due_since"], _wait(first)
+        self._outset.looked(since, began, at=first["now"], first=due_since)
         if next_in is None or next_in > timedelta(0):
             return (), next_in
         async with self._database.transaction() as connection:
             await self._database.execute(PLANNED_AS_WALKS, connection=connection)
-            records = await self._database.fetch(EXPIRE, epoch, limit, connection=connection)
+            records = await self._database.fetch(EXPIRE, epoch, limit, due_since, connection=connection)
             ended = _ended(records)
             if len(ended) < limit:
-                await self._database.execute(PUT_OFF, epoch, limit, connection=connection)
-            next_in = await self._database.fetchval(NEXT, connection=connection)
+                await self._database.execute(PUT_OFF, epoch, limit, due_since, connection=connection)
+            then = await self._database.fetchrow(NEXT, due_since, connection=connection)
         if records[0]["groups"]:
             with suppress(ForgeError):  # they are `unsettled`: whoever looks next gives the places away
                 await hand_over(self._database)
-        return ended, next_in
+        assert then is not None
+        return ended, _wait(then)
+
+
+def _wait(first: Mapping[str, Any]) -> timedelta | None:
+    return cast("timedelta | None", first["next_in"])
 
 
 def _ended(records: Sequence[Mapping[str, Any]]) -> list[OutOfTime]:
