@@ -18,8 +18,10 @@ from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable
 from forge_jobs.telemetry.telemetry import Telemetry
 
-SET_BACK_WITHIN = timedelta(seconds=10)
-"""A clock that a pass finds set back was set within this time: passes come every five seconds."""
+SET_BACK_WITHIN = timedelta(seconds=30)
+"""A clock that a pass finds set back was set within this time: passes come every five seconds, and where the leader is gone, as soon as
+another one leads.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import pytest
 
 from forge_jobs import Forge
 from forge_jobs.maintenance import scheduler
+from forge_jobs.maintenance.leader import LEASE, RENEW_EVERY
 from forge_jobs.model.cron import Missed
 from forge_jobs.telemetry.events import CronFired
 from tests.storage.clock import Clock
@@ -50,6 +51,25 @@ async def test_each_time_that_comes_fires_once_when_the_clock_is_set_and_set_rig
     times = {time for event in events.of(CronFired) for time in event.fires}
     assert came <= times
     assert len(times) == len(await forge.jobs.list(kind="unknown", limit=1000))
+
+
+async def test_a_time_that_comes_while_nobody_leads_fires_also_where_the_clock_was_set_right_just_before(
+    forge: Forge, clock: Clock, events: Events
+) -> None:
+    """Another worker leads as soon as the lease of the last one has run out."""
+    epoch = await leader(forge.storage)
+    await clock.set(datetime.fromisoformat("2030-01-01T12:00:30Z"))
+    await forge.crons.set("minutely", "* * * * *", "unknown")
+    await clock.advance(hours=1)
+    await scheduler.fire_due(forge.storage, forge.telemetry, epoch)
+    events.clear()
+    came = datetime.fromisoformat("2030-01-01T12:01:00Z")
+    await clock.set(came + LEASE + RENEW_EVERY * SECOND)
+
+    for _ in range(2):
+        await scheduler.fire_due(forge.storage, forge.telemetry, epoch)
+
+    assert [event.fires for event in events.of(CronFired)] == [[came]]
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
