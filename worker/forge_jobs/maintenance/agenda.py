@@ -73,8 +73,8 @@ class Agenda:
         )
         if look.renewed:
             self._renewed(began)
+        self._since = min(since or look.at, look.at - MARGIN)  # the clock may have been set back
         if since is None:
-            self._since = look.at - MARGIN
             self._all_at = uptime() + min(SHARE * look.took, LONGEST_SHARE)
         return look
 

@@ -104,8 +104,8 @@ class LeadingWorker:
         self._clock.answered(life)
 
     def is_idle(self, chore: Chore) -> bool:
-        """Whether it leads, and has seen at its last look that the chore has nothing to do."""
-        return self._agenda is not None and self._agenda.is_idle(chore)
+        """Whether it leads, and has seen at its last look that the chore has nothing to do. Where its lead has run out it looks no more."""
+        return self._agenda is not None and uptime() < self._until and self._agenda.is_idle(chore)
 
     async def run(self) -> None:
         """Lead whenever nobody else does."""
@@ -145,8 +145,9 @@ class LeadingWorker:
         return epoch
 
     def _renewed(self, asked: float) -> None:
+        """The lead was renewed when it was asked for. Of two answers that of the later one may have come first."""
         self._clock.answered()
-        self._until = asked + LEASE.total_seconds()
+        self._until = max(self._until, asked + LEASE.total_seconds())
 
     async def _lead(self, epoch: LeaderEpoch) -> None:
         """Run the chores until the lease is lost, or could not be renewed before it ran out."""

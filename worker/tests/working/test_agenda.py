@@ -12,7 +12,7 @@ import pytest
 from forge_jobs import Forge, State
 from forge_jobs.errors import StorageBusy, StorageRefused, StorageUnavailable
 from forge_jobs.maintenance import agenda, leader, loop, pending, permits, reaper
-from forge_jobs.model.chore import Outlook
+from forge_jobs.model.chore import Chore, Outlook
 from forge_jobs.model.moments import EPOCH
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.events import CronFired, DatabaseLost, LeaderChanged, TokensAwaited
@@ -294,12 +294,13 @@ class _Chores:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.takes = 0.0
+        self.ahead = timedelta(0)
         self.since: list[datetime | None] = []
         monkeypatch.setattr(agenda, "uptime", lambda: self.now)
 
     async def look(self, within: timedelta, *, since: datetime | None = None, **options: Any) -> Outlook:
         self.since.append(since)
-        return Outlook(frozenset(), EPOCH + timedelta(seconds=self.now), False, self.takes)
+        return Outlook(frozenset(), EPOCH + timedelta(seconds=self.now) + self.ahead, False, self.takes)
 
 
 async def test_after_a_look_that_took_long_the_next_ones_look_for_less(
@@ -325,6 +326,58 @@ async def test_after_a_look_that_took_long_the_next_ones_look_for_less(
     chores.now += 2
     await looks.look()
     assert chores.since[-1] is None
+
+
+async def test_a_look_after_the_clock_was_set_back_begins_no_later_than_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chores = _Chores(monkeypatch)
+    chores.takes = 0.1
+    looks = agenda.Agenda(chores, 1, timedelta(seconds=15), lambda moment: None, {})
+    await looks.look()
+
+    chores.ahead = -timedelta(hours=1)
+    for _ in range(2):
+        chores.now += 1
+        await looks.look()
+    assert chores.since[-1] == EPOCH + timedelta(seconds=101) + chores.ahead - agenda.MARGIN
+
+
+async def test_who_could_not_renew_its_lead_in_time_takes_nothing_for_idle(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has noticed that, it looks no more, and what was idle at its last look may be so no longer."""
+    monkeypatch.setattr(leader, "LEASE", timedelta(seconds=1))
+    asked = asyncio.Event()
+
+    async def none(within: timedelta, **options: Any) -> Outlook:
+        return Outlook(frozenset(), datetime.now(UTC), False, 0.0)
+
+    async def hang(*given: Any, **options: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.chores, "look", none)
+    async with working(forge) as worker:
+        await eventually(lambda: worker.session is not None and worker.session.leader.is_idle(Chore.PENDING))
+        assert worker.session is not None
+        lead = worker.session.leader
+        monkeypatch.setattr(forge.storage.leadership, "lead", hang)
+        await asked.wait()
+        await eventually(lambda: not lead.is_idle(Chore.PENDING))
+        assert lead.epoch is not None
+
+
+async def test_a_look_that_is_answered_late_takes_nothing_from_a_lead_that_was_renewed_meanwhile(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(forge) as worker:
+        await eventually(lambda: events.of(LeaderChanged))
+        assert worker.session is not None
+        lead = worker.session.leader
+        until = lead._until
+        lead._renewed(until - 60)
+        assert lead._until >= until
 
 
 async def _is(forge: Forge, job_id: int, state: State) -> bool:
