@@ -25,6 +25,9 @@ LONGEST_LOOK = 1.0  # seconds, after which all chores are called, again and agai
 UNCALLED_EVERY = 60.0  # seconds after which a chore begins that was not woken
 
 ALL = frozenset(Chore)
+DATED = frozenset(
+    {Chore.PENDING, Chore.TIME_LIMITS}
+)  # of which a look may see only what is due since a moment
 
 
 class Agenda:
@@ -45,13 +48,16 @@ class Agenda:
         self._lease = lease
         self._renewed = renewed
         self._due = ALL
+        self._is_partial = False  # the last look was
         self._since: datetime | None = None  # by the database's clock: from here on less is looked at
         self._all_at = 0.0  # the `uptime` from which on everything is looked at again
         self._unanswered: asyncio.TimerHandle  # of the look that is on its way
 
     def is_idle(self, chore: Chore) -> bool:
-        """Whether the chore had nothing to do at the last look."""
-        return chore not in self._due
+        """Whether the chore had nothing to do at the last look, as far as that can say so: what was due before may have been locked, or
+        was not committed yet.
+        """
+        return chore not in self._due and not (self._is_partial and chore in DATED)
 
     async def look(self) -> None:
         """Those chores are called that have something to do before the next look; all of them, when that cannot be said, and as long as
@@ -74,6 +80,7 @@ class Agenda:
         if look.renewed:
             self._renewed(began)
         self._since = min(since or look.at, look.at - MARGIN)  # the clock may have been set back
+        self._is_partial = since is not None
         if since is None:
             self._all_at = uptime() + min(SHARE * look.took, LONGEST_SHARE)
         return look

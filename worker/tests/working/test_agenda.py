@@ -343,6 +343,24 @@ async def test_a_look_after_the_clock_was_set_back_begins_no_later_than_it_is(
     assert chores.since[-1] == EPOCH + timedelta(seconds=101) + chores.ahead - agenda.MARGIN
 
 
+async def test_a_look_at_less_says_of_no_chore_with_moments_that_it_is_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row that was due before may have been locked by then, or be committed late."""
+    chores = _Chores(monkeypatch)
+    chores.takes = 0.1
+    looks = agenda.Agenda(chores, 1, timedelta(seconds=15), lambda moment: None, {})
+
+    await looks.look()
+    assert looks.is_idle(Chore.PENDING) and looks.is_idle(Chore.TIME_LIMITS)
+
+    chores.now += 1
+    await looks.look()
+    assert chores.since[-1] is not None
+    assert not looks.is_idle(Chore.PENDING) and not looks.is_idle(Chore.TIME_LIMITS)
+    assert looks.is_idle(Chore.CLAIMS) and looks.is_idle(Chore.PAUSES)
+
+
 async def test_who_could_not_renew_its_lead_in_time_takes_nothing_for_idle(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
