@@ -166,6 +166,13 @@ async def _limited(storage):
     await storage.limits.set("smtp", capacity=1, refill=1)
 
 
+async def _settled(storage):
+    await _limited(storage)
+    permit = await storage.permits.reserve_within("smtp", "ann", 1, SECOND)
+    await storage.permits.settle(permit, -1)
+    await storage.limits.delete("smtp")
+
+
 async def _cron(storage):
     await storage.crons.set(cron())
 
@@ -184,6 +191,7 @@ async def _ageing(storage):
         (_grouped, Chore.GROUPS),
         (_flow, Chore.FLOWS),
         (_limited, Chore.LIMITS),
+        (_settled, Chore.LIMITS),
         (_cron, Chore.CRONS),
         (_ageing, Chore.AGEING),
     ],

@@ -63,7 +63,7 @@ DUE = filled(
     claims=_used("claimed"),
     counts=_used("tally", beyond="(SELECT count(*) FROM {schema}.queue)"),
     statistics=_used("handed_in", "minute_statistic"),
-    limits=_used("rate_limit"),
+    limits=_used("rate_limit", "settled_permit"),
     tenants=_used("tenant_turn", "tenant_clock"),
     groups=_used("job_group", "occupant"),
     flows=_used("flow", "flow_node", "ended_node"),

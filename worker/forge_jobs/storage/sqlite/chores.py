@@ -29,7 +29,7 @@ SELECT EXISTS (SELECT 1 FROM scheduled WHERE run_at BETWEEN :since AND :until)
        EXISTS (SELECT 1 FROM claimed) AS claims,
        false AS counts,  -- a queue has one row of them
        EXISTS (SELECT 1 FROM handed_in) OR EXISTS (SELECT 1 FROM minute_statistic) AS statistics,
-       EXISTS (SELECT 1 FROM rate_limit) AS limits,
+       EXISTS (SELECT 1 FROM rate_limit) OR EXISTS (SELECT 1 FROM settled_permit) AS limits,
        EXISTS (SELECT 1 FROM tenant_turn) OR EXISTS (SELECT 1 FROM tenant_clock) AS tenants,
        EXISTS (SELECT 1 FROM job_group) OR EXISTS (SELECT 1 FROM occupant) AS groups,
        EXISTS (SELECT 1 FROM flow) OR EXISTS (SELECT 1 FROM flow_node) AS flows
