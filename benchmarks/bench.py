@@ -65,10 +65,12 @@ class Bench:
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def alternate(self, what: str, sides: Mapping[str, Side]) -> dict[str, list[Sample]]:
-        """Run the sides in turn, as many rounds as wanted; return the samples of each."""
+        """Run the sides in turn, as many rounds as wanted, every other one in the opposite order, since what one leaves to be written
+        to the disk is in the way of the next; return the samples of each.
+        """
         samples: dict[str, list[Sample]] = {name: [] for name in sides}
         for turn in range(1, self.rounds + 1):
-            for name, side in sides.items():
+            for name, side in list(sides.items())[:: 1 if turn % 2 else -1]:
                 with self.doing(f"{what}, round {turn} of {self.rounds}: {name}"):
                     samples[name].append(side())
                 self.say(f"{what}, round {turn} of {self.rounds}: {name} {samples[name][-1]}")
