@@ -328,7 +328,7 @@ async def interrupt(calls: list[str]) -> None:
     for call in calls:
         part, _, name = call.partition(".")
         interrupted(getattr(forge.storage, part), name)
-        await forge.enqueue("nap")  # which is claimed, and ends
+        await forge.enqueue("nap", delay=0.01)  # which becomes pending, is claimed, and ends
         await contained.wait()
         contained.clear()
     forget()

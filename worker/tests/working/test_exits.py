@@ -377,7 +377,7 @@ CALLS = [
     "claims.claim",
     "claims.finish",
     "schedule.make_pending",
-    "leadership.lead",
+    "chores.look",
 ]
 
 

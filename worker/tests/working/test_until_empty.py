@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, State, Worker
+from forge_jobs.maintenance import pending
 from forge_jobs.model.job import NewJob
-from forge_jobs.worker import session
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
 
@@ -59,7 +59,7 @@ async def test_a_job_whose_time_has_come_is_run_though_nobody_made_it_pending_ye
     async def late(*_: Any) -> None:
         """The chore has not had its turn."""
 
-    monkeypatch.setattr(session, "make_pending", late)
+    monkeypatch.setattr(pending, "make_pending", late)
 
     @forge.handler
     async def work() -> None: ...
