@@ -58,7 +58,7 @@ LOGGED = """
 INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, is_logged) VALUES ('logged', 5, 1, 5, now(), true);
 INSERT INTO forge_jobs.rate_key (scope, key, full_at) SELECT 'logged', number, 1 FROM generate_series(1, {waiting}) AS number;
 INSERT INTO forge_jobs.spend_log (scope, behind, stamp, keys, full_at)
-SELECT 'logged', line - 1, line, string_agg((1 + (line * {batch} + number) % {waiting})::text, chr(31)), array_agg(2)
+SELECT 'logged', line - 1, line, string_agg((1 + (line * {batch} + number) % {waiting})::text, chr(31)), string_agg(float8send(2), '')
 FROM generate_series(1, {lines}) AS line CROSS JOIN generate_series(1, {batch}) AS number GROUP BY line ORDER BY line
 """
 LATER = """
