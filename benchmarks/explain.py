@@ -250,16 +250,24 @@ class Explainer:
         return taken, hint
 
 
+def fillings(waiting: int) -> list[str]:
+    """Return statements after which so many rows are in other tables than those of jobs, where plans walk over them."""
+    return [
+        KEYED.format(due=DUE, waiting=waiting),
+        LOGGED.format(waiting=waiting, lines=LONG, batch=BARE_BATCH),
+        FAIR.format(waiting=waiting, kind=KIND, payload=literal(ENCODED)),
+        LATER.format(waiting=waiting),
+    ]
+
+
 def plans(bench: Bench, waiting: int) -> list[Plan]:
     """Return the plans in a database with so many jobs waiting, and as many scheduled for tomorrow."""
     with bench.doing(f"explaining with {waiting:,} jobs waiting"), bench.server.fresh(name="side") as url:
         child.run("forge.fill", url=url, jobs=waiting)
         child.run("forge.fill", url=url, jobs=waiting, delay=DAY)
         child.run("forge.fill", url=url, jobs=DUE, delay=DUE_SECONDS)
-        bench.server.execute(KEYED.format(due=DUE, waiting=waiting))
-        bench.server.execute(LOGGED.format(waiting=waiting, lines=LONG, batch=BARE_BATCH))
-        bench.server.execute(FAIR.format(waiting=waiting, kind=KIND, payload=literal(ENCODED)))
-        bench.server.execute(LATER.format(waiting=waiting))
+        for rows in fillings(waiting):
+            bench.server.execute(rows)
         bench.server.execute("VACUUM (ANALYZE)")
         explainer = Explainer(url, waiting)
         asyncio.run(explainer.run())
