@@ -196,6 +196,7 @@ async def test_tokens_of_a_bucket_that_was_emptied_meanwhile_let_no_job_begin(
     await forge.limits.empty("api")
     tokens.void("api")
 
+    assert not await tokens.pays(claims[59])
     for job_id in (2, 60):
         with pytest.raises(AwaitsTurn):
             await take(tokens, job_id, claims)
