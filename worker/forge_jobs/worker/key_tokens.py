@@ -26,7 +26,7 @@ from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
-from forge_jobs.worker.prepaid import Answer, Prepaid, Telling, as_decision
+from forge_jobs.worker.prepaid import Answer, Prepaid, Telling, as_decision, nothing
 
 MOST_AT_ONCE = 1000  # requests of one statement
 LONGEST_ANSWER = 2.0  # seconds for which outcomes wait to learn what jobs that have not begun were granted
@@ -98,7 +98,7 @@ class KeyTokens:
         cost: float,
         claims: Sequence[Claim],
         keys: Sequence[str],
-        told: Callable[[], None] = lambda: None,
+        told: Callable[[], None] = nothing,
     ) -> None:
         """As `take_ahead` for many jobs, for each of which `cost` tokens of the key at its place are asked for. `told()` is called
         when it is answered for all that have them now, or nobody will.

@@ -75,7 +75,9 @@ class Prepaid:
 
     def wanted(self) -> tuple[Sequence[int], Sequence[str]]:
         """Return the jobs that want to hear it, and their keys."""
-        unwanted = self.gone.union([job_id for job_id, answer in self.answers.items() if answer.outcome])
+        unwanted = self.gone.union(
+            [job_id for job_id, answer in self.answers.items() if answer.outcome is not None]
+        )
         if not unwanted:
             return self.jobs, self.keys
         wanted = [place for place, job_id in enumerate(self.jobs) if job_id not in unwanted]
@@ -100,7 +102,7 @@ class Prepaid:
             if answer.told is self.told:
                 answer.drop()
         self.told.set()
-        then, self.then = self.then, _nothing  # which knows the claims, which know this
+        then, self.then = self.then, nothing  # which knows the claims, which know this
         then()
 
     def _tell(self, *answers: Answer) -> None:
@@ -122,7 +124,8 @@ class Prepaid:
         return {job_id: place for place, job_id in enumerate(self.jobs)}
 
 
-def _nothing() -> None: ...
+def nothing() -> None:
+    """Nobody wants to be called."""
 
 
 def as_decision(error: Exception, scope: str) -> Exception:

@@ -15,6 +15,7 @@ from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.model.job import Claim
 from forge_jobs.worker.hand import Hand
+from forge_jobs.worker.prepaid import nothing
 from forge_jobs.worker.served_queue import ServedQueue
 from forge_jobs.worker.tokens import LeasedTokens
 
@@ -75,7 +76,7 @@ class Prepayment:
     ) -> Sequence[Claim]:
         payers, keys = ((), ()) if price.only is None else price.keys_of(its)
         if price.only is not None and len(keys) >= TOGETHER:
-            told = _nothing if held_up_of is None else self._hand.hold_up(held_up_of, payers)
+            told = nothing if held_up_of is None else self._hand.hold_up(held_up_of, payers)
             self._tokens.take_ahead_for_all(*price.only, payers, keys, told)
             return () if held_up_of is None else payers
         for claim in its:
@@ -84,9 +85,6 @@ class Prepayment:
         if held_up_of is not None and self._hand.holds_up_behind(held_up_of, kind, its):
             return its
         return ()
-
-
-def _nothing() -> None: ...
 
 
 def _tells(limit: KeyLimit, hints: Mapping[str, Any]) -> bool:

@@ -204,6 +204,7 @@ class SpendLog:
         self._unfolded = set[str]()  # keys of these rows
         self._last: Collection[str] = ()  # keys of the last row, which stays when all before it is folded
         self._keeps = False  # permits of the limit are kept for jobs
+        self._is_paid = False  # ... for one of those of the last write, which is refused then, however often
         self._capacity = self._refill = self._flowed = 0.0
         self._answered = 0.0  # monotonic: `_flowed` was so a moment before
 
@@ -242,10 +243,9 @@ class SpendLog:
                 continue
             if not decided.stands:
                 return Spent(self._moment, decided.reached)
-            is_written = await self._write(decided, job_ids)
-            if is_written:
+            if await self._write(decided, job_ids):
                 return Spent(self._moment, decided.reached)
-            if is_written is None:
+            if self._is_paid:
                 break
         await end_log(self._database, self._scope)
         return None
@@ -256,8 +256,8 @@ class SpendLog:
         end = flowed + self._capacity + self._refill * 0.000002
         return decide(self._stands, costs, keys, flowed, end)
 
-    async def _write(self, decided: Decided, job_ids: Sequence[int | None]) -> bool | None:
-        """Write a row; return whether it was not refused. None: it always will be, since one of the jobs has a permit that was kept."""
+    async def _write(self, decided: Decided, job_ids: Sequence[int | None]) -> bool:
+        """Write a row; return whether it was not refused."""
         stamp = secrets.randbits(63)
         record = await self._database.fetchrow(
             WRITE,
@@ -274,10 +274,11 @@ class SpendLog:
         self._is_current = False
         if record is None:
             return False
-        self._flowed, self._answered, self._keeps = record["flowed"], time.monotonic(), record["keeps"]
+        self._flowed, self._answered = record["flowed"], time.monotonic()
+        self._keeps, self._is_paid = record["keeps"], record["is_paid"]
         self._moment = record["at"] - timedelta(seconds=(self._flowed - decided.flowed) / self._refill)
         if record["number"] is None:
-            return None if record["is_paid"] else False
+            return False
         self._stands.update(decided.stands)
         self._unfolded.update(decided.stands)
         self._last = decided.stands
