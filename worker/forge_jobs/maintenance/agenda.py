@@ -10,24 +10,21 @@ ones look only for what is due since, until a hundred times as much time has pas
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from forge_jobs.model.chore import Chore, Outlook
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.interface.chores import Chores
+from forge_jobs.storage.outset import FROM_THE_BEGINNING, Outset
 from forge_jobs.system.uptime import uptime
 
 LOOK_EVERY = 1.0  # seconds
 SHARE = 100  # looks at everything come after so many times as long as the last one took
-LONGEST_SHARE = 60.0  # seconds, at most
-MARGIN = timedelta(seconds=10)  # what was due before a look at everything may be committed after it
 LONGEST_LOOK = 1.0  # seconds, after which all chores are called, again and again until the look is answered
 UNCALLED_EVERY = 60.0  # seconds after which a chore begins that was not woken
 
 ALL = frozenset(Chore)
-DATED = frozenset(
-    {Chore.PENDING, Chore.TIME_LIMITS}
-)  # of which a look may see only what is due since a moment
+DATED = Chore.PENDING, Chore.TIME_LIMITS  # of which a look may see only what is due since a moment
 
 
 class Agenda:
@@ -48,9 +45,8 @@ class Agenda:
         self._lease = lease
         self._renewed = renewed
         self._due = ALL
+        self._outset = Outset(SHARE)
         self._is_partial = False  # the last look was
-        self._since: datetime | None = None  # by the database's clock: from here on less is looked at
-        self._all_at = 0.0  # the `uptime` from which on everything is looked at again
         self._unanswered: asyncio.TimerHandle  # of the look that is on its way
 
     def is_idle(self, chore: Chore) -> bool:
@@ -72,17 +68,16 @@ class Agenda:
             self._call(due)
 
     async def _looked(self) -> Outlook:
-        began = uptime()
-        since = self._since if began < self._all_at else None
+        began, since = uptime(), self._outset.since()
         look = await self._chores.look(
             timedelta(seconds=LOOK_EVERY), since=since, epoch=self._epoch, duration=self._lease
         )
         if look.renewed:
             self._renewed(began)
-        self._since = min(since or look.at, look.at - MARGIN)  # the clock may have been set back
-        self._is_partial = since is not None
-        if since is None:
-            self._all_at = uptime() + min(SHARE * look.took, LONGEST_SHARE)
+        self._is_partial = since != FROM_THE_BEGINNING
+        # It says of nothing when it is due: what is due now may still be so at the next look.
+        first = since if self._is_partial else look.at
+        self._outset.looked(since, took=look.took, at=look.at, first=first)
         return look
 
     def _call_all_later(self) -> None:

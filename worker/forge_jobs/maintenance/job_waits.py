@@ -5,9 +5,7 @@ from forge_jobs.storage.interface.signals import Signals
 from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.system.uptime import uptime
 
-SHARE = (
-    20  # the chore rests for so many times as long as a look took, since it looks at all that wait, or did
-)
+SHARE = 20  # a rest is so many times as long as the look before it, which walks over all that wait, or did
 SHORTEST_REST = 1.0  # seconds
 SHORTEST_REST_WHEN_DEAF = 0.25  # ... where workers are not told that a job which they have is waited for
 

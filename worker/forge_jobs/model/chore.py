@@ -23,9 +23,7 @@ class Chore(StrEnum):
     AGEING = "ageing"  # jobs rise while they wait
     REAPING = "reaping"  # workers that fell silent are lost: there is more than one
     SLOTS = "slots"  # that workers which are gone left taken are given back
-    CLAIMS = (
-        "claims"  # of workers that are gone are taken back, and each worker's own compared with what it runs
-    )
+    CLAIMS = "claims"  # those of workers that are gone are taken back, and each worker looks after its own
     COUNTS = "counts"  # of jobs: their notes are summed up
     STATISTICS = "statistics"  # what processes have handed in is added up, and forgotten
 

@@ -8,11 +8,11 @@ import asyncpg
 
 from forge_jobs.model.chore import Chore
 from forge_jobs.model.job import NewJob
+from forge_jobs.storage.outset import FROM_THE_BEGINNING
 from forge_jobs.storage.postgres.chores import DUE, PostgresChores
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
-from forge_jobs.storage.postgres.outset import FROM_THE_BEGINNING
 
 MANY = 20_000
 FEW_PAGES = 40

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from forge_jobs.model.job import NewJob
-from forge_jobs.storage.postgres import outset, schedule, time_limits
+from forge_jobs.storage import outset
+from forge_jobs.storage.postgres import schedule, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
@@ -32,8 +33,9 @@ DELETE FROM {{schema}}.scheduled WHERE job_id > 1000000
 
 @pytest.fixture
 async def epoch(database: PostgresDatabase, tables: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Of a leader, for whom the first pass takes so long that none of the others begins at the beginning."""
-    monkeypatch.setattr(outset, "SHARE", 1e9)
+    """Of a leader, for whom no time passes, so that none but the first pass begins at the beginning."""
+    moment = uptime()
+    monkeypatch.setattr(outset, "uptime", lambda: moment)
     epoch = await PostgresLeadership(database).lead(1, timedelta(hours=1))
     assert epoch is not None
     return epoch

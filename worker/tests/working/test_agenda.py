@@ -14,7 +14,9 @@ from forge_jobs.errors import StorageBusy, StorageRefused, StorageUnavailable
 from forge_jobs.maintenance import agenda, leader, loop, pending, permits, reaper
 from forge_jobs.model.chore import Chore, Outlook
 from forge_jobs.model.moments import EPOCH
+from forge_jobs.storage import outset
 from forge_jobs.storage.outage import Outage
+from forge_jobs.storage.outset import FROM_THE_BEGINNING
 from forge_jobs.telemetry.events import CronFired, DatabaseLost, LeaderChanged, TokensAwaited
 from forge_jobs.worker import audit
 from tests.storage import factories
@@ -295,10 +297,11 @@ class _Chores:
         self.now = 100.0
         self.takes = 0.0
         self.ahead = timedelta(0)
-        self.since: list[datetime | None] = []
+        self.since: list[datetime] = []
         monkeypatch.setattr(agenda, "uptime", lambda: self.now)
+        monkeypatch.setattr(outset, "uptime", lambda: self.now)
 
-    async def look(self, within: timedelta, *, since: datetime | None = None, **options: Any) -> Outlook:
+    async def look(self, within: timedelta, *, since: datetime, **options: Any) -> Outlook:
         self.since.append(since)
         return Outlook(frozenset(), EPOCH + timedelta(seconds=self.now) + self.ahead, False, self.takes)
 
@@ -312,7 +315,7 @@ async def test_after_a_look_that_took_long_the_next_ones_look_for_less(
     for _ in range(3):
         await looks.look()
         chores.now += 1
-    assert chores.since == [None] * 3
+    assert chores.since == [FROM_THE_BEGINNING] * 3
 
     chores.takes, since = 0.1, len(chores.since)
     await looks.look()
@@ -321,11 +324,11 @@ async def test_after_a_look_that_took_long_the_next_ones_look_for_less(
     while chores.now < began + 9:
         chores.now += 1
         await looks.look()
-    assert chores.since[since] is None
-    assert set(chores.since[since + 1 :]) == {EPOCH + timedelta(seconds=began) - agenda.MARGIN}
+    assert chores.since[since] == FROM_THE_BEGINNING
+    assert set(chores.since[since + 1 :]) == {EPOCH + timedelta(seconds=began) - outset.MARGIN}
     chores.now += 2
     await looks.look()
-    assert chores.since[-1] is None
+    assert chores.since[-1] == FROM_THE_BEGINNING
 
 
 async def test_a_look_after_the_clock_was_set_back_begins_no_later_than_it_is(
@@ -340,7 +343,7 @@ async def test_a_look_after_the_clock_was_set_back_begins_no_later_than_it_is(
     for _ in range(2):
         chores.now += 1
         await looks.look()
-    assert chores.since[-1] == EPOCH + timedelta(seconds=101) + chores.ahead - agenda.MARGIN
+    assert chores.since[-1] == EPOCH + timedelta(seconds=101) + chores.ahead - outset.MARGIN
 
 
 async def test_a_look_at_less_says_of_no_chore_with_moments_that_it_is_idle(
@@ -356,7 +359,7 @@ async def test_a_look_at_less_says_of_no_chore_with_moments_that_it_is_idle(
 
     chores.now += 1
     await looks.look()
-    assert chores.since[-1] is not None
+    assert chores.since[-1] != FROM_THE_BEGINNING
     assert not looks.is_idle(Chore.PENDING) and not looks.is_idle(Chore.TIME_LIMITS)
     assert looks.is_idle(Chore.CLAIMS) and looks.is_idle(Chore.PAUSES)
 

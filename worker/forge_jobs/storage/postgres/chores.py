@@ -6,9 +6,9 @@ from forge_jobs.model.chore import Chore, Outlook
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.chores import Chores
+from forge_jobs.storage.outset import FROM_THE_BEGINNING
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import RENEWED
-from forge_jobs.storage.postgres.outset import FROM_THE_BEGINNING
 from forge_jobs.storage.postgres.statement import filled
 
 # min() walks to the first entry of an index, however the planner guesses and however many rows there are: EXISTS, with a condition
@@ -82,9 +82,9 @@ class PostgresChores(Chores):
         *,
         epoch: LeaderEpoch,
         duration: timedelta,
-        since: datetime | None = None,
+        since: datetime = FROM_THE_BEGINNING,
     ) -> Outlook:
         """Return the chores that have something to do now, or within that time by what is known now."""
-        [record] = await self._database.fetch(DUE, within, since or FROM_THE_BEGINNING, epoch, duration)
+        [record] = await self._database.fetch(DUE, within, since, epoch, duration)
         due = frozenset(chore for chore in Chore if record[chore.value])
         return Outlook(due, record["at"], record["renewed"], record["took"])

@@ -12,11 +12,11 @@ from forge_jobs.model.job import Enqueued
 from forge_jobs.model.links import FAIR, LIMITED
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
+from forge_jobs.storage.outset import Outset
 from forge_jobs.storage.postgres import endings, groups, tenants
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.joining import DROPPED, JOINED, UNMADE
 from forge_jobs.storage.postgres.key_wait import as_setting
-from forge_jobs.storage.postgres.outset import Outset
 from forge_jobs.storage.postgres.statement import filled
 from forge_jobs.system.uptime import uptime
 
@@ -232,7 +232,7 @@ class PostgresSchedule:
     async def _first(self) -> Any:
         since, began = self._outset.since(), uptime()
         then = await self._next(since, since)
-        self._outset.looked(since, began, at=then["now"], first=then["due_since"])
+        self._outset.looked(since, took=uptime() - began, at=then["now"], first=then["due_since"])
         return then
 
     async def _next(self, jobs_from: datetime, waits_from: datetime) -> Any:

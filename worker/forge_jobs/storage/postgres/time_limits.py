@@ -11,12 +11,12 @@ from forge_jobs.model.job import Claim, NewJob
 from forge_jobs.model.links import LIMITED
 from forge_jobs.model.time_limit import Limit, OutOfTime, TimeLimits
 from forge_jobs.storage.closed_queues import SHOWN_NAME
+from forge_jobs.storage.outset import Outset
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.groups import hand_over
 from forge_jobs.storage.postgres.leadership import LEADS
-from forge_jobs.storage.postgres.outset import Outset
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
 from forge_jobs.system.uptime import uptime
@@ -175,7 +175,7 @@ class PostgresTimeLimits:
         first = await self._database.fetchrow(NEXT, since)
         assert first is not None
         due_since, next_in = first["due_since"], _wait(first)
-        self._outset.looked(since, began, at=first["now"], first=due_since)
+        self._outset.looked(since, took=uptime() - began, at=first["now"], first=due_since)
         if next_in is None or next_in > timedelta(0):
             return (), next_in
         async with self._database.transaction() as connection:

@@ -8,6 +8,7 @@ from forge_jobs.model.chore import Chore, Outlook
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.chores import Chores
+from forge_jobs.storage.outset import FROM_THE_BEGINNING
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import renew, renewable
 from forge_jobs.storage.sqlite.micros import later, micros, moment
@@ -48,14 +49,14 @@ class SqliteChores(Chores):
         *,
         epoch: LeaderEpoch,
         duration: timedelta,
-        since: datetime | None = None,
+        since: datetime = FROM_THE_BEGINNING,
     ) -> Outlook:
         """Return the chores that have something to do now, or within that time by what is known now."""
 
         def look(transaction: Transaction) -> tuple[Outlook, bool]:
             began = time.perf_counter()
             until = later(transaction.now, within)
-            record = transaction.record(DUE, {"since": micros(since) or 0, "until": until})
+            record = transaction.record(DUE, {"since": micros(since), "until": until})
             assert record is not None
             due = frozenset(chore for chore in Chore if record[chore.value])
             looked = Outlook(due, moment(transaction.now), False, time.perf_counter() - began)
